@@ -1,0 +1,1 @@
+"""Atari through ALE: Dopamine's preprocessing, actors, scripted behaviours."""

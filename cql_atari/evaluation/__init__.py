@@ -1,0 +1,1 @@
+"""Evaluation: full episodes, aggregates with intervals, figures."""

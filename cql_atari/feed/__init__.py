@@ -1,0 +1,1 @@
+"""Feeds: episodes to batches, from memory or from a Reverb replay."""

@@ -1,0 +1,1 @@
+"""Networks: stacked frames to features to per-game return distributions."""
