@@ -49,7 +49,7 @@ class GameSpec(NamedTuple):
     @property
     def rom(self) -> str:
         """ALE's name of the ROM, e.g. `space_invaders`."""
-        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.name).lower()
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", self.name).lower()
 
 
 @functools.cache
