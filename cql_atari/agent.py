@@ -1,0 +1,191 @@
+"""The agent: networks + objective behind TF-Agents' `TFAgent`. One `train` is one gradient step."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+from tf_agents.agents import tf_agent
+from tf_agents.policies import tf_policy
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import policy_step, time_step
+
+from cql_atari import games as games_lib
+from cql_atari import losses
+from cql_atari.config import Loss
+from cql_atari.networks.q_network import QNetwork
+from cql_atari.types import FRAME_SHAPE, NUM_ACTIONS, STACK, Batch, Losses
+
+HL_GAUSS_V_MAX = 10.0  # "Stop Regressing" (arXiv 2403.03950): support +-10, sigma/bin width 0.75
+
+
+class Objective(NamedTuple):
+    """What the network's outputs mean and how they are trained.
+
+    Attributes:
+      num_atoms: outputs an action.
+      q_values: logits [B, A, N] -> Q-values [B, A].
+      loss: (logits, actions, next_target_logits, rewards, discounts, next_online_logits=None)
+        -> Losses, per example.
+      bootstraps: whether the loss reads the successor's logits.
+      double_q: whether it also reads the online network's logits there.
+    """
+
+    num_atoms: int
+    q_values: Callable[[tf.Tensor], tf.Tensor]
+    loss: Callable[..., Losses]
+    bootstraps: bool = True
+    double_q: bool = False
+
+
+def make_objective(config: Loss) -> Objective:
+    """The objective that a configuration names."""
+    if config.kind == "cloning":
+
+        def cloning(logits, actions, *_, **__):
+            return losses.behaviour_cloning_loss(logits[..., 0], actions)
+
+        return Objective(1, lambda logits: logits[..., 0], cloning, bootstraps=False)
+    if config.kind == "mse":
+        loss = functools.partial(losses.mse_cql_loss, cql_alpha=config.cql_alpha)
+        return Objective(1, lambda logits: logits[..., 0], loss, double_q=config.double_q)
+    kinds = {"c51": losses.c51_cql_loss, "hl_gauss": losses.hl_gauss_cql_loss}
+    support = losses.support(-config.v_max, config.v_max, config.num_atoms)
+    return Objective(
+        num_atoms=config.num_atoms,
+        q_values=functools.partial(losses.q_values, support=support),
+        loss=functools.partial(kinds[config.kind], support=support, cql_alpha=config.cql_alpha),
+        double_q=config.double_q,
+    )
+
+
+class GreedyPolicy(tf_policy.TFPolicy):
+    """argmax of Q over the game's minimal action set; observations are {"frames", "game"}."""
+
+    def __init__(self, network: QNetwork, objective: Objective, games: Sequence[str]):
+        observation = {
+            "frames": tf.TensorSpec((STACK, *FRAME_SHAPE), tf.uint8),
+            "game": tf.TensorSpec((), tf.int32),
+        }
+        super().__init__(
+            time_step.time_step_spec(observation),
+            tensor_spec.BoundedTensorSpec((), tf.int32, 0, NUM_ACTIONS - 1),
+        )
+        self._network = network
+        self._objective = objective
+        self._unused = tf.constant(~games_lib.action_mask(games))
+
+    def _variables(self):
+        return self._network.variables
+
+    def _action(self, time_step, policy_state, seed):
+        del seed
+        frames, game = time_step.observation["frames"], time_step.observation["game"]
+        q_values = self._objective.q_values(self._network(frames, game))
+        q_values = tf.where(tf.gather(self._unused, game), q_values.dtype.min, q_values)
+        return policy_step.PolicyStep(
+            tf.argmax(q_values, -1, output_type=tf.int32), policy_state, ()
+        )
+
+
+class ScaledQAgent(tf_agent.TFAgent):
+    """Multi-game offline Q-learning: one trunk, one head a game, a hard-copied target network.
+
+    Args:
+      network: the online network.
+      target_network: same shape, for bootstrapped targets; None where the objective needs none.
+      optimizer: a Keras optimizer that takes already reduced gradients.
+      objective: see `make_objective`.
+      games: the heads' games, in order.
+      batch_size: transitions a gradient step over all replicas; the loss is their mean.
+      n_step: distance of the successor state in a batch's frames.
+      transitions_per_draw: rows of a batch that share a game.
+    """
+
+    def __init__(
+        self,
+        network: QNetwork,
+        target_network: QNetwork | None,
+        optimizer: tf.keras.optimizers.Optimizer,
+        objective: Objective,
+        games: Sequence[str],
+        *,
+        batch_size: int,
+        n_step: int,
+        transitions_per_draw: int,
+    ):
+        self.network = network
+        self.target_network = target_network
+        self.optimizer = optimizer
+        self.objective = objective
+        self.games = tuple(games)
+        self._batch_size = batch_size
+        self._n_step = n_step
+        self._per_draw = transitions_per_draw
+        policy = GreedyPolicy(network, objective, games)
+        super().__init__(
+            policy.time_step_spec,
+            policy.action_spec,
+            policy,
+            policy,
+            train_sequence_length=None,
+            train_step_counter=optimizer.iterations,
+        )
+
+    def _initialize(self):
+        self.update_target()
+
+    def update_target(self) -> None:
+        """Copies the online network into the target network [App. B.3: every 2,000 steps]."""
+        if self.target_network is not None:
+            for target, online in zip(self.target_network.variables, self.network.variables):
+                target.assign(online)
+
+    def losses(self, batch: Batch) -> tuple[Losses, tf.Tensor]:
+        """Per-example losses [B] and the Q-value of each data action [B]; no update."""
+        heads = batch.games[:: self._per_draw]
+        state, successor = batch.frames[:, :STACK], batch.frames[:, self._n_step :]
+        logits = self.network(state, heads)
+        next_target = next_online = None
+        if self.objective.bootstraps:
+            next_target = tf.stop_gradient(self.target_network(successor, heads))
+        if self.objective.double_q:
+            next_online = tf.stop_gradient(self.network(successor, heads))
+        parts = self.objective.loss(
+            logits, batch.actions, next_target, batch.rewards, batch.discounts,
+            next_online_logits=next_online,
+        )  # fmt: skip
+        q_values = self.objective.q_values(logits)
+        return parts, tf.gather(q_values, batch.actions, axis=1, batch_dims=1)
+
+    def gradients(self, batch: Batch) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+        """This replica's share of the gradient of the global mean, and per-game sums [G].
+
+        The shares add up over replicas: the loss is divided by the global batch, not the local.
+        """
+        variables = self.network.trainable_variables
+        with tf.GradientTape() as tape:
+            parts, q_data = self.losses(batch)
+            loss = tf.reduce_sum(parts.total) / self._batch_size
+        # A head's gradient comes as slices of the drawn games; dense, it reduces over replicas.
+        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)]
+        columns = {"count": tf.ones_like(q_data), "q_data": q_data, **parts._asdict()}
+        sums = {
+            name: tf.math.unsorted_segment_sum(column, batch.games, len(self.games))
+            for name, column in columns.items()
+        }
+        return gradients, sums
+
+    def _train(self, experience: Batch, weights: Any = None):
+        del weights
+        gradients, sums = self.gradients(experience)
+        replica = tf.distribute.get_replica_context()
+        gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        self.optimizer.apply_gradients(
+            zip(gradients, self.network.trainable_variables),
+            experimental_aggregate_gradients=False,
+        )
+        loss = tf.reduce_sum(sums["total"]) / self._batch_size
+        return tf_agent.LossInfo(loss, {"sums": sums, "gradient_norm": tf.linalg.global_norm(gradients)})

@@ -1,0 +1,353 @@
+"""The run's configuration: plain dataclasses, filled from gin files. The only file that imports gin.
+
+Defaults are the paper's main run (Scaled QL, ResNet-101, 40 games), method sections in brackets;
+"reconstructed" marks what the paper doesn't state or could not be confirmed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gin
+
+from cql_atari import games
+from cql_atari.types import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CHOICES = {
+    "feed.kind": ("replay", "memory"),
+    "network.encoder": ("nature", "impala", "resnet"),
+    "network.block": ("basic", "bottleneck"),
+    "network.pooling": ("spatial_embedding", "flatten", "mean"),
+    "network.dtype": ("float32", "mixed_bfloat16"),
+    "loss.kind": ("c51", "mse", "hl_gauss", "cloning"),
+    "train.strategy": ("none", "mirrored"),
+    "train.jit_compile": (None, True, False),
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which recorded play to learn from.
+
+    Attributes:
+      dir: folder with `<Game>/<run>/replay_logs/$store$_*_ckpt.K.gz`; must be set.
+      games: games to train on, one head each, in this order. Default: the paper's 40.
+      runs: which of the five runs of each game. Reconstructed: run 1 only.
+      suffixes: which file suffixes K; None takes all. Default: 0..9, the first 20 % of training
+        (the paper's sub-optimal data; that it is the first 10M transitions is reconstructed).
+    """
+
+    dir: str | None = None
+    games: tuple[str, ...] = field(default_factory=games.training_games)
+    runs: tuple[int, ...] = (1,)
+    suffixes: tuple[int, ...] | None = tuple(range(10))
+
+
+@dataclass(frozen=True)
+class Feed:
+    """How transitions become batches.
+
+    Attributes:
+      kind: "replay" (Reverb) or "memory" (everything in RAM; resumes bit for bit).
+      draws: game draws a batch, uniform with replacement. Reconstructed: 128.
+      transitions_per_draw: transitions from each drawn game. Reconstructed: 4; 128 x 4 = 512 [Q].
+      n_step: steps of the n-step return. Reconstructed: 3.
+      discount: gamma. Reconstructed: 0.99.
+      window: transitions a game that the replay holds at a time.
+    """
+
+    kind: str = "replay"
+    draws: int = 128
+    transitions_per_draw: int = 4
+    n_step: int = 3
+    discount: float = 0.99
+    window: int = 250_000
+
+
+@dataclass(frozen=True)
+class Network:
+    """The Q-network; see `cql_atari.networks.q_network`. Sizes are reconstructed (paper: ResNet-34,
+    -50, -101 with group normalisation, learned spatial embeddings, feature normalisation).
+    """
+
+    encoder: str = "resnet"
+    block: str = "bottleneck"
+    depths: tuple[int, ...] = (3, 4, 23, 3)
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    strides: tuple[int, ...] = (1, 2, 1, 1)
+    stem_kernel: int = 7
+    stem_stride: int = 2
+    stem_pool: bool = True
+    groups: int = 4
+    impala_width: int = 1
+    pooling: str = "spatial_embedding"
+    embedding_blocks: int = 8
+    feed_forward: tuple[int, ...] = (2048, 512)
+    feature_norm: bool = True
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The objective; see `cql_atari.losses`.
+
+    Attributes:
+      kind: "c51" [Q], "mse" [Q], "hl_gauss" (Farebrother et al. 2024) or "cloning" (a baseline).
+      cql_alpha: weight of the CQL term. Reconstructed: 0.05 with C51, 0.1 with MSE.
+      num_atoms: atoms (C51) or bins (HL-Gauss). Reconstructed: 51.
+      v_max: the support is [-v_max, v_max]. Reconstructed: 20.
+      double_q: whether the online network chooses the successor's action. Reconstructed: no.
+    """
+
+    kind: str = "c51"
+    cql_alpha: float = 0.05
+    num_atoms: int = 51
+    v_max: float = 20.0
+    double_q: bool = False
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Adam. learning_rate 2e-4 [Q, App. B.3]; epsilon is reconstructed (the DR3 setting)."""
+
+    learning_rate: float = 2e-4
+    epsilon: float = 3.125e-4
+
+
+@dataclass(frozen=True)
+class Train:
+    """The loop. All counts are gradient steps and multiples of steps_per_call.
+
+    Attributes:
+      seed: of weights, batches and evaluation.
+      steps: gradient steps of the run. Reconstructed: 10M for ResNet-101.
+      steps_per_call: gradient steps a call of the compiled training function.
+      target_period: steps between hard copies into the target network [Q, App. B.3].
+      log_every: steps between log lines.
+      save_every: steps between checkpoints.
+      keep: checkpoints kept.
+      strategy: "none" (one device) or "mirrored" (all GPUs of this host).
+      jit_compile: XLA; None: on accelerators only (on CPUs it is slower).
+    """
+
+    seed: int = 0
+    steps: int = 10_000_000
+    steps_per_call: int = 10
+    target_period: int = 2_000
+    log_every: int = 1_000
+    save_every: int = 10_000
+    keep: int = 3
+    strategy: str = "none"
+    jit_compile: bool | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Full episodes in ALE; protocol: method section 5, mostly reconstructed.
+
+    Attributes:
+      every: gradient steps between evaluations during training; 0: only at the end.
+      curve_episodes: episodes a game at those.
+      episodes: episodes a game at the end of the run and for `cql_atari.evaluate`.
+      envs_per_game: environments stepped together, a game.
+      epsilon: probability of a uniformly random action.
+      sticky: probability that the console repeats the previous action.
+      max_frames: cap on an episode, in emulator frames.
+      seed: of environments and epsilon.
+      rom_dir: folder of older ROM files, or None for those that ale-py ships.
+    """
+
+    every: int = 62_500
+    curve_episodes: int = 4
+    episodes: int = 16
+    envs_per_game: int = 8
+    epsilon: float = 0.001
+    sticky: float = 0.0
+    max_frames: int = 108_000
+    seed: int = 1_000
+    rom_dir: str | None = None
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a run is made from."""
+
+    data: Data = field(default_factory=Data)
+    feed: Feed = field(default_factory=Feed)
+    network: Network = field(default_factory=Network)
+    loss: Loss = field(default_factory=Loss)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    train: Train = field(default_factory=Train)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+    @property
+    def batch_size(self) -> int:
+        """Transitions a gradient step, over all replicas."""
+        return self.feed.draws * self.feed.transitions_per_draw
+
+
+SECTIONS: dict[str, type] = {
+    "data": Data,
+    "feed": Feed,
+    "network": Network,
+    "loss": Loss,
+    "optimizer": Optimizer,
+    "train": Train,
+    "evaluation": Evaluation,
+}
+_CONFIGURABLES = {
+    name: gin.external_configurable(section, name=name, module="cql_atari")
+    for name, section in SECTIONS.items()
+}
+gin.add_config_file_search_path(str(REPOSITORY))
+
+
+def load(gin_files: Sequence[str] = (), gin_bindings: Sequence[str] = ()) -> Config:
+    """Reads gin files, then bindings (later ones win), checks every value and locks gin.
+
+    Raises:
+      UserError: for a missing file, a misspelt name or a value that doesn't fit.
+    """
+    paths = [_find(path) for path in gin_files]
+    gin.clear_config()
+    with gin.unlock_config():
+        try:
+            gin.parse_config_files_and_bindings(paths, list(gin_bindings), finalize_config=False)
+            sections = {name: make() for name, make in _CONFIGURABLES.items()}
+            gin.finalize()
+        except (ValueError, TypeError, SyntaxError, AttributeError, OSError) as error:
+            raise UserError(_explain(str(error))) from error
+    return check(Config(**{name: _tuples(section) for name, section in sections.items()}))
+
+
+def check(config: Config) -> Config:
+    """Returns the configuration unchanged if every value has the right type and range.
+
+    Raises:
+      UserError: naming the parameter, its value and what it may be.
+    """
+    for section in SECTIONS:
+        part = getattr(config, section)
+        for parameter in dataclasses.fields(part):
+            value = getattr(part, parameter.name)
+            _check_type(f"{section}.{parameter.name}", value, str(parameter.type))
+    for parameter, choices in CHOICES.items():
+        section, name = parameter.split(".")
+        value = getattr(getattr(config, section), name)
+        if value not in choices:
+            near = difflib.get_close_matches(str(value), [str(c) for c in choices], n=1, cutoff=0.0)
+            raise UserError(
+                f"{parameter} = {value!r}: choose one of {', '.join(map(repr, choices))}"
+                + (f"; nearest: {near[0]!r}." if near else ".")
+            )
+    for game in config.data.games:
+        games.spec(game)
+    if not config.data.games or len(set(config.data.games)) != len(config.data.games):
+        raise UserError(f"data.games = {config.data.games}: name at least one game, each once.")
+    for parameter in ("feed.draws feed.transitions_per_draw feed.n_step feed.window loss.num_atoms "
+                      "train.steps train.steps_per_call train.target_period train.log_every "
+                      "train.save_every train.keep evaluation.episodes evaluation.envs_per_game "
+                      "evaluation.curve_episodes evaluation.max_frames").split():  # fmt: skip
+        _require(config, parameter, lambda value: value >= 1, "at least 1")
+    for parameter in ("train.steps", "train.target_period", "train.log_every",
+                      "train.save_every", "evaluation.every"):  # fmt: skip
+        k = config.train.steps_per_call
+        _require(config, parameter, lambda value: value % k == 0,
+                 f"a multiple of train.steps_per_call = {k}")  # fmt: skip
+    for parameter in ("feed.discount", "evaluation.epsilon", "evaluation.sticky"):
+        _require(config, parameter, lambda value: 0 <= value <= 1, "between 0 and 1")
+    for parameter in ("optimizer.learning_rate", "optimizer.epsilon", "loss.v_max"):
+        _require(config, parameter, lambda value: value > 0, "greater than 0")
+    return config
+
+
+def to_gin(config: Config) -> str:
+    """The full effective configuration as gin text, one binding a line; `load` reads it back."""
+    lines = []
+    for section in SECTIONS:
+        part = getattr(config, section)
+        lines += [f"{section}.{name} = {value!r}" for name, value in vars(part).items()]
+    return "\n".join(lines) + "\n"
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """JSON-ready form: what evaluation reads of a run that someone else trained."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """The inverse of `to_dict` after a round trip through JSON.
+
+    Raises:
+      UserError: for unknown or missing sections and parameters.
+    """
+    try:
+        return check(
+            Config(**{name: _tuples(SECTIONS[name](**part)) for name, part in values.items()})
+        )
+    except (TypeError, KeyError) as error:
+        raise UserError(f"the recorded configuration doesn't fit this version: {error}") from error
+
+
+def _find(path: str) -> str:
+    for base in (Path.cwd(), REPOSITORY):
+        if (base / path).is_file():
+            return str(base / path)
+    known = sorted(str(p.relative_to(REPOSITORY)) for p in REPOSITORY.glob("gin_configs/**/*.gin"))
+    near = difflib.get_close_matches(path, known, n=1)
+    raise UserError(
+        f"no gin file {path!r}" + (f"; did you mean {near[0]!r}?" if near else ".")
+        + f" There are: {', '.join(known)}"
+    )  # fmt: skip
+
+
+def _explain(message: str) -> str:
+    """gin's message, its first paragraph, with the nearest parameter where a name is misspelt."""
+    known = [f"{name}.{f.name}" for name, s in SECTIONS.items() for f in dataclasses.fields(s)]
+    first = message.strip().split("\n\n")[0].strip()
+    wrong = re.search(r"matching '([\w.]+)'|parameter named '(\w+)'", message)
+    hint = ""
+    if wrong:
+        word = wrong.group(1) or wrong.group(2)
+        names = [*known, *SECTIONS] if wrong.group(1) else [k.split(".")[1] for k in known]
+        near = list(dict.fromkeys(difflib.get_close_matches(word, names, n=3, cutoff=0.4)))
+        hint = f" Did you mean {' or '.join(near)}?" if near else f" There are: {', '.join(known)}."
+    return f"gin: {first}{hint}"
+
+
+def _tuples(section: Any) -> Any:
+    lists = {k: tuple(v) for k, v in vars(section).items() if isinstance(v, list)}
+    return dataclasses.replace(section, **lists) if lists else section
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "int": (int,), "float": (float, int), "bool": (bool,), "str": (str,), "None": (type(None),),
+}  # fmt: skip
+
+
+def _check_type(parameter: str, value: Any, hint: str) -> None:
+    for option in hint.split(" | "):
+        inner = re.fullmatch(r"tuple\[(\w+), \.\.\.\]", option)
+        if inner and isinstance(value, tuple):
+            if all(isinstance(item, _KINDS[inner.group(1)]) for item in value):
+                return
+        elif not inner and isinstance(value, _KINDS[option]):
+            if not (isinstance(value, bool) and option != "bool"):
+                return
+    raise UserError(f"{parameter} = {value!r}: expected {hint}.")
+
+
+def _require(config: Config, parameter: str, holds: Any, what: str) -> None:
+    section, name = parameter.split(".")
+    value = getattr(getattr(config, section), name)
+    if not holds(value):
+        raise UserError(f"{parameter} = {value!r}: must be {what}.")
+
+

@@ -1,0 +1,174 @@
+"""The learner: k gradient steps a call of one compiled function, and the loop that says when."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from cql_atari.agent import ScaledQAgent
+from cql_atari.config import Train
+from cql_atari.types import Batch, UserError
+
+Scalars = dict[str, float]
+TrainCall = Callable[[Batch], tuple[tf.Tensor, dict[str, tf.Tensor]]]
+
+
+def make_train_call(
+    agent: ScaledQAgent, strategy: tf.distribute.Strategy, jit_compile: bool
+) -> TrainCall:
+    """The compiled function: takes K batches at once, makes K gradient steps.
+
+    It stops early after a step whose loss is not finite.
+
+    Returns:
+      A function of a Batch [K, B, ...] (per replica) that returns the steps made, int32 [], and
+      sums over steps and replicas: "count", "td", "cql", "total", "q_data" (each float32 [G], by
+      game) and "gradient_norm" (float32 [], a sum over steps).
+    """
+    step = tf.function(agent.train, jit_compile=True) if jit_compile else agent.train
+
+    def replica_step(batches: Batch, k: tf.Tensor):
+        info = step(Batch(*(part[k] for part in batches)))
+        return info.extra["sums"], info.extra["gradient_norm"]
+
+    def one_step(batches: Batch, k: tf.Tensor) -> dict[str, tf.Tensor]:
+        sums, norm = strategy.run(replica_step, (batches, k))
+        sums = {n: strategy.reduce(tf.distribute.ReduceOp.SUM, s, None) for n, s in sums.items()}
+        return {**sums, "gradient_norm": strategy.reduce(tf.distribute.ReduceOp.MEAN, norm, None)}
+
+    @tf.function
+    def train_call(batches: Batch):
+        num_steps = tf.nest.flatten(strategy.experimental_local_results(batches.games))[0].shape[0]
+        made = tf.constant(0)
+        sums = {name: tf.zeros(len(agent.games)) for name in ("count", "q_data", "td", "cql", "total")}
+        sums["gradient_norm"] = tf.constant(0.0)
+        for k in tf.range(num_steps):
+            new = one_step(batches, k)
+            sums = {name: total + new[name] for name, total in sums.items()}
+            made += 1
+            if not tf.reduce_all(tf.math.is_finite(sums["total"])):
+                break
+        return made, sums
+
+    return train_call
+
+
+def learn(
+    agent: ScaledQAgent,
+    train_call: TrainCall,
+    batches: Iterator[Batch],
+    config: Train,
+    *,
+    save: Callable[[int], None],
+    log: Callable[[int, Scalars], None],
+    evaluate: Callable[[int], None],
+    evaluate_every: int,
+    should_stop: Callable[[], bool],
+) -> bool:
+    """The main loop, from the agent's own step counter to `config.steps`.
+
+    Returns:
+      True when finished, False when `should_stop` ended it; a checkpoint is saved either way.
+
+    Raises:
+      UserError: on a loss that is not finite. Nothing is saved then: the last checkpoint is good.
+    """
+    step, meter = int(agent.optimizer.iterations), _Meter(agent.games)
+    bar = tqdm(total=config.steps, initial=step, unit="step", desc="training", mininterval=1)
+    while step < config.steps:
+        with meter.waiting():
+            batch = next(batches)
+        made, sums = train_call(batch)
+        meter.add(step, int(made), sums)
+        step += int(made)
+        bar.update(int(made))
+
+        if _every(config.target_period, step):
+            agent.update_target()
+        if _every(config.log_every, step):
+            log(step, meter.read() | {"learning_rate": float(agent.optimizer.learning_rate)})
+        stop = should_stop()
+        if _every(config.save_every, step) or stop or step >= config.steps:
+            save(step)
+        if stop:
+            break
+        if evaluate_every and _every(evaluate_every, step) and step < config.steps:
+            evaluate(step)
+            meter.restart_clock()
+    bar.close()
+    return step >= config.steps
+
+
+def _every(period: int, step: int) -> bool:
+    return step % period == 0
+
+
+class _Meter:
+    """Sums over the steps since the last log line, and where the time went."""
+
+    def __init__(self, games: tuple[str, ...]):
+        self._games = games
+        self._sums: dict[str, np.ndarray] = {}
+        self._steps, self._wait = 0, 0.0
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leaves out the time since the last log line (an evaluation)."""
+        self._since = time.perf_counter()
+        self._steps_timed, self._wait = 0, 0.0
+
+    def waiting(self) -> _Stopwatch:
+        return _Stopwatch(self)
+
+    def add(self, step: int, made: int, sums: dict[str, tf.Tensor]) -> None:
+        """Adds one call's sums.
+
+        Raises:
+          UserError: where a game's loss is not finite; names the step and the games.
+        """
+        for name, value in sums.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value.numpy()
+        bad = ~np.isfinite(sums["total"].numpy())
+        if bad.any():
+            names = ", ".join(game for game, is_bad in zip(self._games, bad) if is_bad)
+            raise UserError(
+                f"the loss is not finite at step {step + made} (games: {names}). The last "
+                "checkpoint is good; lower optimizer.learning_rate or check the data's rewards."
+            )
+        self._steps += made
+        self._steps_timed += made
+
+    def read(self) -> Scalars:
+        """Means since the last call, as flat names."""
+        seconds = time.perf_counter() - self._since
+        sums, count = self._sums, self._sums["count"]
+        scalars = {f"loss/{name}": float(sums[name].sum() / count.sum())
+                   for name in ("td", "cql", "total")}  # fmt: skip
+        scalars["gradient_norm"] = float(sums["gradient_norm"]) / self._steps
+        for game, n, q, loss in zip(self._games, count, sums["q_data"], sums["total"]):
+            if n:
+                scalars[f"q_data/{game}"] = float(q / n)
+                scalars[f"loss_by_game/{game}"] = float(loss / n)
+        scalars["speed/steps_per_second"] = self._steps_timed / seconds
+        scalars["speed/samples_per_second"] = (
+            float(count.sum()) / self._steps * self._steps_timed / seconds
+        )
+        scalars["speed/data_wait_share"] = self._wait / seconds
+        self._sums, self._steps = {}, 0
+        self.restart_clock()
+        return scalars
+
+
+class _Stopwatch:
+    def __init__(self, meter: _Meter):
+        self._meter = meter
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_) -> None:
+        self._meter._wait += time.perf_counter() - self._start
