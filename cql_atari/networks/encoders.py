@@ -1,0 +1,159 @@
+"""Encoders: scaled frames [B, 84, 84, 4] -> feature map [B, H, W, C], as functional Keras graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from cql_atari.networks.normalisation import GroupNorm
+from cql_atari.types import UserError
+
+layers = tf.keras.layers
+
+
+class Style(NamedTuple):
+    """What all layers of one network share.
+
+    Attributes:
+      rng: source of the layers' initialiser seeds, so that one seed fixes all weights.
+      dtype: Keras policy, "float32" or "mixed_bfloat16".
+      groups: of every group norm.
+    """
+
+    rng: np.random.Generator
+    dtype: str
+    groups: int
+
+    def seed(self) -> int:
+        """The next initialiser's seed."""
+        return int(self.rng.integers(2**31))
+
+
+class Stem(NamedTuple):
+    """The first convolution of a ResNet: kernel size, stride, and whether a max-pool follows."""
+
+    kernel: int
+    stride: int
+    pool: bool
+
+
+def nature(x: tf.Tensor, style: Style) -> tf.Tensor:
+    """The DQN encoder (Mnih et al. 2015), padded as in Dopamine: 11 x 11 x 64."""
+    for filters, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
+        x = _relu(_conv(x, filters, kernel, stride, style, bias=True), style)
+    return x
+
+
+def impala(x: tf.Tensor, style: Style, *, width: int) -> tf.Tensor:
+    """IMPALA's deep encoder (Espeholt et al. 2018), channels times `width`: 11 x 11 x 32 width."""
+    for filters in (16 * width, 32 * width, 32 * width):
+        x = _max_pool(_conv(x, filters, 3, 1, style, bias=True), style)
+        for _ in range(2):
+            y = x
+            for _ in range(2):
+                y = _conv(_relu(y, style), filters, 3, 1, style, bias=True)
+            x = _add(x, y, style)
+    return _relu(x, style)
+
+
+def resnet(
+    x: tf.Tensor,
+    style: Style,
+    *,
+    block: str,
+    depths: Sequence[int],
+    widths: Sequence[int],
+    strides: Sequence[int],
+    stem: Stem,
+) -> tf.Tensor:
+    """ResNet v1 (post-activation) with group norm in place of batch norm (§4).
+
+    The form of the blocks, He-normal initialisation and zero scales are PTR's (reconstructed).
+
+    Args:
+      x: scaled frames.
+      style: shared settings.
+      block: "basic" (3x3, 3x3) or "bottleneck" (1x1, 3x3, 1x1 to four times the width).
+      depths: blocks in each stage.
+      widths: inner channels of each stage.
+      strides: of each stage's first block.
+      stem: of the first convolution, which has the first stage's width.
+
+    Raises:
+      UserError: for an unknown block, or stages that don't match.
+    """
+    build_block = choose(block, {"basic": _basic_block, "bottleneck": _bottleneck_block}, "block")
+    if not len(depths) == len(widths) == len(strides) > 0:
+        raise UserError(
+            f"depths {tuple(depths)}, widths {tuple(widths)} and strides {tuple(strides)} must "
+            "have one entry for each stage: give all three the same length."
+        )
+    if any(width % style.groups for width in widths):
+        raise UserError(
+            f"widths {tuple(widths)} must be multiples of groups={style.groups}: "
+            "change either."
+        )
+    x = _relu(_norm(_conv(x, widths[0], stem.kernel, stem.stride, style), style), style)
+    if stem.pool:
+        x = _max_pool(x, style)
+    for depth, width, stride in zip(depths, widths, strides):
+        for i in range(depth):
+            x = build_block(x, width, stride if i == 0 else 1, style)
+    return x
+
+
+def choose(name: str, table: dict[str, Any], what: str) -> Any:
+    """The entry `name` of `table`.
+
+    Raises:
+      UserError: for an unknown name; lists the valid ones.
+    """
+    if name not in table:
+        raise UserError(f"unknown {what} {name!r}; choose one of {', '.join(sorted(table))}.")
+    return table[name]
+
+
+def _basic_block(x: tf.Tensor, width: int, stride: int, style: Style) -> tf.Tensor:
+    y = _relu(_norm(_conv(x, width, 3, stride, style), style), style)
+    y = _norm(_conv(y, width, 3, 1, style), style)
+    return _relu(_add(_shortcut(x, width, stride, style), y, style), style)
+
+
+def _bottleneck_block(x: tf.Tensor, width: int, stride: int, style: Style) -> tf.Tensor:
+    y = _relu(_norm(_conv(x, width, 1, 1, style), style), style)
+    y = _relu(_norm(_conv(y, width, 3, stride, style), style), style)
+    y = _norm(_conv(y, 4 * width, 1, 1, style), style, zero_scale=True)
+    return _relu(_add(_shortcut(x, 4 * width, stride, style), y, style), style)
+
+
+def _shortcut(x: tf.Tensor, channels: int, stride: int, style: Style) -> tf.Tensor:
+    if stride == 1 and x.shape[-1] == channels:
+        return x
+    return _norm(_conv(x, channels, 1, stride, style), style)
+
+
+def _conv(
+    x: tf.Tensor, filters: int, kernel: int, stride: int, style: Style, bias: bool = False
+) -> tf.Tensor:
+    initialiser = tf.keras.initializers.HeNormal(style.seed())
+    return layers.Conv2D(filters, kernel, stride, "same", use_bias=bias,
+                         kernel_initializer=initialiser, dtype=style.dtype)(x)
+
+
+def _norm(x: tf.Tensor, style: Style, zero_scale: bool = False) -> tf.Tensor:
+    return GroupNorm(style.groups, zero_scale, dtype=style.dtype)(x)
+
+
+def _relu(x: tf.Tensor, style: Style) -> tf.Tensor:
+    return layers.ReLU(dtype=style.dtype)(x)
+
+
+def _add(x: tf.Tensor, y: tf.Tensor, style: Style) -> tf.Tensor:
+    return layers.Add(dtype=style.dtype)([x, y])
+
+
+def _max_pool(x: tf.Tensor, style: Style) -> tf.Tensor:
+    return layers.MaxPooling2D(3, 2, "same", dtype=style.dtype)(x)

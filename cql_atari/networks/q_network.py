@@ -1,0 +1,163 @@
+"""The multi-headed Q-network: shared trunk, one linear head a game."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from cql_atari.networks import encoders
+from cql_atari.networks.encoders import Stem, Style, choose
+from cql_atari.networks.normalisation import l2_normalised
+from cql_atari.networks.pooling import SpatialEmbedding
+from cql_atari.types import FRAME_SHAPE, NUM_ACTIONS, STACK, UserError
+
+layers = tf.keras.layers
+
+
+class GameHeads(layers.Layer):
+    """One linear head a game: kernel [G, F, A * N], bias [G, A * N], always float32.
+
+    Args:
+      num_games: G.
+      num_actions: A.
+      num_atoms: N.
+      num_features: F.
+      seed: of the initialiser (Glorot-uniform by each game's own fans; reconstructed).
+    """
+
+    def __init__(
+        self, num_games: int, num_actions: int, num_atoms: int, num_features: int, seed: int
+    ) -> None:
+        super().__init__(name="heads", dtype="float32")
+        self.output_shape_per_row = (num_actions, num_atoms)
+        width = num_actions * num_atoms
+        limit = (6 / (num_features + width)) ** 0.5
+        self.kernel = self.add_weight(
+            "kernel", (num_games, num_features, width),
+            initializer=tf.keras.initializers.RandomUniform(-limit, limit, seed))
+        self.bias = self.add_weight("bias", (num_games, width), initializer="zeros")
+        self.built = True
+
+    def call(self, features: tf.Tensor, games: tf.Tensor) -> tf.Tensor:
+        """features [B, F], games int32 [D] -> float32 [B, A, N]; B = D * c, runs of c rows share
+        a game, whose kernel is gathered once and no other game's head is computed.
+        """
+        num_draws = games.shape[0] or tf.shape(games)[0]
+        by_draw = tf.reshape(features, [num_draws, -1, features.shape[-1]])
+        kernel = gather_rows(tf.convert_to_tensor(self.kernel), games)
+        bias = gather_rows(tf.convert_to_tensor(self.bias), games)
+        outputs = tf.matmul(by_draw, kernel) + bias[:, None]
+        return tf.reshape(outputs, [-1, *self.output_shape_per_row])
+
+
+@tf.custom_gradient
+def gather_rows(
+    table: tf.Tensor, indices: tf.Tensor
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, None]]]:
+    """table [G, ...], indices [D] -> [D, ...], with a dense gradient: TensorFlow's own is sparse,
+    which misses the fused Adam and has no static shape on a TPU.
+    """
+
+    def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, None]:
+        return tf.math.unsorted_segment_sum(dy, indices, table.shape[0]), None
+
+    return tf.gather(table, indices), gradient
+
+
+class QNetwork(tf.keras.Model):
+    """A trunk and its heads.
+
+    Attributes:
+      trunk: frames uint8 [B, 4, 84, 84] -> features float32 [B, F].
+      heads: (features [B, F], games int32 [D]) -> float32 [B, A, N].
+    """
+
+    def __init__(self, trunk: tf.keras.Model, heads: GameHeads) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.heads = heads
+        self.built = True
+
+    def call(self, frames: tf.Tensor, games: tf.Tensor) -> tf.Tensor:
+        """frames uint8 [B, 4, 84, 84], games int32 [D] -> logits float32 [B, A, N], where
+        B = D * c and each run of c rows shares a game.
+        """
+        return self.heads(self.trunk(frames), games)
+
+
+def build_q_network(
+    *,
+    num_games: int,
+    num_atoms: int,
+    num_actions: int = NUM_ACTIONS,
+    encoder: str = "resnet",
+    block: str = "bottleneck",
+    depths: Sequence[int] = (3, 4, 23, 3),
+    widths: Sequence[int] = (64, 128, 256, 512),
+    strides: Sequence[int] = (1, 2, 1, 1),
+    stem_kernel: int = 7,
+    stem_stride: int = 2,
+    stem_pool: bool = True,
+    groups: int = 4,
+    impala_width: int = 1,
+    pooling: str = "spatial_embedding",
+    embedding_blocks: int = 8,
+    feed_forward: Sequence[int] = (2048, 512),
+    feature_norm: bool = True,
+    dtype: str = "float32",
+    seed: int,
+) -> QNetwork:
+    """Builds the Q-network; the defaults are ResNet-101 as reconstructed in §4.
+
+    Args:
+      num_games: G, number of heads.
+      num_atoms: N outputs an action: atoms or bins; 1 for scalar values.
+      num_actions: A.
+      encoder: "nature", "impala" or "resnet".
+      block: ResNet only, "basic" or "bottleneck".
+      depths: ResNet only, blocks in each stage.
+      widths: ResNet only, channels of each stage.
+      strides: ResNet only, of each stage's first block.
+      stem_kernel: ResNet only.
+      stem_stride: ResNet only.
+      stem_pool: ResNet only, 3x3 / 2 max-pool after the stem.
+      groups: ResNet only, of every group norm.
+      impala_width: IMPALA only, multiplies its channels.
+      pooling: "spatial_embedding", or the ablations "flatten" and "mean".
+      embedding_blocks: F of the spatial embedding.
+      feed_forward: widths of the ReLU layers between pooling and heads (reconstructed).
+      feature_norm: divide the last features by their L2 norm.
+      dtype: "float32", or "mixed_bfloat16" (variables, features and heads stay float32).
+      seed: fixes all initial weights.
+
+    Raises:
+      UserError: for an unknown name or stages that don't match.
+    """
+    if dtype not in ("float32", "mixed_bfloat16"):
+        raise UserError(f"unknown dtype {dtype!r}; choose float32 or mixed_bfloat16.")
+    style = Style(np.random.default_rng(seed), dtype, groups)
+    encode = choose(encoder, {
+        "nature": encoders.nature,
+        "impala": functools.partial(encoders.impala, width=impala_width),
+        "resnet": functools.partial(
+            encoders.resnet, block=block, depths=depths, widths=widths, strides=strides,
+            stem=Stem(stem_kernel, stem_stride, stem_pool)),
+    }, "encoder")
+    pool = choose(pooling, {
+        "spatial_embedding": SpatialEmbedding(embedding_blocks, style.seed(), dtype=dtype),
+        "flatten": layers.Flatten(dtype=dtype),
+        "mean": layers.GlobalAveragePooling2D(dtype=dtype),
+    }, "pooling")
+
+    frames = tf.keras.Input((STACK, *FRAME_SHAPE), dtype=tf.uint8)
+    x = layers.Rescaling(1 / 255, dtype=dtype)(layers.Permute((2, 3, 1))(frames))
+    x = pool(encode(x, style))
+    for width in feed_forward:
+        x = layers.Dense(width, "relu", dtype=dtype,
+                         kernel_initializer=tf.keras.initializers.HeNormal(style.seed()))(x)
+    x = l2_normalised(x) if feature_norm else tf.cast(x, tf.float32)
+    trunk = tf.keras.Model(frames, x, name="trunk")
+    return QNetwork(trunk, GameHeads(num_games, num_actions, num_atoms, x.shape[-1], style.seed()))
