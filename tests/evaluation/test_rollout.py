@@ -1,0 +1,265 @@
+"""Rollouts: quotas, auto-reset, masking, epsilon, truncation, padding; scripted and real games."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cql_atari.evaluation import rollout
+from cql_atari.evaluation.rollout import GameVariant, best_fixed_action, fixed_actions, play
+from cql_atari.types import UserError
+
+
+class ScriptedEnvs:
+    """Environment i's episodes have lengths `script[i]`, repeated; the reward is the length so far.
+
+    Every frame of an environment carries its number and the step within the episode. As in ALE, the
+    step after an end resets: it ignores its action; here it also hands out a bait reward.
+    """
+
+    mode, difficulty, rom_md5 = 3, 1, "abc"
+
+    def __init__(self, script, truncate=False):
+        self.script, self.truncate = [list(lengths) for lengths in script], truncate
+        self.count = len(script)
+        self.time = np.zeros(self.count, int)
+        self.episode = np.zeros(self.count, int)
+        self.over = np.zeros(self.count, bool)
+        self.actions = []
+
+    def _stacks(self):
+        stacks = np.zeros((self.count, 4, 84, 84), np.uint8)
+        stacks[:, :, 0, 0] = np.arange(self.count)[:, None]
+        stacks[:, :, 0, 1] = self.time[:, None]
+        return stacks
+
+    def reset(self):
+        return self._stacks()
+
+    def step(self, actions):
+        assert actions.shape == (self.count,) and actions.dtype == np.int32
+        self.actions.append(actions.copy())
+        rewards, ends = np.zeros(self.count), np.zeros(self.count, bool)
+        for i, lengths in enumerate(self.script):
+            if self.over[i]:
+                self.over[i], self.time[i], rewards[i] = False, 0, 1_000.0
+                self.episode[i] += 1
+                continue
+            self.time[i] += 1
+            rewards[i] = self.time[i]
+            ends[i] = self.over[i] = self.time[i] == lengths[self.episode[i] % len(lengths)]
+        none = np.zeros_like(ends)
+        return (self._stacks(), rewards, *((none, ends) if self.truncate else (ends, none)))
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Replaces the factory: `scripted[game]` is the script; `scripted.made` the environments."""
+
+    class Scripts(dict):
+        def __init__(self):
+            self.made, self.options = [], []
+
+    scripts = Scripts()
+
+    def make_vector(game, num_envs, **options):
+        made = ScriptedEnvs(scripts[game][:num_envs], scripts.get("truncate", False))
+        assert made.count == num_envs
+        scripts.made.append(made)
+        scripts.options.append({"game": game, "num_envs": num_envs, **options})
+        return made
+
+    monkeypatch.setattr(rollout, "make_vector", make_vector)
+    return scripts
+
+
+def run(policy, *names, episodes=1, envs=1, **options):
+    options = {"seed": 7, "epsilon": 0.0, "progress": False, **options}
+    variants = [GameVariant(name) for name in names]
+    return play(policy, variants, episodes=episodes, envs_per_game=envs, **options)
+
+
+def test_return_length_and_auto_reset_by_hand(scripted):
+    scripted["Pong"] = [[3, 2]]
+    scores = run(fixed_actions([3]), "Pong", episodes=3)
+    assert [s.score for s in scores] == [6.0, 3.0, 6.0]  # 1+2+3, 1+2; no bait from reset steps
+    assert [s.length for s in scores] == [3, 2, 3]
+    assert [s.index for s in scores] == [0, 1, 2]
+    assert [s.action_counts[3] for s in scores] == [3, 2, 3]
+    assert [sum(s.action_counts) for s in scores] == [3, 2, 3]
+    first = scores[0]
+    assert (first.game, first.seed, first.truncated) == ("Pong", 7, False)
+    assert (first.mode, first.difficulty, first.rom_md5) == (3, 1, "abc")
+    assert len(scripted.made[0].actions) == 3 + 1 + 2 + 1 + 3
+
+
+def test_quota_counts_long_episodes_as_often_as_short_ones(scripted):
+    """The first six to finish would be five short ones and a long one: mean 2.5, not 5.5."""
+    scripted["Pong"] = [[1], [10]]
+    scores = run(fixed_actions([0]), "Pong", episodes=6, envs=2)
+    assert [s.length for s in scores] == [1, 1, 1, 10, 10, 10]
+    assert [s.seed for s in scores] == [7, 7, 7, 8, 8, 8]
+
+
+@pytest.mark.parametrize("episodes, envs, expected", [(7, 3, [3, 2, 2]), (2, 8, [1, 1])])
+def test_exactly_the_episodes_asked_for(scripted, episodes, envs, expected):
+    scripted["Pong"] = [[2], [3], [4]]
+    scores = run(fixed_actions([0]), "Pong", episodes=episodes, envs=envs)
+    assert np.bincount([s.seed - 7 for s in scores]).tolist() == expected
+
+
+def test_truncated_only_where_no_terminal(scripted):
+    scripted["Pong"] = [[2]]
+    assert not run(fixed_actions([0]), "Pong")[0].truncated
+    scripted["truncate"] = True
+    assert run(fixed_actions([0]), "Pong")[0].truncated
+
+
+def test_each_game_reads_its_own_rows_and_shapes_stay_few(scripted):
+    """Every row's policy depends on its own frame and its game's position: mixing would show."""
+    scripted.update(Boxing=[[5, 5], [5, 5]], Hero=[[2, 2], [2, 2]], Krull=[[9, 9], [9, 9]])
+    shapes, seen = [], []
+
+    def policy(frames, positions):
+        shapes.append(len(positions))
+        seen.append(positions.tolist())
+        rows = np.arange(len(frames))
+        values = np.zeros((len(frames), 18), np.float32)
+        values[rows, 6 * positions.repeat(2) + frames[:, 0, 0, 0]] = 1  # game, environment
+        return values
+
+    scores = run(policy, "Boxing", "Hero", "Krull", episodes=2, envs=2)
+    for s in scores:
+        expected = 6 * ["Boxing", "Hero", "Krull"].index(s.game) + s.seed - 7
+        assert s.action_counts[expected] == s.length
+    assert shapes == [3] * 2 + [2] * 3 + [1] * 4
+    assert seen[2] == [0, 2] and seen[-1] == [2]
+
+
+def test_padding_is_a_power_of_two_but_never_above_all_games(scripted):
+    names = ["Boxing", "Hero", "Krull", "Gravitar", "Kangaroo", "Alien"]
+    scripted.update({name: [[i + 1]] for i, name in enumerate(names)})
+    sizes = []
+
+    def policy(frames, positions):
+        assert frames.shape == (len(positions), 4, 84, 84) and frames.dtype == np.uint8
+        assert positions.dtype == np.int32
+        sizes.append(len(positions))
+        return np.zeros((len(frames), 18))
+
+    run(policy, *names)
+    assert sizes == [6, 6, 4, 4, 2, 1]  # 6, 5 -> 8 but at most 6, 4, 3 -> 4, 2, 1
+
+
+def test_only_minimal_actions_and_ties_to_the_lowest(scripted):
+    scripted["Breakout"] = [[4]]  # minimal set: NOOP FIRE RIGHT LEFT = 0 1 3 4
+    best_forbidden = np.zeros(18)
+    best_forbidden[[2, 17]] = 9.0
+    best_forbidden[[3, 4]] = 1.0
+    scores = run(lambda frames, _: best_forbidden[None], "Breakout")
+    assert scores[0].action_counts[3] == 4
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 0.5])
+def test_epsilon_is_uniform_over_the_minimal_set(scripted, epsilon):
+    scripted["Breakout"] = [[1_000]] * 8
+    scores = run(fixed_actions([1]), "Breakout", episodes=8, envs=8, epsilon=epsilon)
+    counts = np.sum([s.action_counts for s in scores], 0)
+    expected = 8_000 * epsilon / 4
+    for action in (0, 3, 4):
+        assert abs(counts[action] - expected) < 5 * np.sqrt(expected)
+    assert counts[[0, 1, 3, 4]].sum() == 8_000
+    assert abs(counts[1] - 8_000 * (1 - epsilon * 3 / 4)) < 5 * np.sqrt(3 * expected)
+
+
+def test_uniform_random_is_uniform_without_epsilon(scripted):
+    scripted["Breakout"] = [[1_000]] * 4
+    scores = run(rollout.uniform_random(), "Breakout", episodes=4, envs=4)
+    counts = np.sum([s.action_counts for s in scores], 0)[[0, 1, 3, 4]]
+    assert counts.sum() == 4_000 and (abs(counts - 1_000) < 150).all()
+
+
+def test_a_games_exploration_does_not_depend_on_its_company(scripted):
+    scripted.update(Boxing=[[50]] * 2, Hero=[[30]] * 2)
+    options = {"episodes": 2, "envs": 2, "epsilon": 0.5}
+    alone = run(fixed_actions([1]), "Boxing", **options)
+    together = run(fixed_actions([1, 1]), "Hero", "Boxing", **options)
+    assert together[2:] == alone
+    assert run(fixed_actions([1]), "Boxing", **{**options, "seed": 8}) != alone
+
+
+def test_options_reach_the_environments(scripted):
+    scripted["Freeway"] = [[1]]
+    variant = GameVariant("Freeway", mode=1, difficulty=0)
+    play(
+        fixed_actions([0]), [variant], episodes=1, envs_per_game=4, sticky=0.25, seed=3,
+        max_frames=400, rom_dir="roms", progress=False,
+    )  # fmt: skip
+    assert scripted.options == [
+        {"game": "Freeway", "num_envs": 1, "seed": 3, "sticky": 0.25, "mode": 1, "difficulty": 0,
+         "rom_dir": "roms", "max_frames": 400}
+    ]  # fmt: skip
+
+
+def test_best_fixed_action_returns_fresh_episodes_of_the_winner(monkeypatch):
+    """Action 3 wins the trial by luck of its seeds; the score is that of the fresh ones."""
+    calls = []
+
+    def fake_play(policy, variants, *, episodes, seed, **options):
+        frames = np.zeros((len(variants), 4, 84, 84), np.uint8)
+        values = policy(frames, np.arange(len(variants), dtype=np.int32))
+        calls.append((values.argmax(1).tolist(), episodes, seed, options))
+        scores = np.repeat([5.0 if action == 3 and seed > 1_000 else 1.0
+                            for action in values.argmax(1)], episodes)  # fmt: skip
+        return [_score("Breakout", score) for score in scores]
+
+    monkeypatch.setattr(rollout, "play", fake_play)
+    action, fresh = best_fixed_action(
+        GameVariant("Breakout"), episodes=4, seed=5, envs_per_game=2, max_frames=108_000
+    )
+    assert action == 3 and [s.score for s in fresh] == [1.0] * 4
+    assert calls[0][:3] == ([0, 1, 3, 4], 2, 1_000_005)
+    assert calls[1][:3] == ([3], 4, 5)
+    assert calls[0][3] == {"envs_per_game": 2, "max_frames": 6_000}
+    assert calls[1][3] == {"envs_per_game": 2, "max_frames": 108_000}
+
+
+def _score(game, score):
+    return rollout.EpisodeScore(game, score, 1, False, 0, 0, 0, 0, "", (0,) * 18)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"episodes": 0}, "episodes is 0"),
+        ({"envs": 0}, "envs_per_game is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"epsilon": 1.5}, "epsilon is 1.5"),
+    ],
+)
+def test_impossible_arguments(change, message):
+    with pytest.raises(UserError, match=message):
+        run(fixed_actions([0]), "Pong", **change)
+
+
+def test_no_games_and_unknown_games():
+    with pytest.raises(UserError, match="no games"):
+        run(fixed_actions([0]))
+    with pytest.raises(UserError, match="Breakout"):
+        run(fixed_actions([0]), "Brakout")
+
+
+def test_values_that_are_not_finite_name_the_game(scripted):
+    scripted["Breakout"] = [[4]]
+    values = np.zeros((1, 18))
+    values[0, 2] = np.inf  # not in the minimal set: harmless
+    run(lambda *_: values, "Breakout")
+    values[0, 3] = np.nan
+    with pytest.raises(UserError, match="Breakout.*not finite"):
+        run(lambda *_: values, "Breakout")
+
+
+def test_values_of_the_wrong_shape(scripted):
+    scripted["Breakout"] = [[4]]
+    with pytest.raises(ValueError, match=r"\(1, 4\)"):
+        run(lambda *_: np.zeros((1, 4)), "Breakout")
