@@ -51,12 +51,12 @@ def make_objective(config: Loss) -> Objective:
     if config.kind == "mse":
         loss = functools.partial(losses.mse_cql_loss, cql_alpha=config.cql_alpha)
         return Objective(1, lambda logits: logits[..., 0], loss, double_q=config.double_q)
-    kinds = {"c51": losses.c51_cql_loss, "hl_gauss": losses.hl_gauss_cql_loss}
+    name = f"{config.kind}_cql_loss"
     support = losses.support(-config.v_max, config.v_max, config.num_atoms)
     return Objective(
         num_atoms=config.num_atoms,
         q_values=functools.partial(losses.q_values, support=support),
-        loss=functools.partial(kinds[config.kind], support=support, cql_alpha=config.cql_alpha),
+        loss=functools.partial(getattr(losses, name), support=support, cql_alpha=config.cql_alpha),
         double_q=config.double_q,
     )
 
@@ -169,8 +169,7 @@ class ScaledQAgent(tf_agent.TFAgent):
         with tf.GradientTape() as tape:
             parts, q_data = self.losses(batch)
             loss = tf.reduce_sum(parts.total) / self._batch_size
-        # A head's gradient comes as slices of the drawn games; dense, it reduces over replicas.
-        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)]
+        gradients = tape.gradient(loss, variables)
         columns = {"count": tf.ones_like(q_data), "q_data": q_data, **parts._asdict()}
         sums = {
             name: tf.math.unsorted_segment_sum(column, batch.games, len(self.games))

@@ -80,8 +80,9 @@ def learn(
     step, meter = int(agent.optimizer.iterations), _Meter(agent.games)
     bar = tqdm(total=config.steps, initial=step, unit="step", desc="training", mininterval=1)
     while step < config.steps:
-        with meter.waiting():
-            batch = next(batches)
+        asked = time.perf_counter()
+        batch = next(batches)
+        meter.wait_seconds += time.perf_counter() - asked
         made, sums = train_call(batch)
         meter.add(step, int(made), sums)
         step += int(made)
@@ -113,16 +114,13 @@ class _Meter:
     def __init__(self, games: tuple[str, ...]):
         self._games = games
         self._sums: dict[str, np.ndarray] = {}
-        self._steps, self._wait = 0, 0.0
+        self._steps = 0
         self.restart_clock()
 
     def restart_clock(self) -> None:
         """Leaves out the time since the last log line (an evaluation)."""
         self._since = time.perf_counter()
-        self._steps_timed, self._wait = 0, 0.0
-
-    def waiting(self) -> _Stopwatch:
-        return _Stopwatch(self)
+        self._steps_timed, self.wait_seconds = 0, 0.0
 
     def add(self, step: int, made: int, sums: dict[str, tf.Tensor]) -> None:
         """Adds one call's sums.
@@ -157,18 +155,7 @@ class _Meter:
         scalars["speed/samples_per_second"] = (
             float(count.sum()) / self._steps * self._steps_timed / seconds
         )
-        scalars["speed/data_wait_share"] = self._wait / seconds
+        scalars["speed/data_wait_share"] = self.wait_seconds / seconds
         self._sums, self._steps = {}, 0
         self.restart_clock()
         return scalars
-
-
-class _Stopwatch:
-    def __init__(self, meter: _Meter):
-        self._meter = meter
-
-    def __enter__(self) -> None:
-        self._start = time.perf_counter()
-
-    def __exit__(self, *_) -> None:
-        self._meter._wait += time.perf_counter() - self._start

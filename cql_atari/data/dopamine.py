@@ -70,12 +70,8 @@ def list_suffixes(replay_logs_dir: PathLike) -> list[int]:
     Raises:
       UserError: if the directory cannot be listed or holds no such file.
     """
-    try:
-        names = os.listdir(replay_logs_dir)
-    except OSError as error:
-        reason = error.strerror
-        raise UserError(f"cannot list {replay_logs_dir} ({reason}); {_EXPECTED}.") from error
-    found = {int(match[1]) for match in map(_FILE_NAME.fullmatch, names) if match}
+    matches = map(_FILE_NAME.fullmatch, _list_names(replay_logs_dir))
+    found = {int(match[1]) for match in matches if match}
     if not found:
         raise UserError(f"no replay files in {replay_logs_dir}; {_EXPECTED}.")
     return sorted(found)
@@ -103,7 +99,7 @@ def read_episodes(
 
     Memory: one episode (at most 27,000 steps = 191 MB; a longer one is cut there and continues as
     a fragment) beside those that the caller holds, one suffix's actions, rewards and terminals
-    (9 MB for a million slots) and 2 MB of buffers; never a whole observation file.
+    (9 MB for a million slots) and about 2 MB of buffers; never a whole observation file.
 
     A checksum comes at the end of a file, so damage to frames shows only when that file has been
     read to its end: episodes yielded before may be wrong. Whoever needs all or nothing must exhaust
@@ -135,6 +131,13 @@ def read_episodes(
     return stream()
 
 
+def _list_names(directory: PathLike) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError as error:
+        raise UserError(f"cannot list {directory} ({error.strerror}); {_EXPECTED}.") from error
+
+
 def _choose(replay_logs_dir: PathLike, suffixes: Sequence[int] | None) -> list[int]:
     present = list_suffixes(replay_logs_dir)
     chosen = present if suffixes is None else list(suffixes)
@@ -148,7 +151,7 @@ def _choose(replay_logs_dir: PathLike, suffixes: Sequence[int] | None) -> list[i
 def _open_group(directory: Path, suffix: int) -> Iterator[dict[str, GzipArray]]:
     """Opens a suffix's six files and checks all headers, before anything is allocated."""
     names = {name: f"{name}_ckpt.{suffix}.gz" for name in _LAYOUT}
-    missing = sorted(set(names.values()) - set(os.listdir(directory)))
+    missing = sorted(set(names.values()) - set(_list_names(directory)))
     if missing:
         raise UserError(
             f"suffix {suffix} in {directory} lacks {', '.join(missing)}. "

@@ -90,7 +90,7 @@ class GzipArray:
             raise
 
     def close(self) -> None:
-        """Closes the file; frees nothing else."""
+        """Closes the file; a second time does nothing."""
         self._file.close()
 
     def read_into(self, array: np.ndarray) -> None:
@@ -116,7 +116,7 @@ class GzipArray:
         return array
 
     def finish(self, remaining: int) -> None:
-        """Passes over the `remaining` rows and checks that the stream ends there, intact.
+        """Passes over the `remaining` rows, checks that the stream ends there intact, and closes.
 
         Raises:
           UserError: if the stream is damaged, ends before or goes on.
@@ -127,6 +127,7 @@ class GzipArray:
         with _blaming(self.path):
             if self._file.read(1):
                 raise UserError(f"{self.path} goes on after its array. {MEND}")
+        self.close()
 
     def _read_header(self) -> tuple[tuple[int, ...], np.dtype]:
         with _blaming(self.path):

@@ -1,0 +1,27 @@
+"""What the command files share: a user's mistake is a plain message, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from absl import app
+
+from cql_atari.types import UserError
+
+EXIT_USER_ERROR = 2
+
+
+def run(main: Callable[[list[str]], int | None]) -> None:
+    """Parses flags, runs `main` and exits with its code; 2 and one message for a `UserError`."""
+
+    def guarded(argv: list[str]) -> int | None:
+        try:
+            return main(argv)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return EXIT_USER_ERROR
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    app.run(guarded)

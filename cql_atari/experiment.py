@@ -1,0 +1,231 @@
+"""Builds the parts of a run in order and hands them to the main loop: data, agent, learner."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from cql_atari import checkpoint as checkpoint_lib
+from cql_atari import config as config_lib
+from cql_atari import learner, logs, strategy, workdir
+from cql_atari.agent import Objective, ScaledQAgent, make_objective
+from cql_atari.config import Config
+from cql_atari.data import dopamine, sources
+from cql_atari.evaluation import aggregate, rollout
+from cql_atari.feed import memory
+from cql_atari.feed.sampling import BatchLaw
+from cql_atari.networks.q_network import QNetwork, build_q_network
+from cql_atari.types import Episode, UserError
+
+
+def train(config: Config, directory: Path, accept_config_change: bool) -> bool:
+    """The offline phase: trains from recorded play, evaluates, writes scores.json.
+
+    Returns:
+      Whether the run is finished; False when a signal stopped it (it is saved then).
+    """
+    # 1. The run's folder: ours alone, and made with this configuration.
+    with workdir.locked(directory), workdir.stop_on_signals() as should_stop:
+        found = sources.find(config.data)
+        workdir.record(directory, config, accept_config_change)
+        if config.feed.kind == "memory":
+            tf.config.experimental.enable_op_determinism()
+
+        # 2. Devices, then everything that owns variables.
+        devices = strategy.make_strategy(config.train.strategy)
+        rows = strategy.rows_per_replica(
+            config.feed.draws, config.feed.transitions_per_draw, devices.num_replicas_in_sync
+        )
+        with devices.scope():
+            agent = make_agent(config)
+        state = tf.train.Checkpoint(
+            network=agent.network, target_network=agent.target_network, optimizer=agent.optimizer
+        )
+
+        # 3. Start policy: go on with this folder's own run; else from scratch.
+        checkpoints = directory / "checkpoints"
+        start = checkpoint_lib.restore_latest(checkpoints, state)
+        if start is None:
+            agent.initialize()
+        logging.info("starting at step %d of %d", start or 0, config.train.steps)
+
+        # 4. Data to batches to devices, from the step where the run stands.
+        log = logs.make_log(directory)
+        q_function = make_q_function(agent.network, agent.objective)
+
+        def interruptible(frames: np.ndarray, heads: np.ndarray) -> np.ndarray:
+            if should_stop():
+                raise KeyboardInterrupt
+            return q_function(frames, heads)
+
+        def evaluate_now(step: int, episodes: int) -> None:
+            summary = evaluate(config, interruptible, directory, step=step, episodes=episodes)
+            log(step, evaluation_scalars(summary))
+
+        try:
+            if (start or 0) < config.train.steps:
+                with open_feed(config, found, start or 0) as dataset:
+                    finished = learner.learn(
+                        agent,
+                        learner.make_train_call(agent, devices, use_xla(config.train.jit_compile)),
+                        strategy.place(devices, dataset, rows),
+                        config.train,
+                        save=lambda step: checkpoint_lib.save(
+                            checkpoints, state, step, config.train.keep
+                        ),
+                        log=log,
+                        evaluate=lambda step: evaluate_now(step, config.evaluation.curve_episodes),
+                        evaluate_every=config.evaluation.every,
+                        should_stop=should_stop,
+                    )
+                if not finished:
+                    return False
+
+            # 5. Full episodes with the final weights.
+            evaluate_now(config.train.steps, config.evaluation.episodes)
+        except KeyboardInterrupt:
+            return False
+        return True
+
+
+def read_all(found: list[sources.Source]) -> Iterator[Episode]:
+    """Episodes of every source, one source after another."""
+    for source in found:
+        yield from dopamine.read_episodes(source.replay_logs, source.game, source.suffixes)
+
+
+@contextmanager
+def open_feed(
+    config: Config, found: list[sources.Source], start_step: int
+) -> Iterator[tf.data.Dataset]:
+    """The configured feed: an endless data set of `Batch` with leading axes [K, B]."""
+    feed, games = config.feed, config.data.games
+    law = BatchLaw(feed.draws, feed.transitions_per_draw)
+    options = {
+        "seed": config.train.seed,
+        "start_step": start_step,
+        "steps_per_call": config.train.steps_per_call,
+    }
+    if feed.kind == "memory":
+        store = memory.load(
+            read_all(found),
+            games,
+            n_step=feed.n_step,
+            discount=feed.discount,
+            capacity=sum(dopamine.count_slots(s.replay_logs, s.suffixes) for s in found),
+        )
+        yield memory.dataset(store, law, **options)
+
+
+def make_agent(config: Config) -> ScaledQAgent:
+    """Networks, optimizer and objective, freshly initialised from the seed. Call it in the scope."""
+    objective = make_objective(config.loss)
+    network = make_network(config, objective)
+    optimizer = tf.keras.optimizers.legacy.Adam(
+        config.optimizer.learning_rate, epsilon=config.optimizer.epsilon
+    )
+    # The slots exist before a checkpoint is read, so that the restore can be checked to be whole.
+    optimizer._create_all_weights(network.trainable_variables)
+    return ScaledQAgent(
+        network,
+        make_network(config, objective) if objective.bootstraps else None,
+        optimizer,
+        objective,
+        config.data.games,
+        batch_size=config.batch_size,
+        n_step=config.feed.n_step,
+        transitions_per_draw=config.feed.transitions_per_draw,
+    )
+
+
+def make_network(config: Config, objective: Objective) -> QNetwork:
+    """The network that a configuration names."""
+    return build_q_network(
+        num_games=len(config.data.games),
+        num_atoms=objective.num_atoms,
+        seed=config.train.seed,
+        **vars(config.network),
+    )
+
+
+def use_xla(jit_compile: bool | None) -> bool:
+    """XLA on accelerators only, unless told: on CPUs it is slower than oneDNN."""
+    return strategy.on_accelerator() if jit_compile is None else jit_compile
+
+
+def make_q_function(network: QNetwork, objective: Objective) -> rollout.QFunction:
+    """A function of NumPy arrays, compiled once a batch shape; see `rollout.QFunction`."""
+
+    @tf.function(reduce_retracing=False)
+    def q_values(frames: tf.Tensor, games: tf.Tensor) -> tf.Tensor:
+        return objective.q_values(network(frames, games))
+
+    return lambda frames, games: q_values(tf.constant(frames), tf.constant(games)).numpy()
+
+
+def load_q_function(directory: Path) -> tuple[rollout.QFunction, Config, int]:
+    """The newest checkpoint of a recorded run, ready to act, with its configuration and step.
+
+    Reads JSON and variables only, never gin files: those are code.
+
+    Raises:
+      UserError: where the run or its checkpoints are missing or damaged.
+    """
+    config = workdir.read_config(directory)
+    objective = make_objective(config.loss)
+    network = make_network(config, objective)
+    step = checkpoint_lib.restore_latest(
+        directory / "checkpoints", tf.train.Checkpoint(network=network)
+    )
+    if step is None:
+        raise UserError(f"{directory} has no checkpoint yet; train first.")
+    return make_q_function(network, objective), config, step
+
+
+def evaluate(
+    config: Config, q_function: rollout.QFunction, directory: Path, *, step: int, episodes: int
+) -> dict[str, Any]:
+    """Plays full episodes of every game and writes `scores/<step>.json` and `scores.json`.
+
+    Returns:
+      The summary, as `aggregate.summarise`.
+    """
+    protocol = {**vars(config.evaluation), "episodes": episodes}
+    played = rollout.play(
+        q_function,
+        [rollout.GameVariant(game) for game in config.data.games],
+        episodes=episodes,
+        **{name: protocol[name] for name in
+           ("envs_per_game", "epsilon", "sticky", "seed", "max_frames", "rom_dir")},
+    )  # fmt: skip
+    label = "cloning" if config.loss.kind == "cloning" else "agent"
+    run = {"label": label, "step": step, "config": config_lib.to_dict(config)}
+    for path in (directory / "scores" / f"{step:010d}.json", directory / "scores.json"):
+        aggregate.write_scores(path, played, protocol, run)
+    return aggregate.summarise(played)
+
+
+def evaluation_scalars(summary: dict[str, Any]) -> dict[str, float]:
+    """An evaluation as flat scalars for the logs."""
+    scalars = {f"evaluation/score/{name}": row["mean"] for name, row in summary["games"].items()}
+    for kind in ("human_normalised", "dqn_normalised"):
+        for statistic in ("mean", "median", "iqm"):
+            if statistic in summary[kind]:
+                scalars[f"evaluation/{kind}/{statistic}"] = summary[kind][statistic]["value"]
+    return scalars
+
+
+def count_parameters(config: Config) -> tuple[int, int]:
+    """Trainable parameters of (trunk, heads)."""
+    network = make_network(config, make_objective(config.loss))
+    return tuple(
+        int(sum(np.prod(v.shape) for v in part.trainable_variables))
+        for part in (network.trunk, network.heads)
+    )

@@ -1,0 +1,101 @@
+"""A run's folder: one process at a time, one configuration, and how a process is asked to stop."""
+
+from __future__ import annotations
+
+import difflib
+import fcntl
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cql_atari import config as config_lib
+from cql_atari.types import UserError
+
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: saved; run the same command to go on
+
+
+@contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Holds the run's folder for this process; the kernel lets go of it however the process ends.
+
+    Raises:
+      UserError: where another process holds it, or the folder can't be made.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = open(workdir / "lock", "a+")
+    except OSError as error:
+        raise UserError(f"can't use --workdir {workdir}: {error.strerror}.") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise UserError(
+                f"--workdir {workdir} is in use by process {file.read() or '?'}; wait for it, "
+                "stop it, or choose another --workdir."
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def record(workdir: Path, config: config_lib.Config, accept_change: bool) -> None:
+    """Writes config.gin (to read) and config.json (for evaluation) at the start of a run.
+
+    Raises:
+      UserError: where the folder was made with another configuration; shows the difference.
+    """
+    path, text = workdir / "config.gin", config_lib.to_gin(config)
+    if path.exists() and path.read_text() != text and not accept_change:
+        old = path.read_text().splitlines()
+        lines = difflib.unified_diff(old, text.splitlines(), "recorded", "asked for", lineterm="", n=0)
+        changes = [line for line in lines if not line.startswith("@@")]
+        raise UserError(
+            "\n".join([f"--workdir {workdir} was made with another configuration:", *changes])
+            + "\nChoose another --workdir, or go on with the new one by --accept_config_change."
+        )
+    for name, content in (
+        ("config.gin", text),
+        ("config.json", json.dumps(config_lib.to_dict(config), indent=1) + "\n"),
+    ):
+        partial = workdir / f"{name}.partial"
+        partial.write_text(content)
+        partial.rename(workdir / name)
+
+
+def read_config(workdir: Path) -> config_lib.Config:
+    """The configuration of a recorded run, from its JSON.
+
+    Raises:
+      UserError: where there is none, or it doesn't fit this version.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise UserError(f"{workdir} holds no run (no config.json); give a train --workdir.")
+    try:
+        return config_lib.from_dict(json.loads(path.read_text()))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Yields a predicate that turns true on SIGINT or SIGTERM; a second signal ends at once."""
+    seen: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        seen.append(number)
+        if len(seen) > 1:
+            raise KeyboardInterrupt
+
+    old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
