@@ -18,8 +18,6 @@ from cql_atari.config import Loss
 from cql_atari.networks.q_network import QNetwork
 from cql_atari.types import FRAME_SHAPE, NUM_ACTIONS, STACK, Batch, Losses
 
-HL_GAUSS_V_MAX = 10.0  # "Stop Regressing" (arXiv 2403.03950): support +-10, sigma/bin width 0.75
-
 
 class Objective(NamedTuple):
     """What the network's outputs mean and how they are trained.
@@ -149,7 +147,7 @@ class ScaledQAgent(tf_agent.TFAgent):
         state, successor = batch.frames[:, :STACK], batch.frames[:, self._n_step :]
         logits = self.network(state, heads)
         next_target = next_online = None
-        if self.objective.bootstraps:
+        if self.target_network is not None:
             next_target = tf.stop_gradient(self.target_network(successor, heads))
         if self.objective.double_q:
             next_online = tf.stop_gradient(self.network(successor, heads))
@@ -187,4 +185,6 @@ class ScaledQAgent(tf_agent.TFAgent):
             experimental_aggregate_gradients=False,
         )
         loss = tf.reduce_sum(sums["total"]) / self._batch_size
-        return tf_agent.LossInfo(loss, {"sums": sums, "gradient_norm": tf.linalg.global_norm(gradients)})
+        return tf_agent.LossInfo(
+            loss, {"sums": sums, "gradient_norm": tf.linalg.global_norm(gradients)}
+        )

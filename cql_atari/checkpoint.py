@@ -1,4 +1,4 @@
-"""Checkpoints: saved whole or not at all, several kept, the newest intact one restored and checked."""
+"""Checkpoints: saved whole or not at all, several kept, the newest intact one restored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run's configuration: plain dataclasses, filled from gin files. The only file that imports gin.
+"""The run's configuration: plain dataclasses, filled from gin files; the only import of gin.
 
 Defaults are the paper's main run (Scaled QL, ResNet-101, 40 games), method sections in brackets;
 "reconstructed" marks what the paper doesn't state or could not be confirmed.
@@ -30,6 +30,14 @@ CHOICES = {
     "train.strategy": ("none", "mirrored"),
     "train.jit_compile": (None, True, False),
 }
+_AT_LEAST_1 = (
+    "feed.draws feed.transitions_per_draw feed.n_step feed.window loss.num_atoms train.steps "
+    "train.steps_per_call train.target_period train.log_every train.save_every train.keep "
+    "evaluation.episodes evaluation.envs_per_game evaluation.curve_episodes evaluation.max_frames"
+)
+_PERIODS = "train.steps train.target_period train.log_every train.save_every evaluation.every"
+_SHARES = "feed.discount evaluation.epsilon evaluation.sticky"
+_POSITIVE = "optimizer.learning_rate optimizer.epsilon loss.v_max"
 
 
 @dataclass(frozen=True)
@@ -235,9 +243,8 @@ def check(config: Config) -> Config:
     """
     for section in SECTIONS:
         part = getattr(config, section)
-        for parameter in dataclasses.fields(part):
-            value = getattr(part, parameter.name)
-            _check_type(f"{section}.{parameter.name}", value, str(parameter.type))
+        for item in dataclasses.fields(part):
+            _check_type(f"{section}.{item.name}", getattr(part, item.name), str(item.type))
     for parameter, choices in CHOICES.items():
         section, name = parameter.split(".")
         value = getattr(getattr(config, section), name)
@@ -251,20 +258,18 @@ def check(config: Config) -> Config:
         games.spec(game)
     if not config.data.games or len(set(config.data.games)) != len(config.data.games):
         raise UserError(f"data.games = {config.data.games}: name at least one game, each once.")
-    for parameter in ("feed.draws feed.transitions_per_draw feed.n_step feed.window loss.num_atoms "
-                      "train.steps train.steps_per_call train.target_period train.log_every "
-                      "train.save_every train.keep evaluation.episodes evaluation.envs_per_game "
-                      "evaluation.curve_episodes evaluation.max_frames").split():  # fmt: skip
-        _require(config, parameter, lambda value: value >= 1, "at least 1")
-    for parameter in ("train.steps", "train.target_period", "train.log_every",
-                      "train.save_every", "evaluation.every"):  # fmt: skip
-        k = config.train.steps_per_call
-        _require(config, parameter, lambda value: value % k == 0,
-                 f"a multiple of train.steps_per_call = {k}")  # fmt: skip
-    for parameter in ("feed.discount", "evaluation.epsilon", "evaluation.sticky"):
-        _require(config, parameter, lambda value: 0 <= value <= 1, "between 0 and 1")
-    for parameter in ("optimizer.learning_rate", "optimizer.epsilon", "loss.v_max"):
-        _require(config, parameter, lambda value: value > 0, "greater than 0")
+    k = config.train.steps_per_call
+    for parameters, holds, what in (
+        (_AT_LEAST_1, lambda value: value >= 1, "at least 1"),
+        (_PERIODS, lambda value: value % k == 0, f"a multiple of train.steps_per_call = {k}"),
+        (_SHARES, lambda value: 0 <= value <= 1, "between 0 and 1"),
+        (_POSITIVE, lambda value: value > 0, "greater than 0"),
+    ):
+        for parameter in parameters.split():
+            section, name = parameter.split(".")
+            value = getattr(getattr(config, section), name)
+            if not holds(value):
+                raise UserError(f"{parameter} = {value!r}: must be {what}.")
     return config
 
 
@@ -342,12 +347,3 @@ def _check_type(parameter: str, value: Any, hint: str) -> None:
             if not (isinstance(value, bool) and option != "bool"):
                 return
     raise UserError(f"{parameter} = {value!r}: expected {hint}.")
-
-
-def _require(config: Config, parameter: str, holds: Any, what: str) -> None:
-    section, name = parameter.split(".")
-    value = getattr(getattr(config, section), name)
-    if not holds(value):
-        raise UserError(f"{parameter} = {value!r}: must be {what}.")
-
-

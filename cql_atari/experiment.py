@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +68,9 @@ def train(config: Config, directory: Path, accept_config_change: bool) -> bool:
             summary = evaluate(config, interruptible, directory, step=step, episodes=episodes)
             log(step, evaluation_scalars(summary))
 
+        def save(step: int) -> None:
+            checkpoint_lib.save(checkpoints, state, step, config.train.keep)
+
         try:
             if (start or 0) < config.train.steps:
                 with open_feed(config, found, start or 0) as dataset:
@@ -77,9 +79,7 @@ def train(config: Config, directory: Path, accept_config_change: bool) -> bool:
                         learner.make_train_call(agent, devices, use_xla(config.train.jit_compile)),
                         strategy.place(devices, dataset, rows),
                         config.train,
-                        save=lambda step: checkpoint_lib.save(
-                            checkpoints, state, step, config.train.keep
-                        ),
+                        save=save,
                         log=log,
                         evaluate=lambda step: evaluate_now(step, config.evaluation.curve_episodes),
                         evaluate_every=config.evaluation.every,
@@ -108,11 +108,6 @@ def open_feed(
     """The configured feed: an endless data set of `Batch` with leading axes [K, B]."""
     feed, games = config.feed, config.data.games
     law = BatchLaw(feed.draws, feed.transitions_per_draw)
-    options = {
-        "seed": config.train.seed,
-        "start_step": start_step,
-        "steps_per_call": config.train.steps_per_call,
-    }
     if feed.kind == "memory":
         store = memory.load(
             read_all(found),
@@ -121,11 +116,17 @@ def open_feed(
             discount=feed.discount,
             capacity=sum(dopamine.count_slots(s.replay_logs, s.suffixes) for s in found),
         )
-        yield memory.dataset(store, law, **options)
+        yield memory.dataset(
+            store,
+            law,
+            seed=config.train.seed,
+            start_step=start_step,
+            steps_per_call=config.train.steps_per_call,
+        )
 
 
 def make_agent(config: Config) -> ScaledQAgent:
-    """Networks, optimizer and objective, freshly initialised from the seed. Call it in the scope."""
+    """Networks, optimizer and objective, initialised from the seed. Call it in the scope."""
     objective = make_objective(config.loss)
     network = make_network(config, objective)
     optimizer = tf.keras.optimizers.legacy.Adam(
@@ -225,7 +226,8 @@ def evaluation_scalars(summary: dict[str, Any]) -> dict[str, float]:
 def count_parameters(config: Config) -> tuple[int, int]:
     """Trainable parameters of (trunk, heads)."""
     network = make_network(config, make_objective(config.loss))
-    return tuple(
-        int(sum(np.prod(v.shape) for v in part.trainable_variables))
-        for part in (network.trunk, network.heads)
-    )
+
+    def count(part: tf.keras.layers.Layer) -> int:
+        return sum(int(np.prod(variable.shape)) for variable in part.trainable_variables)
+
+    return count(network.trunk), count(network.heads)

@@ -22,9 +22,10 @@ import numpy as np
 from cql_atari.types import NUM_ACTIONS, UserError
 
 ACTION_NAMES = (
-    "NOOP FIRE UP RIGHT LEFT DOWN UPRIGHT UPLEFT DOWNRIGHT DOWNLEFT UPFIRE RIGHTFIRE LEFTFIRE "
-    "DOWNFIRE UPRIGHTFIRE UPLEFTFIRE DOWNRIGHTFIRE DOWNLEFTFIRE"
-).split()
+    "NOOP", "FIRE", "UP", "RIGHT", "LEFT", "DOWN", "UPRIGHT", "UPLEFT", "DOWNRIGHT", "DOWNLEFT",
+    "UPFIRE", "RIGHTFIRE", "LEFTFIRE", "DOWNFIRE", "UPRIGHTFIRE", "UPLEFTFIRE", "DOWNRIGHTFIRE",
+    "DOWNLEFTFIRE",
+)  # fmt: skip
 
 
 class GameSpec(NamedTuple):
@@ -36,7 +37,7 @@ class GameSpec(NamedTuple):
       actions: the minimal action set, in the game's order; DQN-Replay files store indices into it.
       random: score of the random policy, or None.
       human: human score, or None.
-      dqn: Dopamine DQN's score at the last iteration (the agent that collected DQN-Replay), or None.
+      dqn: Dopamine DQN's score at the last iteration (it collected DQN-Replay), or None.
     """
 
     name: str

@@ -44,7 +44,9 @@ def make_train_call(
     def train_call(batches: Batch):
         num_steps = tf.nest.flatten(strategy.experimental_local_results(batches.games))[0].shape[0]
         made = tf.constant(0)
-        sums = {name: tf.zeros(len(agent.games)) for name in ("count", "q_data", "td", "cql", "total")}
+        sums = {
+            name: tf.zeros(len(agent.games)) for name in ("count", "q_data", "td", "cql", "total")
+        }
         sums["gradient_norm"] = tf.constant(0.0)
         for k in tf.range(num_steps):
             new = one_step(batches, k)

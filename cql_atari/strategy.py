@@ -10,7 +10,7 @@ from cql_atari.types import Batch, UserError
 
 
 def make_strategy(kind: str, devices: Sequence[str] | None = None) -> tf.distribute.Strategy:
-    """The strategy of that name: "none" (one device) or "mirrored" (this host's GPUs, or `devices`).
+    """The strategy of that name: "none" (one device) or "mirrored" (all GPUs, or `devices`).
 
     Call it before any other TensorFlow operation, and create every variable in its scope.
     """

@@ -1,4 +1,4 @@
-"""python -m cql_atari.train --gin_files=gin_configs/multigame.gin: flags, configuration, experiment."""
+"""python -m cql_atari.train --gin_files=gin_configs/multigame.gin: flags, config, experiment."""
 
 from __future__ import annotations
 

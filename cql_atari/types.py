@@ -1,4 +1,4 @@
-"""The few types that pass between rooms: episodes, batches, outputs, losses, and the user's error."""
+"""The types that pass between rooms: episodes, batches, losses, scores, the user's error."""
 
 from __future__ import annotations
 

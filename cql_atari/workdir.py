@@ -53,7 +53,9 @@ def record(workdir: Path, config: config_lib.Config, accept_change: bool) -> Non
     path, text = workdir / "config.gin", config_lib.to_gin(config)
     if path.exists() and path.read_text() != text and not accept_change:
         old = path.read_text().splitlines()
-        lines = difflib.unified_diff(old, text.splitlines(), "recorded", "asked for", lineterm="", n=0)
+        lines = difflib.unified_diff(
+            old, text.splitlines(), "recorded", "asked for", lineterm="", n=0
+        )
         changes = [line for line in lines if not line.startswith("@@")]
         raise UserError(
             "\n".join([f"--workdir {workdir} was made with another configuration:", *changes])

@@ -80,8 +80,10 @@ def play(
         tables.append(_Table(variant.game, envs, seed, epsilon, _quotas(episodes, num_envs)))
 
     active = list(range(len(tables)))
+    names = list(dict.fromkeys(variant.game for variant in games))
+    title = f"evaluation of {names[0] if len(names) == 1 else f'{len(names)} games'}"
     total = episodes * len(tables)
-    with tqdm(total=total, desc="evaluation", unit="episode", disable=not progress) as bar:
+    with tqdm(total=total, desc=title, unit="episode", disable=not progress) as bar:
         while active:
             frames, positions = _batch([tables[i].stacks for i in active], active, len(tables))
             values = np.asarray(q_function(frames, positions))

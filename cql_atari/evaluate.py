@@ -1,0 +1,65 @@
+"""python -m cql_atari.evaluate --run=DIR | --policy=random|best_fixed: writes scores.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import flags
+
+from cql_atari import cli
+from cql_atari import config as config_lib
+from cql_atari.games import ACTION_NAMES
+from cql_atari.types import UserError
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("run", None, "Folder of a trained run (its newest checkpoint plays).")
+flags.DEFINE_enum("policy", None, ["random", "best_fixed"], "A policy that needs no run.")
+flags.DEFINE_string("out", None, "Folder for scores.json; default with --run: the run's own.")
+flags.DEFINE_multi_string("gin_files", [], "With --policy: gin file; repeats, later ones win.")
+flags.DEFINE_multi_string("gin_bindings", [], "gin binding; with --run, of `evaluation` only.")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; flags start with --.")
+    if (FLAGS.run is None) == (FLAGS.policy is None):
+        raise UserError("give either --run=DIR or --policy=random|best_fixed.")
+    if FLAGS.policy:
+        if not FLAGS.out:
+            raise UserError("--policy needs --out, the folder for its scores.json.")
+        config = config_lib.load(FLAGS.gin_files, FLAGS.gin_bindings)
+        evaluate_policy(FLAGS.policy, config, Path(FLAGS.out))
+        return
+    if FLAGS.gin_files:
+        raise UserError("--run reads the recorded configuration; --gin_files goes with --policy.")
+    from cql_atari import experiment
+
+    run = Path(FLAGS.run)
+    q_function, config, step = experiment.load_q_function(run)
+    config = config_lib.load((), [*config_lib.to_gin(config).splitlines(), *FLAGS.gin_bindings])
+    out = Path(FLAGS.out) if FLAGS.out else run
+    experiment.evaluate(config, q_function, out, step=step, episodes=config.evaluation.episodes)
+    print(f"wrote {out / 'scores.json'}")
+
+
+def evaluate_policy(policy: str, config: config_lib.Config, out: Path) -> None:
+    """Plays the random policy or each game's best fixed action, as the configuration says."""
+    from cql_atari.evaluation import aggregate, rollout
+
+    names = ("episodes", "envs_per_game", "sticky", "seed", "max_frames", "rom_dir")
+    options = {name: getattr(config.evaluation, name) for name in names}
+    variants = [rollout.GameVariant(game) for game in config.data.games]
+    run: dict[str, object] = {"label": policy}
+    if policy == "random":
+        played = rollout.play(rollout.uniform_random(), variants, epsilon=1.0, **options)
+    else:
+        options["epsilon"] = config.evaluation.epsilon
+        chosen = [rollout.best_fixed_action(variant, **options) for variant in variants]
+        played = [score for _, scores in chosen for score in scores]
+        run["actions"] = {v.game: ACTION_NAMES[action] for v, (action, _) in zip(variants, chosen)}
+    aggregate.write_scores(out / "scores.json", played, vars(config.evaluation), run)
+    print(f"wrote {out / 'scores.json'}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

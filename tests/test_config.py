@@ -1,0 +1,103 @@
+"""Every gin file parses, locks and builds; mistakes are told with the mend."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cql_atari import config as config_lib
+from cql_atari.types import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("gin_configs/**/*.gin"))
+MULTIGAME = "gin_configs/multigame.gin"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_gin_file_parses_over_the_main_one_and_opens_with_its_command(name):
+    config_lib.load([MULTIGAME, name])
+    head = (ROOT / name).read_text().split("\n\n")[0]
+    for needed in ("python -m cql_atari.train", "Must be set", "Cost", "xpect"):
+        assert needed in head or needed in (ROOT / name).read_text(), (name, needed)
+
+
+def test_defaults_are_the_papers_run():
+    assert config_lib.load([MULTIGAME]) == config_lib.Config()
+
+
+@pytest.mark.parametrize(
+    "name, changed",
+    [
+        ("mse", {"loss.kind", "loss.cql_alpha"}),
+        ("hl_gauss", {"loss.kind", "loss.v_max"}),
+        ("no_feature_norm", {"network.feature_norm"}),
+        ("no_spatial_embedding", {"network.pooling"}),
+        ("mean_pool", {"network.pooling"}),
+        ("no_cql", {"loss.cql_alpha"}),
+        ("one_step", {"feed.n_step"}),
+        ("double_q", {"loss.double_q"}),
+        ("cloning", {"loss.kind"}),
+        ("bfloat16", {"network.dtype"}),
+    ],
+)
+def test_an_ablation_changes_what_it_says_and_nothing_else(name, changed):
+    def lines(files):
+        return set(config_lib.to_gin(config_lib.load(files)).splitlines())
+
+    new = lines([MULTIGAME, f"gin_configs/ablations/{name}.gin"]) - lines([MULTIGAME])
+    assert {line.split(" = ")[0] for line in new} == changed
+
+
+def test_later_files_and_bindings_win():
+    config = config_lib.load(
+        [MULTIGAME, "gin_configs/ablations/mse.gin", "gin_configs/ablations/hl_gauss.gin"],
+        ["train.seed = 1", "train.seed = 2"],
+    )
+    assert config.loss.kind == "hl_gauss"
+    assert config.train.seed == 2
+
+
+def test_round_trips_through_gin_text_and_json():
+    config = config_lib.load([MULTIGAME], ["data.games = ('Pong', 'Hero')", "data.dir = '/x y'"])
+    assert config_lib.load((), config_lib.to_gin(config).splitlines()) == config
+    assert config_lib.from_dict(json.loads(json.dumps(config_lib.to_dict(config)))) == config
+
+
+@pytest.mark.parametrize(
+    "binding, words",
+    [
+        ("feed.kid = 'memory'", ["kid", "kind"]),
+        ("fed.kind = 'memory'", ["fed", "feed"]),
+        ("feed.kind = 'memry'", ["'memry'", "'memory'"]),
+        ("data.games = 'Pong'", ["data.games", "tuple[str, ...]"]),
+        ("data.games = ('Breakuot',)", ["Breakuot", "Breakout"]),
+        ("data.games = ('Pong', 'Pong')", ["each once"]),
+        ("data.games = ()", ["at least one"]),
+        ("train.log_every = 7", ["train.log_every", "7", "multiple", "10"]),
+        ("train.seed = 1.5", ["train.seed", "1.5", "int"]),
+        ("train.seed = True", ["train.seed", "int"]),
+        ("feed.n_step = 0", ["feed.n_step", "at least 1"]),
+        ("feed.discount = 1.5", ["feed.discount", "between 0 and 1"]),
+        ("optimizer.learning_rate = -1.0", ["greater than 0"]),
+        ("feed.kind = '", ["parse"]),
+        ("train.seed = %missing", ["missing"]),
+    ],
+)
+def test_mistakes_name_the_value_and_the_mend(binding, words):
+    with pytest.raises(UserError) as error:
+        config_lib.load([MULTIGAME], [binding])
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_a_missing_gin_file_names_the_nearest():
+    with pytest.raises(UserError, match=r"did you mean 'gin_configs/multigame.gin'"):
+        config_lib.load(["gin_configs/multgame.gin"])
+
+
+@pytest.mark.parametrize("values", [{"dta": {}}, {"data": {"dirr": 1}}, {"train": {"seed": "x"}}])
+def test_a_recorded_configuration_of_another_version_is_refused(values):
+    with pytest.raises(UserError):
+        config_lib.from_dict(values)
