@@ -344,6 +344,6 @@ def _check_type(parameter: str, value: Any, hint: str) -> None:
             if all(isinstance(item, _KINDS[inner.group(1)]) for item in value):
                 return
         elif not inner and isinstance(value, _KINDS[option]):
-            if not (isinstance(value, bool) and option != "bool"):
+            if option == "bool" or not isinstance(value, bool):  # bool is an int to Python
                 return
     raise UserError(f"{parameter} = {value!r}: expected {hint}.")

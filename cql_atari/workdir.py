@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import fcntl
 import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from cql_atari import config as config_lib
@@ -17,19 +17,19 @@ from cql_atari.types import UserError
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: saved; run the same command to go on
 
 
-@contextmanager
+@contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
     """Holds the run's folder for this process; the kernel lets go of it however the process ends.
 
     Raises:
       UserError: where another process holds it, or the folder can't be made.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        file = open(workdir / "lock", "a+")
-    except OSError as error:
-        raise UserError(f"can't use --workdir {workdir}: {error.strerror}.") from error
-    with file:
+    with contextlib.ExitStack() as stack:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(open(workdir / "lock", "a+"))
+        except OSError as error:
+            raise UserError(f"can't use --workdir {workdir}: {error.strerror}.") from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -85,7 +85,7 @@ def read_config(workdir: Path) -> config_lib.Config:
         raise UserError(f"{path} is not valid JSON: {error}") from error
 
 
-@contextmanager
+@contextlib.contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
     """Yields a predicate that turns true on SIGINT or SIGTERM; a second signal ends at once."""
     seen: list[int] = []
