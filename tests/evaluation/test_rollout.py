@@ -255,7 +255,7 @@ def test_values_that_are_not_finite_name_the_game(scripted):
     values[0, 2] = np.inf  # not in the minimal set: harmless
     run(lambda *_: values, "Breakout")
     values[0, 3] = np.nan
-    with pytest.raises(UserError, match="Breakout.*not finite"):
+    with pytest.raises(UserError, match=r"Breakout.*not finite"):
         run(lambda *_: values, "Breakout")
 
 

@@ -1,0 +1,165 @@
+"""The report: which files it finds, what it says of them, its text to the letter, its speed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cql_atari import report
+from cql_atari.evaluation import aggregate
+from cql_atari.types import EpisodeScore, UserError
+
+MINIMAL = {"Breakout": (0, 1, 3, 4), "Freeway": (0, 2, 5)}
+PROTOCOL = {"epsilon": 0.001, "sticky": 0.25, "max_frames": 108_000}
+
+
+def write(folder, label, scores, actions=None, protocol=None):
+    """scores: {game: [score, ...]}; actions: {game: {action: count}} of each episode."""
+    episodes = []
+    for game, values in scores.items():
+        counts = [0] * 18
+        for action, count in (actions or {}).get(game, {MINIMAL[game][0]: 1}).items():
+            counts[action] = count
+        episodes += [
+            EpisodeScore(game, float(value), 100, False, 0, i, 0, 0, "md5", tuple(counts))
+            for i, value in enumerate(values)
+        ]
+    aggregate.write_scores(folder / "scores.json", episodes, protocol or PROTOCOL, {"label": label})
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run's folder: random, best fixed action, cloning and agent in two games, and the data."""
+    random = {"Breakout": [1, 2, 3], "Freeway": [0, 0, 0]}
+    write(tmp_path / "run/random", "random", random)
+    fixed = {"Breakout": [2, 2, 2], "Freeway": [21, 22, 23]}
+    write(tmp_path / "run/fixed", "best_fixed", fixed, {"Breakout": {1: 9}, "Freeway": {2: 9}})
+    cloning = {"Breakout": [8, 9, 10], "Freeway": [20, 20, 20]}
+    write(tmp_path / "run/cloning", "cloning", cloning)
+    agent = {"Breakout": [13, 14, 15], "Freeway": [22, 22, 22]}
+    actions = {"Breakout": {0: 50, 3: 30, 4: 20}, "Freeway": {2: 999, 5: 1}}
+    write(tmp_path / "run", "agent", agent, actions)
+    for game, returns in {"Breakout": [6, 8], "Freeway": [10, 14], "Pong": [0]}.items():
+        folder = tmp_path / "data" / game / "1"
+        folder.mkdir(parents=True)
+        lines = [json.dumps({"return": value, "length": 5}) for value in returns]
+        (folder / "episodes.jsonl").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def text_of(run, markdown=False):
+    players = report.find_players([run / "run"])
+    return report.report(
+        players, report.make_columns(players, report.data_cells(run / "data")), markdown
+    )
+
+
+def test_text_to_the_letter(run):
+    assert text_of(run) == (Path(__file__).parent / "golden" / "report.txt").read_text().strip()
+
+
+def test_markdown_has_the_same_cells(run):
+    lines = text_of(run, markdown=True).splitlines()
+    cells = [cell.strip() for cell in lines[0].strip("|").split("|")]
+    assert cells == [
+        "game", "random (n = 3)", "best fixed (n = 3)", "data (n = 2)", "cloning (n = 3)",
+        "agent (n = 3)", "agent / human",
+    ]  # fmt: skip
+    assert lines[1] == "| --- | --- | --- | --- | --- | --- | --- |"
+    assert lines[2].startswith("| Breakout | 2.0 ± 2.5 | 2.0 ± 0.0 FIRE | 7.0 ± 12.7 | 9.0 ± 2.5 |")
+
+
+def test_verdict_counts_games_and_clear_differences(run):
+    players = report.find_players([run / "run"])
+    columns = report.make_columns(players, report.data_cells(run / "data"))
+    assert report.verdicts("agent", columns) == [
+        "agent above random on 2 of 2 games; intervals apart on 2",
+        "agent above the best fixed action on 1 of 2 games; intervals apart on 1",
+        "agent above the data's mean on 2 of 2 games; intervals apart on 0",
+        "agent above cloning on 2 of 2 games; intervals apart on 2",
+    ]
+
+
+def test_equal_is_not_above(run):
+    cell = report.Cell(22.0, (22.0, 22.0), 3)
+    columns = {"random": {"Freeway": cell}, "agent": {"Freeway": cell}}
+    assert report.verdicts("agent", columns) == [
+        "agent above random on 0 of 1 games; intervals apart on 0"
+    ]
+
+
+def test_two_agents_keep_their_folders_and_both_get_verdicts(run):
+    write(run / "other", "agent", {"Breakout": [1, 1]})
+    players = report.find_players([run / "run", run / "other"])
+    assert list(players)[-2:] == [f"agent ({run / 'run'})", f"agent ({run / 'other'})"]
+    text = report.report(players, report.make_columns(players, {}), False)
+    assert f"agent ({run / 'other'}) above random on 0 of 1 games" in text
+    assert "\nFreeway" in text and " -  " in text  # not played by the second
+
+
+def test_only_baselines(run):
+    players = report.find_players([run / "run" / "random"])
+    text = report.report(players, report.make_columns(players, {}), False)
+    assert text.startswith("game      random (n = 3)") and "above" not in text
+
+
+def test_different_protocols_are_said(run):
+    write(run / "run", "agent", {"Breakout": [1]}, protocol={**PROTOCOL, "sticky": 0.0})
+    assert report.protocol_lines(report.find_players([run / "run"])) == [
+        "protocol of random, best_fixed, cloning: epsilon 0.001, sticky 0.25, max_frames 108000",
+        "protocol of agent: epsilon 0.001, sticky 0.0, max_frames 108000",
+    ]
+
+
+def test_missing_and_malformed_inputs(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no scores\.json in .*empty"):
+        report.find_players([tmp_path / "empty"])
+    with pytest.raises(UserError, match=r"can't read .*nowhere"):
+        report.find_players([tmp_path / "nowhere"])
+    with pytest.raises(UserError, match="data_dir"):
+        report.data_cells(tmp_path / "empty")
+    (run / "data/Pong/1/episodes.jsonl").write_text('{"score": 1}\n')
+    with pytest.raises(UserError, match=r"Pong.*return"):
+        report.data_cells(run / "data")
+    (run / "data/Pong/1/episodes.jsonl").write_text('{"retu')
+    with pytest.raises(UserError, match=r"Pong.*not a JSON line"):
+        report.data_cells(run / "data")
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "cql_atari.report", *map(str, arguments)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_command_with_figures(run, tmp_path):
+    metrics = [{"step": i, "time": 0, "loss/td": 1 / (i + 1), "evaluation/score/Breakout": i}
+               for i in range(3)]  # fmt: skip
+    (run / "run/metrics.jsonl").write_text("\n".join(map(json.dumps, metrics)))
+    done = command(run / "run", f"--data_dir={run / 'data'}", f"--figures={tmp_path / 'figures'}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(text_of(run))
+    names = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert names == ["run_scores_by_step.png", "run_training.png", "scores.png"]
+
+
+def test_command_says_what_is_wrong(tmp_path):
+    for arguments, message in (([], "usage"), ([tmp_path], "no scores.json in")):
+        done = command(*arguments)
+        assert done.returncode != 0
+        assert message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_heavy_packages_stay_out():
+    code = (
+        "import sys, cql_atari.report; "
+        "print({'tensorflow', 'matplotlib', 'ale_py', 'gin', 'reverb'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
