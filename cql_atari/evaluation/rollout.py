@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cql_atari import games as game_table
-from cql_atari.envs.atari import make_vector
+from cql_atari.envs.atari import VectorEnv, make_vector
 from cql_atari.types import FRAME_SHAPE, NUM_ACTIONS, STACK, EpisodeScore, UserError
 
 # (frames uint8 [N, 4, 84, 84], games int32 [D]) -> values [N, 18], where N = D * c and each run of
@@ -155,7 +155,9 @@ def best_fixed_action(
 class _Table:
     """One game's environments and what is known of the episodes under way in them."""
 
-    def __init__(self, game: str, envs: Any, seed: int, epsilon: float, quotas: np.ndarray) -> None:
+    def __init__(
+        self, game: str, envs: VectorEnv, seed: int, epsilon: float, quotas: np.ndarray
+    ) -> None:
         self.finished: list[EpisodeScore] = []
         self.stacks: np.ndarray = envs.reset()  # uint8 [E, 4, 84, 84]
         self._game, self._envs, self._seed, self._epsilon = game, envs, seed, epsilon

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cql_atari.envs.atari import AtariEnv
 from cql_atari.evaluation import rollout
 from cql_atari.evaluation.rollout import GameVariant, best_fixed_action, fixed_actions, play
 from cql_atari.types import UserError
@@ -263,3 +264,71 @@ def test_values_of_the_wrong_shape(scripted):
     scripted["Breakout"] = [[4]]
     with pytest.raises(ValueError, match=r"\(1, 4\)"):
         run(lambda *_: np.zeros((1, 4)), "Breakout")
+
+
+# Real games.
+
+
+def play_real(policy, *variants, **options):
+    options = {"episodes": 3, "envs_per_game": 2, "seed": 11, "progress": False, **options}
+    return play(policy, variants, **options)
+
+
+@pytest.mark.parametrize("mode", [None, 12])
+def test_scores_equal_a_plain_loop_over_single_environments(mode):
+    """Breakout, always FIRE, sticky: score, length and order of every episode, in both modes."""
+    variant = GameVariant("Breakout", mode=mode)
+    scores = play_real(fixed_actions([1]), variant, epsilon=0.0, sticky=0.25)
+    expected = []
+    for seed, episodes in ((11, 2), (12, 1)):
+        env = AtariEnv("Breakout", seed=seed, sticky=0.25, mode=mode)
+        for index in range(episodes):
+            env.reset()
+            score, length, over = 0.0, 0, False
+            while not over:
+                _, reward, terminal, truncated = env.step(1)
+                score, length, over = score + reward, length + 1, terminal or truncated
+            expected.append((seed, index, score, length))
+    assert [(s.seed, s.index, s.score, s.length) for s in scores] == expected
+    assert all(s.mode == (mode or 0) and s.action_counts[1] == s.length for s in scores)
+    assert len({s.rom_md5 for s in scores}) == 1 and len(scores[0].rom_md5) == 32
+
+
+def test_the_policy_sees_the_current_screen():
+    """The newest frame that the policy sees is the current one, at every step."""
+    seen = []
+
+    def policy(frames, _):
+        seen.append(frames[0, -1].copy())
+        return np.zeros((len(frames), 18))
+
+    options = {"episodes": 1, "envs_per_game": 1, "max_frames": 400}
+    play_real(policy, GameVariant("Pong"), epsilon=0.0, **options)
+    env = AtariEnv("Pong", seed=11, sticky=0.0, max_frames=400)
+    expected = [env.reset()] + [env.step(0)[0] for _ in range(99)]
+    np.testing.assert_array_equal(seen, expected)
+
+
+def test_frame_cap_and_random_play_stay_in_the_minimal_set():
+    variants = [GameVariant("Pong"), GameVariant("Freeway")]
+    scores = play_real(rollout.uniform_random(3), *variants, epsilon=0.001, max_frames=400)
+    assert [(s.length, s.truncated) for s in scores] == [(100, True)] * 6
+    for s in scores:
+        minimal = (0, 1, 3, 4, 11, 12) if s.game == "Pong" else (0, 2, 5)
+        assert np.flatnonzero(s.action_counts).tolist() == list(minimal)
+
+
+def test_same_seed_same_scores_and_another_seed_others():
+    options = {"epsilon": 1.0, "sticky": 0.25, "max_frames": 1_200}
+    first = play_real(fixed_actions([0]), GameVariant("Breakout"), **options)
+    assert play_real(fixed_actions([0]), GameVariant("Breakout"), **options) == first
+    assert play_real(fixed_actions([0]), GameVariant("Breakout"), **options, seed=12) != first
+
+
+def test_best_fixed_action_of_freeway_is_up():
+    action, fresh = best_fixed_action(
+        GameVariant("Freeway"), episodes=2, envs_per_game=2, seed=0, epsilon=0.0,
+        trial_max_frames=1_200, max_frames=1_200, progress=False,
+    )  # fmt: skip
+    assert action == 2 and [s.seed for s in fresh] == [0, 1]
+    assert all(s.score >= 2 and s.truncated for s in fresh)
