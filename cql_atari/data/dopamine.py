@@ -54,6 +54,10 @@ _LAYOUT: dict[str, tuple[tuple[str, ...], tuple[int | None, ...]]] = {
     "invalid_range": (("int64", "int32", "float64"), (None,)),
 }
 _ENDS = "episode_end_indices"
+# All the names in a pickled set of NumPy integers.
+_ENDS_WORDS = set(
+    "builtins set numpy.core.multiarray numpy._core.multiarray scalar numpy dtype i8 <".split()
+)
 _ENDS_LIMIT = 1 << 25  # bytes of a pickled set of a million slots, and more
 _FILE_NAME = re.compile(
     rf"(?:{'|'.join(map(re.escape, (*_LAYOUT, _ENDS)))})_ckpt\.(0|[1-9][0-9]*)\.gz"
@@ -99,7 +103,7 @@ def read_episodes(
 
     Memory: one episode (at most 27,000 steps = 191 MB; a longer one is cut there and continues as
     a fragment) beside those that the caller holds, one suffix's actions, rewards and terminals
-    (9 MB for a million slots) and about 2 MB of buffers; never a whole observation file.
+    (9 MB for a million slots) and 5 MB of buffers; never a whole observation file.
 
     A checksum comes at the end of a file, so damage to frames shows only when that file has been
     read to its end: episodes yielded before may be wrong. Whoever needs all or nothing must exhaust
@@ -281,6 +285,9 @@ def _unmarked_ends(add_count: GzipArray, valid: int) -> np.ndarray:
         literals: list[tuple[str, Any]] = [
             (op.name, arg) for op, arg, _ in pickletools.genops(data)
         ]
+        words = {word for _, arg in literals if isinstance(arg, str) for word in arg.split()}
+        if words - _ENDS_WORDS:
+            raise ValueError(f"it names {sorted(words - _ENDS_WORDS)}")
     except Exception as error:  # whatever a damaged pickle makes the parser raise
         raise UserError(f"{path} is no pickled set of integers: {error}. {MEND}") from error
     packed = b"".join(arg for name, arg in literals if name == "SHORT_BINBYTES" and len(arg) == 8)

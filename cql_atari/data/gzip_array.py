@@ -53,9 +53,11 @@ def read_bytes(path: Path, limit: int) -> bytes:
       UserError: if it is damaged or holds more than `limit` bytes.
     """
     with _open(path) as file, _blaming(path):
-        data = file.read(limit + 1)
-        if len(data) > limit:
-            raise UserError(f"{path} holds more than {limit:,} bytes. {MEND}")
+        data = b""
+        while block := file.read(_BLOCK):
+            data += block
+            if len(data) > limit:
+                raise UserError(f"{path} holds more than {limit:,} bytes. {MEND}")
         return data
 
 
