@@ -1,0 +1,373 @@
+"""Plays games in ALE and writes what it saw as DQN-Replay files.
+
+  python -m cql_atari.collect --data_dir=DIR --games=Breakout,Freeway --steps_per_game=40000
+
+writes `DIR/<Game>/<run>/replay_logs/$store$_*_ckpt.K.gz` (clipped rewards, actions as indices in
+the game's minimal set) and, beside that folder, `episodes.jsonl` (one line an episode, with its raw
+score) and `collection.json` (how it was made). Sticky actions 0.25, frames as in Dopamine.
+A game cut by the frame cap is stored as ended, as Dopamine's runner did when DQN-Replay was
+collected; `episodes.jsonl` tells the two apart.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import json
+import multiprocessing
+import os
+import queue
+import shutil
+import signal
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from absl import flags
+
+from cql_atari import cli, games, workdir
+from cql_atari.types import FRAME_SHAPE, STACK, UserError
+
+if TYPE_CHECKING:
+    from cql_atari.envs.atari import AtariEnv
+
+    # Chooses an action of the full set from the environment (its RAM), the stack of frames
+    # (uint8 [4, 84, 84], newest last) and a generator.
+    Player = Callable[[AtariEnv, np.ndarray, np.random.Generator], int]
+
+STICKY = 0.25  # as when DQN-Replay was collected
+_REPORT_STEPS = 200
+_MIN_SLOTS = 5  # Dopamine's buffer holds at least a stack and a step
+
+
+class Job(NamedTuple):
+    """One game to collect; what it writes is a function of these alone."""
+
+    game: str
+    run: int
+    steps: int
+    behaviour: str
+    epsilons: tuple[float, ...]
+    slots_per_file: int
+    seed: int
+
+
+class _Stopped(Exception):
+    """Another worker failed, or the user interrupted."""
+
+
+def player_maker(behaviour: str, game: str) -> Callable[[], Player]:
+    """What `--behaviour` means for a game: a function that makes a player for each episode.
+
+    Args:
+      behaviour: "checkpoint:<workdir>", greedy play by the newest checkpoint of a run of ours, or
+        a name that `behaviours.make` knows.
+      game: CamelCase name.
+
+    Raises:
+      UserError: where there is no such behaviour for the game.
+    """
+    kind, _, argument = behaviour.partition(":")
+    if kind == "checkpoint":
+        return _checkpoint_player_maker(Path(argument), game)
+
+    from cql_atari.envs import behaviours
+
+    behaviours.make(behaviour, game)  # an unknown name shows before anything is played
+
+    def player() -> Player:
+        act = behaviours.make(behaviour, game)
+        return lambda env, stack, rng: act(env.ram, rng)
+
+    return player
+
+
+def _checkpoint_player_maker(directory: Path, game: str) -> Callable[[], Player]:
+    run_games = workdir.read_config(directory).data.games
+    if game not in run_games:
+        raise UserError(f"{directory} wasn't trained on {game}, but on {', '.join(run_games)}")
+    position = np.array([run_games.index(game)], np.int32)
+    actions = games.to_full_actions(game)
+
+    @functools.cache  # loaded where it plays, once
+    def player() -> Player:
+        from cql_atari import experiment
+
+        q_function, _, _ = experiment.load_q_function(directory)
+        return lambda env, stack, rng: int(
+            actions[q_function(stack[None], position)[0][actions].argmax()]
+        )
+
+    return player
+
+
+def play(job: Job, directory: Path, report: Callable[[int], None]) -> None:
+    """Plays one game and writes its files into an empty directory.
+
+    Each episode draws one of the job's epsilons: the share of its actions drawn uniformly from the
+    minimal set instead of asked of the behaviour.
+
+    Args:
+      job: what to play. The last episode is cut when `job.steps` agent steps are reached.
+      directory: where `replay_logs`, `episodes.jsonl` and `collection.json` go.
+      report: called with the number of steps played since it was last called.
+    """
+    from cql_atari.data.dopamine_writer import ReplayWriter
+    from cql_atari.envs.atari import AtariEnv
+
+    rng = np.random.default_rng([job.seed, job.run, zlib.crc32(job.game.encode())])
+    seed = int(rng.integers(2**31))
+    env = AtariEnv(job.game, seed=seed, sticky=STICKY)
+    new_player = player_maker(job.behaviour, job.game)
+    (directory / "replay_logs").mkdir()
+    # Every episode's padding included, there can't be more than 4 slots a step.
+    writer = ReplayWriter(directory / "replay_logs", min(job.slots_per_file, 4 * job.steps + 1))
+    played = 0
+    with open(directory / "episodes.jsonl", "w") as log:
+        while played < job.steps:
+            epsilon = float(rng.choice(job.epsilons))
+            episode = {"score": 0.0, "clipped_return": 0.0, "length": 0, "terminal": False}
+            for reward, terminal in _episode(env, new_player(), epsilon, job, writer.add, rng):
+                episode["score"] += reward
+                episode["clipped_return"] += max(-1.0, min(1.0, reward))
+                episode["length"] += 1
+                episode["terminal"] = terminal
+                played += 1
+                if played % _REPORT_STEPS == 0:
+                    report(_REPORT_STEPS)
+                if played == job.steps:
+                    break
+            identity = {"game": job.game, "run": job.run}
+            source = {"behaviour": job.behaviour, "epsilon": epsilon, "seed": seed}
+            log.write(json.dumps(identity | episode | source | {"rom_md5": env.rom_md5}) + "\n")
+    report(played % _REPORT_STEPS)
+    writer.finish()
+    (directory / "collection.json").write_text(json.dumps(job._asdict(), indent=2) + "\n")
+
+
+def _episode(
+    env: AtariEnv,
+    player: Player,
+    epsilon: float,
+    job: Job,
+    add: Callable[..., None],
+    rng: np.random.Generator,
+) -> Iterator[tuple[float, bool]]:
+    """Plays and stores one episode; yields each step's raw reward and whether the game is over."""
+    actions = games.spec(job.game).actions
+    index = {action: k for k, action in enumerate(actions)}
+    frame, ended = env.reset(), False
+    stack = np.zeros((STACK, *FRAME_SHAPE), np.uint8)
+    while not ended:
+        stack[:-1] = stack[1:]
+        stack[-1] = frame
+        if rng.random() < epsilon:
+            action = actions[rng.integers(len(actions))]
+        else:
+            action = player(env, stack, rng)
+        next_frame, reward, terminal, truncated = env.step(action)
+        ended = terminal or truncated
+        add(frame, index[action], np.clip(reward, -1, 1), ended)
+        frame = next_frame
+        yield reward, terminal
+
+
+def collect_game(job: Job, data_dir: Path, report: Callable[[int], None]) -> None:
+    """Plays one game into a hidden folder, which takes its place once it is complete.
+
+    Raises:
+      UserError: where another process is collecting the same, or a file can't be written. Nothing
+        half written stays behind.
+    """
+    final = data_dir / job.game / str(job.run)
+    partial = final.with_name(f".{job.run}.partial")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        lock = os.open(partial, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another process is collecting {final}; wait for it") from error
+        try:
+            for left in partial.iterdir():  # by a process that was killed
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            play(job, partial, report)
+            os.rename(partial, final)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        finally:
+            os.close(lock)
+    except OSError as error:
+        raise UserError(
+            f"can't write {final} ({error}); free some space or give another --data_dir"
+        ) from error
+
+
+def is_collected(job: Job, data_dir: Path) -> bool:
+    """Whether this very collection is there already.
+
+    Raises:
+      UserError: where there is another one in its place.
+    """
+    path = data_dir / job.game / str(job.run)
+    if not path.exists():
+        return False
+    try:
+        found = json.loads((path / "collection.json").read_text())
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} exists but has no collection.json, so collect didn't make it; "
+            "give another --run or --data_dir"
+        ) from None
+    wanted = json.loads(json.dumps(job._asdict()))
+    if different := [name for name in wanted if wanted[name] != found.get(name)]:
+        differences = ", ".join(f"{n} {found.get(n)} there, {wanted[n]} asked" for n in different)
+        raise UserError(
+            f"{path} holds another collection ({differences}); "
+            "give another --run or --data_dir, or remove it"
+        )
+    return True
+
+
+def collect(jobs: list[Job], data_dir: Path, processes: int) -> None:
+    """Collects the games that aren't there yet, one process a game, up to `processes` at a time.
+
+    Raises:
+      UserError: before anything is played, where a job can't be done; or the first that a worker
+        met, after the others have been stopped.
+    """
+    todo = [job for job in jobs if not is_collected(job, data_dir)]
+    for job in todo:
+        player_maker(job.behaviour, job.game)
+    if not todo:
+        return
+    context = multiprocessing.get_context("spawn")  # workers import TensorFlow; never fork it
+    waiting, messages, stop = context.Queue(), context.Queue(), context.Event()
+    workers = [
+        context.Process(target=_work, args=(waiting, messages, stop, data_dir), daemon=True)
+        for _ in range(min(processes, len(todo)))
+    ]
+    for item in [*todo, *[None] * len(workers)]:
+        waiting.put(item)
+    for worker in workers:
+        worker.start()
+    try:
+        _follow(workers, messages, sum(job.steps for job in todo))
+    finally:
+        stop.set()
+        for worker in workers:
+            worker.join()
+
+
+def _work(waiting: Any, messages: Any, stop: Any, data_dir: Path) -> None:
+    """A worker: collects games from a queue until it finds None; reports steps or an exception."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sees it and sets `stop`
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+    def report(steps: int) -> None:
+        if stop.is_set():
+            raise _Stopped
+        messages.put(steps)
+
+    try:
+        while (job := waiting.get()) is not None:
+            collect_game(job, data_dir, report)
+    except _Stopped:
+        pass
+    except UserError as error:
+        messages.put(error)
+
+
+def _follow(workers: list[Any], messages: Any, total_steps: int) -> None:
+    """Shows progress until every step is reported and every worker has ended well."""
+    from tqdm import tqdm
+
+    with tqdm(total=total_steps, unit="step", desc="collect", mininterval=1) as bar:
+        while any(worker.is_alive() for worker in workers) or not messages.empty():
+            try:
+                message = messages.get(timeout=0.2)
+            except queue.Empty:
+                message = 0
+            if isinstance(message, UserError):
+                raise message
+            bar.update(message)
+            if failed := [w.exitcode for w in workers if w.exitcode]:
+                raise UserError(
+                    f"a worker ended with exit code {failed[0]} (-9: killed, often for lack of "
+                    "memory, of which fewer --processes or --slots_per_file need less)"
+                )
+
+
+def _jobs(values: flags.FlagValues) -> list[Job]:
+    """The jobs that the flags describe, checked."""
+    names = [games.spec(name).name for name in values.games]
+    if len(set(names)) < len(names):
+        raise UserError(f"--games={','.join(names)} names a game twice")
+    try:
+        epsilons = tuple(float(text) for text in values.epsilons)
+    except ValueError as error:
+        raise UserError(f"--epsilons={','.join(values.epsilons)}: {error}") from error
+    if not epsilons or not all(0 <= epsilon <= 1 for epsilon in epsilons):
+        raise UserError(f"--epsilons={','.join(values.epsilons)}: each must be from 0 to 1")
+    return [
+        Job(
+            game=name,
+            run=values.run,
+            steps=values.steps_per_game,
+            behaviour=values.behaviour,
+            epsilons=epsilons,
+            slots_per_file=values.slots_per_file,
+            seed=values.seed,
+        )
+        for name in names
+    ]
+
+
+def _define_flags() -> None:
+    # Not at import: every command has its own, and a test imports them all.
+    flags.DEFINE_string("data_dir", None, "Where to write <Game>/<run>/.", required=True)
+    flags.DEFINE_list("games", None, "Games, CamelCase, separated by commas.", required=True)
+    flags.DEFINE_integer("steps_per_game", 40_000, "Agent steps (4 frames each).", lower_bound=1)
+    flags.DEFINE_string(
+        "behaviour", "scripted", "scripted, random, fixed:<ACTION> or checkpoint:<workdir>."
+    )
+    flags.DEFINE_list(
+        "epsilons", "0.2,0.4,0.6,0.8,1.0", "Shares of random actions; each episode draws one."
+    )
+    flags.DEFINE_integer("run", 1, "Number of the run, as in DQN-Replay.", lower_bound=1)
+    flags.DEFINE_integer(
+        "slots_per_file", 1_000_000, "Steps and padding in a file.", lower_bound=_MIN_SLOTS
+    )
+    flags.DEFINE_integer("seed", 0, "Decides everything that is drawn.", lower_bound=0)
+    flags.DEFINE_integer("processes", 2, "Games played at the same time.", lower_bound=1)
+
+
+def main(argv: list[str]) -> int:
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; flags start with --.")
+    values, data_dir = flags.FLAGS, Path(flags.FLAGS.data_dir)
+    jobs = _jobs(values)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        collect(jobs, data_dir, values.processes)
+    except KeyboardInterrupt:
+        print("stopped; the same command starts the unfinished games again.", file=sys.stderr)
+        return workdir.EXIT_INTERRUPTED
+    for job in jobs:
+        log = data_dir / job.game / str(job.run) / "episodes.jsonl"
+        scores = [json.loads(line)["score"] for line in log.read_text().splitlines()]
+        print(f"{job.game}: {len(scores)} episodes, mean score {np.mean(scores):.1f}, {log.parent}")
+    return 0
+
+
+if __name__ == "__main__":
+    _define_flags()
+    cli.run(main)

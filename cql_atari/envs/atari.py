@@ -1,0 +1,296 @@
+"""Atari games in ALE with Dopamine's preprocessing: one at a time (`AtariEnv`) or many at once.
+
+Preprocessing after Machado et al. 2018 as in Dopamine's `AtariPreprocessing`: frame skip 4, the
+maximum of the last two greyscale screens, 84x84 by area interpolation, no no-op starts, no fire
+reset, no end on a lost life. Episodes are cut at 108,000 emulator frames (27,000 agent steps).
+Actions are indices in the console's full 18-action set; rewards are raw (not clipped).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Protocol
+
+import ale_py
+import cv2
+import numpy as np
+from ale_py import roms
+
+from cql_atari import games
+from cql_atari.types import FRAME_SHAPE, NUM_ACTIONS, STACK, UserError
+
+FRAME_SKIP = 4
+MAX_FRAMES = 108_000
+_ROM_TRIAL_SECONDS = 20
+
+ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner a copy of the console
+
+
+class AtariEnv:
+    """One game, with Dopamine's preprocessing.
+
+    Args:
+      game: CamelCase name, e.g. "SpaceInvaders".
+      seed: seeds the emulator's generator, which decides where an action sticks.
+      sticky: probability that a frame repeats the previous action (0.25 when DQN-Replay was
+        collected, 0 in the paper's evaluation).
+      mode: ALE game mode; the game's default where None.
+      difficulty: ALE difficulty; the game's default where None.
+      rom_dir: folder with `<rom>.bin` files to use instead of those that ale-py brings.
+      max_frames: emulator frames after which an episode is cut (never raises).
+
+    Attributes:
+      mode, difficulty: those in force.
+      rom_md5: MD5 of the ROM file, in hexadecimal.
+      is_default: whether these are ale-py's ROM and the game's default mode and difficulty.
+
+    Raises:
+      UserError: for an unknown game, a ROM that is missing or doesn't load, or a mode or difficulty
+        that the game doesn't have.
+    """
+
+    def __init__(
+        self,
+        game: str,
+        *,
+        seed: int,
+        sticky: float = 0.25,
+        mode: int | None = None,
+        difficulty: int | None = None,
+        rom_dir: str | Path | None = None,
+        max_frames: int = MAX_FRAMES,
+    ):
+        rom = _rom_path(game, rom_dir)
+        self.rom_md5 = hashlib.md5(rom.read_bytes()).hexdigest()
+        self._ale = ale_py.ALEInterface()
+        self._ale.setInt("random_seed", seed)
+        self._ale.setFloat("repeat_action_probability", sticky)
+        self._ale.loadROM(str(rom))
+        modes, difficulties = self._ale.getAvailableModes(), self._ale.getAvailableDifficulties()
+        self.mode = _offered(game, "mode", mode, modes)
+        self.difficulty = _offered(game, "difficulty", difficulty, difficulties)
+        self.is_default = (rom_dir, self.mode, self.difficulty) == (None, modes[0], difficulties[0])
+        self._ale.setMode(self.mode)
+        self._ale.setDifficulty(self.difficulty)
+        self._screens = np.empty((2, *self._ale.getScreenDims()), np.uint8)
+        self._max_steps = max_frames // FRAME_SKIP
+        self._steps = 0
+
+    @property
+    def ram(self) -> np.ndarray:
+        """The console's memory, uint8 [128]."""
+        return self._ale.getRAM()
+
+    def reset(self) -> np.ndarray:
+        """Starts a game; returns its first frame, uint8 [84, 84]."""
+        self._ale.reset_game()
+        self._steps = 0
+        self._ale.getScreenGrayscale(self._screens[0])
+        self._screens[1] = 0
+        return self._pooled()
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool]:
+        """Repeats an action for four frames, fewer where the game ends.
+
+        Args:
+          action: index in the full 18-action set.
+
+        Returns:
+          The next frame, uint8 [84, 84], the caller's to keep (at a terminal it may show older
+          screens, as Dopamine's does); the raw reward; whether the game is over; whether the
+          frame cap cut the episode here. After either flag, call `reset`.
+        """
+        if not 0 <= action < NUM_ACTIONS:
+            raise UserError(f"action {action} is not in the full set, 0 to {NUM_ACTIONS - 1}")
+        reward, terminal = 0.0, False
+        for skipped in range(FRAME_SKIP):
+            reward += self._ale.act(action)
+            terminal = self._ale.game_over(with_truncation=False)
+            if skipped >= FRAME_SKIP - 2:
+                self._ale.getScreenGrayscale(self._screens[skipped - FRAME_SKIP + 2])
+            if terminal:
+                break
+        self._steps += 1
+        return self._pooled(), reward, terminal, not terminal and self._steps >= self._max_steps
+
+    def _pooled(self) -> np.ndarray:
+        # In place, as Dopamine does it: where a game ends in the middle of a step, screens that
+        # weren't fetched show through, and the files were written so.
+        np.maximum(self._screens[0], self._screens[1], out=self._screens[0])
+        return cv2.resize(self._screens[0], FRAME_SHAPE, interpolation=cv2.INTER_AREA)
+
+
+class VectorEnv(Protocol):
+    """Several copies of one game in step. Made by `make_vector`.
+
+    A copy that has ended (terminal or truncated) starts a new game on the next step, which ignores
+    its action and returns the first stack with reward 0 and no flags.
+    Stacks are time-major, newest frame last, zeros before the start of an episode. Every call
+    returns new arrays. Where a game ends in the middle of a step, the last stack may differ from
+    `AtariEnv`'s (which shows older screens there); no other does.
+    """
+
+    mode: int
+    difficulty: int
+    rom_md5: str
+
+    def reset(self) -> np.ndarray:
+        """Starts every copy, with its seed; returns stacks uint8 [E, 4, 84, 84]."""
+        ...
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Steps every copy.
+
+        Args:
+          actions: int32 [E], indices in the full 18-action set.
+
+        Returns:
+          Stacks uint8 [E, 4, 84, 84], raw rewards float32 [E], terminals bool [E] and truncations
+          bool [E].
+        """
+        ...
+
+
+def make_vector(
+    game: str,
+    num_envs: int,
+    *,
+    seed: int,
+    sticky: float,
+    mode: int | None = None,
+    difficulty: int | None = None,
+    rom_dir: str | Path | None = None,
+    max_frames: int = MAX_FRAMES,
+) -> VectorEnv:
+    """Copies of one game; copy k is seeded with seed + k. Arguments and errors as `AtariEnv`'s.
+
+    ale-py's own threads step the game in its default mode and difficulty; as they know neither
+    modes nor other ROMs, a loop over `AtariEnv` steps the rest.
+    """
+    one = AtariEnv(game, seed=seed, mode=mode, difficulty=difficulty, rom_dir=rom_dir)
+    if one.is_default:
+        return _NativeVector(one, game, num_envs, seed, sticky, max_frames)
+    return _LoopVector(
+        [
+            AtariEnv(
+                game,
+                seed=seed + k,
+                sticky=sticky,
+                mode=mode,
+                difficulty=difficulty,
+                rom_dir=rom_dir,
+                max_frames=max_frames,
+            )
+            for k in range(num_envs)
+        ]
+    )
+
+
+class _NativeVector:
+    """ale-py's vector environment, with its four defaults that contradict the protocol mended."""
+
+    def __init__(
+        self, like: AtariEnv, game: str, num_envs: int, seed: int, sticky: float, max_frames: int
+    ):
+        self.mode, self.difficulty, self.rom_md5 = like.mode, like.difficulty, like.rom_md5
+        self._seed = seed
+        self._envs = ale_py.AtariVectorEnv(
+            games.spec(game).rom,
+            num_envs,
+            max_num_frames_per_episode=max_frames,
+            repeat_action_probability=sticky,
+            full_action_space=True,
+            noop_max=0,
+            reward_clipping=False,
+            use_fire_reset=False,
+        )
+
+    def reset(self) -> np.ndarray:
+        return self._envs.reset(seed=self._seed)[0]
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        stacks, rewards, terminals, truncations, _ = self._envs.step(_checked(actions))
+        return stacks, rewards.astype(np.float32), terminals, truncations
+
+
+class _LoopVector:
+    """The same over single environments, one after the other."""
+
+    def __init__(self, envs: list[AtariEnv]):
+        self.mode, self.difficulty, self.rom_md5 = (
+            envs[0].mode,
+            envs[0].difficulty,
+            envs[0].rom_md5,
+        )
+        self._envs = envs
+        self._ended = np.zeros(len(envs), bool)
+        self._stacks = np.zeros((len(envs), STACK, *FRAME_SHAPE), np.uint8)
+
+    def reset(self) -> np.ndarray:
+        self._ended[:] = True
+        return self.step(np.zeros(len(self._envs), np.int32))[0]
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        actions = _checked(actions)
+        rewards = np.zeros(len(self._envs), np.float32)
+        terminals, truncations = np.zeros((2, len(self._envs)), bool)
+        for k, env in enumerate(self._envs):
+            if self._ended[k]:
+                self._stacks[k] = 0
+                self._stacks[k, -1] = env.reset()
+            else:
+                self._stacks[k, :-1] = self._stacks[k, 1:]
+                self._stacks[k, -1], rewards[k], terminals[k], truncations[k] = env.step(
+                    int(actions[k])
+                )
+        self._ended = terminals | truncations
+        return self._stacks.copy(), rewards, terminals, truncations
+
+
+def _checked(actions: np.ndarray) -> np.ndarray:
+    """Actions as int32, each within the full set."""
+    actions = np.asarray(actions, np.int32)
+    if actions.min() < 0 or actions.max() >= NUM_ACTIONS:
+        raise UserError(f"actions {actions.tolist()}: the full set is 0 to {NUM_ACTIONS - 1}")
+    return actions
+
+
+def _offered(game: str, what: str, wanted: int | None, offered: list[int]) -> int:
+    """The wanted mode or difficulty, or the game's default, which ALE lists first."""
+    if wanted is None:
+        return offered[0]
+    if wanted not in offered:
+        raise UserError(f"{game} has no {what} {wanted}; it offers {', '.join(map(str, offered))}")
+    return wanted
+
+
+def _rom_path(game: str, rom_dir: str | Path | None) -> Path:
+    """The ROM file to load, known to load.
+
+    ALE ends the process when a ROM is missing or unreadable, and may never return from one that is
+    no cartridge; so files unknown to it (older ROMs among them) are tried in a process apart.
+    """
+    rom = games.spec(game).rom
+    if rom_dir is None:
+        if path := roms.get_rom_path(rom):
+            return Path(path)
+        raise UserError(f"ale-py brings no ROM {rom!r} for {game}; put {rom}.bin in a rom_dir")
+    path = Path(rom_dir) / f"{rom}.bin"
+    if not path.is_file():
+        raise UserError(f"no ROM for {game}: {path} doesn't exist; rom_dir must hold {rom}.bin")
+    if ale_py.ALEInterface.isSupportedROM(path) != rom:
+        trial = (
+            "import ale_py, sys; ale = ale_py.ALEInterface(); ale.loadROM(sys.argv[1]); "
+            "ale.reset_game(); [ale.act(0) for _ in range(60)]"
+        )
+        command = [sys.executable, "-c", trial, str(path)]
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=_ROM_TRIAL_SECONDS)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            raise UserError(
+                f"{path} doesn't load as a ROM of {game}: is it the right file?"
+            ) from error
+    return path
