@@ -15,10 +15,8 @@ import tensorflow as tf
 import tqdm
 
 from cql_atari.feed.sampling import BatchLaw, draw_transitions
-from cql_atari.feed.transitions import LEAD, block
-from cql_atari.types import FRAME_SHAPE, STACK, Batch, Episode, UserError
-
-_ALIGNMENT = 64  # TensorFlow shares NumPy memory that starts on a cache line
+from cql_atari.feed.transitions import LEAD, block, empty_frames
+from cql_atari.types import STACK, Batch, Episode, UserError
 
 
 class Store(NamedTuple):
@@ -67,7 +65,7 @@ def load(
         very short episodes), or one is of a game that isn't listed.
     """
     slots = capacity + capacity // 8 + 1024
-    frames = _aligned_frames(slots)
+    frames = empty_frames(slots)
     actions = np.empty(slots, np.int32)
     rewards, discounts = np.empty(slots, np.float32), np.empty(slots, np.float32)
     rows: list[list[np.ndarray]] = [[] for _ in games]
@@ -142,9 +140,3 @@ def dataset(
         return Batch(tf.gather(frames, at[..., None] + windows), *columns)
 
     return tf.data.Dataset.counter().map(batch).prefetch(1)
-
-
-def _aligned_frames(slots: int) -> np.ndarray:
-    raw = np.empty(slots * FRAME_SHAPE[0] * FRAME_SHAPE[1] + _ALIGNMENT, np.uint8)
-    skip = -raw.ctypes.data % _ALIGNMENT
-    return raw[skip : len(raw) - _ALIGNMENT + skip].reshape(slots, *FRAME_SHAPE)

@@ -7,6 +7,7 @@ n-step return is cut at a terminal.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from cql_atari.types import FRAME_SHAPE, STACK, Episode
 
 LEAD = STACK - 1  # zero frames before an episode's first frame
+_ALIGNMENT = 64  # TensorFlow shares NumPy memory that starts on a cache line
 
 
 class Block(NamedTuple):
@@ -57,3 +59,12 @@ def block(episode: Episode, n_step: int, discount: float) -> Block:
     if not episode.starts:
         valid[:LEAD] = False
     return Block(frames, np.asarray(episode.actions, np.int32), rewards, discounts, valid)
+
+
+def empty_frames(*leading: int) -> np.ndarray:
+    """Uninitialised uint8 [*leading, 84, 84] that TensorFlow takes without a copy."""
+    shape = (*leading, *FRAME_SHAPE)
+    size = math.prod(shape)
+    raw = np.empty(size + _ALIGNMENT, np.uint8)
+    skip = -raw.ctypes.data % _ALIGNMENT
+    return raw[skip : skip + size].reshape(shape)

@@ -1,0 +1,77 @@
+"""The replay's tables: an in-process Reverb server with one table a game.
+
+Reverb can't be bound to loopback: the server listens on all interfaces, without authentication.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import reverb
+import tensorflow as tf
+from absl import logging
+
+from cql_atari.feed.segments import ROWS
+
+# Each segment is drawn about 8 times before newer data replace it. Dopamine's DQN replays a
+# transition as often: batches of 32, one every 4 steps.
+_DRAWS_PER_SEGMENT = 8.0
+_FIRST_FILL = 10  # a tenth of the window
+
+
+class Replay(NamedTuple):
+    """What writers and readers must know of a replay.
+
+    Attributes:
+      address: host:port of the Reverb server.
+      games: the run's list of games, which are the names of the tables.
+      n_step: the n of the transitions.
+    """
+
+    address: str
+    games: tuple[str, ...]
+    n_step: int
+
+
+@contextmanager
+def serve(games: Sequence[str], *, n_step: int, window: int) -> Iterator[Replay]:
+    """Runs the server for as long as the context lasts.
+
+    A table holds the newest segments of its game and draws them in proportion to their
+    transitions, so draws are uniform over transitions. Drawing starts when a table holds a tenth
+    of the window, and never waits from then on. Writers fill the window at full speed; after
+    that they wait until each segment has been drawn 8 times on average.
+
+    Args:
+      games: names of the tables.
+      n_step: the n of the transitions.
+      window: transitions that each table holds (rounded to whole segments of 16).
+    """
+    size = max(window // ROWS, 1)
+    tables = [
+        reverb.Table(
+            name=game,
+            sampler=reverb.selectors.Prioritized(priority_exponent=1.0),
+            remover=reverb.selectors.Fifo(),
+            max_size=size,
+            rate_limiter=reverb.rate_limiters.RateLimiter(
+                samples_per_insert=_DRAWS_PER_SEGMENT,
+                min_size_to_sample=max(size // _FIRST_FILL, 1),
+                min_diff=-sys.float_info.max,
+                max_diff=size * _DRAWS_PER_SEGMENT,
+            ),
+            signature={"segment": tf.TensorSpec((), tf.string)},
+        )
+        for game in games
+    ]
+    server = reverb.Server(tables)
+    if any(name != "lo" for _, name in socket.if_nameindex()):
+        logging.warning("Reverb listens on port %d of every interface, open to all", server.port)
+    try:
+        yield Replay(f"localhost:{server.port}", tuple(games), n_step)
+    finally:
+        server.stop()

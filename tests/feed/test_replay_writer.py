@@ -1,0 +1,97 @@
+"""Writers: errors surface, empty games are refused, little data comes as whole passes."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import reverb
+import tensorflow as tf
+from synthetic_episodes import make_episode
+
+from cql_atari.feed import replay_reader, replay_service, replay_writer
+from cql_atari.feed.sampling import BatchLaw
+from cql_atari.types import UserError
+
+LAW = BatchLaw(8, 1)
+OPTIONS = {"seed": 0, "start_step": 0, "steps_per_call": 2}
+
+
+def test_an_error_before_the_first_fill_is_raised_as_it_is():
+    def damaged():
+        yield make_episode(0, 5)
+        raise UserError("observation.3.gz is cut short")
+
+    episodes = {"Pong": lambda: [make_episode(0, 40)], "Breakout": damaged}
+    with (
+        pytest.raises(UserError, match="cut short"),
+        replay_service.serve(["Pong", "Breakout"], n_step=1, window=1600) as replay,
+        replay_writer.stream(replay, episodes, discount=0.9) as check,
+    ):
+        replay_reader.dataset(replay, LAW, **OPTIONS, check=check)
+        pytest.fail("a batch without Breakout's data")
+
+
+def test_an_error_while_learning_reaches_the_learner():
+    """TensorFlow wraps it; leaving the context puts the writer's own error in its place."""
+
+    def cut_short():
+        for i in range(10):
+            yield make_episode(i, 32)
+        time.sleep(0.3)
+        raise OSError("the disk went away")
+
+    with (
+        pytest.raises(OSError, match="the disk went away") as caught,
+        replay_service.serve(["Pong"], n_step=1, window=3200) as replay,
+        replay_writer.stream(replay, {"Pong": cut_short}, discount=0.9) as check,
+    ):
+        for _ in replay_reader.dataset(replay, LAW, **OPTIONS, check=check):
+            pass
+    assert isinstance(caught.value.__context__, tf.errors.OpError)
+
+
+def test_a_game_without_transitions_is_a_user_error():
+    fragment = make_episode(0, 3, terminal=False)
+    with (
+        pytest.raises(UserError, match=r"Pong.*n_step=3"),
+        replay_service.serve(["Pong"], n_step=3, window=160) as replay,
+        replay_writer.stream(replay, {"Pong": lambda: [fragment]}, discount=0.9) as check,
+    ):
+        replay_reader.dataset(replay, LAW, **OPTIONS, check=check)
+
+
+@pytest.mark.parametrize("segments, passes", [(1, 4), (3, 2), (4, 1), (40, 1)])
+def test_data_that_fit_are_written_once_or_as_whole_passes(segments, passes):
+    """A window of 40 segments is drawn from once it holds 4."""
+    started = []
+
+    def episodes():
+        started.append(1)
+        return [make_episode(i, 16) for i in range(segments)]
+
+    with (
+        replay_service.serve(["Pong"], n_step=1, window=640) as replay,
+        replay_writer.stream(replay, {"Pong": episodes}, discount=0.9) as check,
+    ):
+        data = iter(replay_reader.dataset(replay, LAW, **OPTIONS, check=check))
+        for _ in range(20):
+            next(data)
+        table = reverb.Client(replay.address).server_info()["Pong"]
+    assert len(started) == passes
+    assert table.current_size == passes * segments
+
+
+def test_leaving_ends_writers_that_wait_and_readers_that_hold_on():
+    """A full table, an idle learner, and an iterator that outlives the server."""
+    with replay_service.serve(["Pong"], n_step=1, window=160) as replay:
+        endless = {"Pong": lambda: (make_episode(i, 64) for i in range(10**6))}
+        with replay_writer.stream(replay, endless, discount=0.9) as check:
+            data = iter(replay_reader.dataset(replay, LAW, **OPTIONS, check=check))
+            kept = next(data).frames
+            time.sleep(0.3)
+            began = time.monotonic()
+        assert time.monotonic() - began < 5
+    assert np.asarray(kept).any()
+    del data
