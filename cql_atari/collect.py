@@ -13,31 +13,25 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import itertools
 import json
-import multiprocessing
 import os
-import queue
 import shutil
 import signal
 import sys
-import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from absl import flags
 
 from cql_atari import cli, games, workdir
-from cql_atari.types import FRAME_SHAPE, STACK, UserError
+from cql_atari.types import UserError
 
 if TYPE_CHECKING:
-    from cql_atari.envs.atari import AtariEnv
-
-    # Chooses an action of the full set from the environment (its RAM), the stack of frames
-    # (uint8 [4, 84, 84], newest last) and a generator.
-    Player = Callable[[AtariEnv, np.ndarray, np.random.Generator], int]
+    from cql_atari.envs.actor import Player
 
 STICKY = 0.25  # as when DQN-Replay was collected
 _REPORT_STEPS = 200
@@ -54,10 +48,6 @@ class Job(NamedTuple):
     epsilons: tuple[float, ...]
     slots_per_file: int
     seed: int
-
-
-class _Stopped(Exception):
-    """Another worker failed, or the user interrupted."""
 
 
 def player_maker(behaviour: str, game: str) -> Callable[[], Player]:
@@ -117,66 +107,48 @@ def play(job: Job, directory: Path, report: Callable[[int], None]) -> None:
       report: called with the number of steps played since it was last called.
     """
     from cql_atari.data.dopamine_writer import ReplayWriter
-    from cql_atari.envs.atari import AtariEnv
+    from cql_atari.envs import actor, atari
 
     rng = np.random.default_rng([job.seed, job.run, zlib.crc32(job.game.encode())])
     seed = int(rng.integers(2**31))
-    env = AtariEnv(job.game, seed=seed, sticky=STICKY)
+    env = atari.AtariEnv(job.game, seed=seed, sticky=STICKY)
     new_player = player_maker(job.behaviour, job.game)
+    index = {action: k for k, action in enumerate(games.spec(job.game).actions)}
     (directory / "replay_logs").mkdir()
     # Every episode's padding included, there can't be more than 4 slots a step.
     writer = ReplayWriter(directory / "replay_logs", min(job.slots_per_file, 4 * job.steps + 1))
-    played = 0
+    left = job.steps
     with open(directory / "episodes.jsonl", "w") as log:
-        while played < job.steps:
+        while left:
             epsilon = float(rng.choice(job.epsilons))
-            episode = {"score": 0.0, "clipped_return": 0.0, "length": 0, "terminal": False}
-            for reward, terminal in _episode(env, new_player(), epsilon, job, writer.add, rng):
-                episode["score"] += reward
-                episode["clipped_return"] += max(-1.0, min(1.0, reward))
-                episode["length"] += 1
-                episode["terminal"] = terminal
-                played += 1
-                if played % _REPORT_STEPS == 0:
+            player = actor.exploring(new_player(), epsilon, job.game)
+            raw = []
+            for step in itertools.islice(actor.episode(env, player, rng), left):
+                ended = step.terminal or step.truncated
+                writer.add(step.frame, index[step.action], np.clip(step.reward, -1, 1), ended)
+                raw.append(step.reward)
+                if len(raw) % _REPORT_STEPS == 0:
                     report(_REPORT_STEPS)
-                if played == job.steps:
-                    break
-            identity = {"game": job.game, "run": job.run}
-            source = {"behaviour": job.behaviour, "epsilon": epsilon, "seed": seed}
-            log.write(json.dumps(identity | episode | source | {"rom_md5": env.rom_md5}) + "\n")
-    report(played % _REPORT_STEPS)
+            report(len(raw) % _REPORT_STEPS)
+            left -= len(raw)
+            episode = {
+                "game": job.game,
+                "run": job.run,
+                "score": sum(raw),
+                "clipped_return": float(np.clip(raw, -1, 1).sum()),
+                "length": len(raw),
+                "behaviour": job.behaviour,
+                "epsilon": epsilon,
+                "seed": seed,
+                "terminal": step.terminal,
+                "rom_md5": env.rom_md5,
+            }
+            log.write(json.dumps(episode) + "\n")
     writer.finish()
     (directory / "collection.json").write_text(json.dumps(job._asdict(), indent=2) + "\n")
 
 
-def _episode(
-    env: AtariEnv,
-    player: Player,
-    epsilon: float,
-    job: Job,
-    add: Callable[..., None],
-    rng: np.random.Generator,
-) -> Iterator[tuple[float, bool]]:
-    """Plays and stores one episode; yields each step's raw reward and whether the game is over."""
-    actions = games.spec(job.game).actions
-    index = {action: k for k, action in enumerate(actions)}
-    frame, ended = env.reset(), False
-    stack = np.zeros((STACK, *FRAME_SHAPE), np.uint8)
-    while not ended:
-        stack[:-1] = stack[1:]
-        stack[-1] = frame
-        if rng.random() < epsilon:
-            action = actions[rng.integers(len(actions))]
-        else:
-            action = player(env, stack, rng)
-        next_frame, reward, terminal, truncated = env.step(action)
-        ended = terminal or truncated
-        add(frame, index[action], np.clip(reward, -1, 1), ended)
-        frame = next_frame
-        yield reward, terminal
-
-
-def collect_game(job: Job, data_dir: Path, report: Callable[[int], None]) -> None:
+def collect_game(data_dir: Path, job: Job, report: Callable[[int], None]) -> None:
     """Plays one game into a hidden folder, which takes its place once it is complete.
 
     Raises:
@@ -235,75 +207,20 @@ def is_collected(job: Job, data_dir: Path) -> bool:
 
 
 def collect(jobs: list[Job], data_dir: Path, processes: int) -> None:
-    """Collects the games that aren't there yet, one process a game, up to `processes` at a time.
+    """Collects the games that aren't there yet, up to `processes` at a time.
 
     Raises:
       UserError: before anything is played, where a job can't be done; or the first that a worker
         met, after the others have been stopped.
     """
+    from cql_atari import workers
+
     todo = [job for job in jobs if not is_collected(job, data_dir)]
     for job in todo:
         player_maker(job.behaviour, job.game)
-    if not todo:
-        return
-    context = multiprocessing.get_context("spawn")  # workers import TensorFlow; never fork it
-    waiting, messages, stop = context.Queue(), context.Queue(), context.Event()
-    workers = [
-        context.Process(target=_work, args=(waiting, messages, stop, data_dir), daemon=True)
-        for _ in range(min(processes, len(todo)))
-    ]
-    for item in [*todo, *[None] * len(workers)]:
-        waiting.put(item)
-    for worker in workers:
-        worker.start()
-    try:
-        _follow(workers, messages, sum(job.steps for job in todo))
-    finally:
-        stop.set()
-        for worker in workers:
-            worker.join()
-
-
-def _work(waiting: Any, messages: Any, stop: Any, data_dir: Path) -> None:
-    """A worker: collects games from a queue until it finds None; reports steps or an exception."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sees it and sets `stop`
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-
-    def report(steps: int) -> None:
-        if stop.is_set():
-            raise _Stopped
-        messages.put(steps)
-
-    try:
-        while (job := waiting.get()) is not None:
-            collect_game(job, data_dir, report)
-    except _Stopped:
-        pass
-    except UserError as error:
-        messages.put(error)
-
-
-def _follow(workers: list[Any], messages: Any, total_steps: int) -> None:
-    """Shows progress until every step is reported and every worker has ended well."""
-    from tqdm import tqdm
-
-    with tqdm(total=total_steps, unit="step", desc="collect", mininterval=1) as bar:
-        while any(worker.is_alive() for worker in workers) or not messages.empty():
-            try:
-                message = messages.get(timeout=0.2)
-            except queue.Empty:
-                message = 0
-            if isinstance(message, UserError):
-                raise message
-            bar.update(message)
-            if failed := [w.exitcode for w in workers if w.exitcode]:
-                raise UserError(
-                    f"a worker ended with exit code {failed[0]} (-9: killed, often for lack of "
-                    "memory, of which fewer --processes or --slots_per_file need less)"
-                )
+    if todo:
+        work = functools.partial(collect_game, data_dir)
+        workers.run(work, todo, processes, sum(job.steps for job in todo), "collect")
 
 
 def _jobs(values: flags.FlagValues) -> list[Job]:

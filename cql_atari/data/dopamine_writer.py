@@ -32,6 +32,8 @@ class ReplayWriter(circular_replay_buffer.OutOfGraphReplayBuffer):
     """
 
     def __init__(self, directory: Path, slots_per_file: int):
+        self._replay_capacity: int
+        self._store: dict[str, np.ndarray]
         super().__init__(FRAME_SHAPE, STACK, slots_per_file, batch_size=1)
         self._directory = directory
         self._files = 0

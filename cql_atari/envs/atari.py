@@ -172,7 +172,7 @@ def make_vector(
     """
     one = AtariEnv(game, seed=seed, mode=mode, difficulty=difficulty, rom_dir=rom_dir)
     if one.is_default:
-        return _NativeVector(one, game, num_envs, seed, sticky, max_frames)
+        return _NativeVector(one, game, num_envs, seed=seed, sticky=sticky, max_frames=max_frames)
     return _LoopVector(
         [
             AtariEnv(
@@ -193,7 +193,7 @@ class _NativeVector:
     """ale-py's vector environment, with its four defaults that contradict the protocol mended."""
 
     def __init__(
-        self, like: AtariEnv, game: str, num_envs: int, seed: int, sticky: float, max_frames: int
+        self, like: AtariEnv, game: str, num_envs: int, *, seed: int, sticky: float, max_frames: int
     ):
         self.mode, self.difficulty, self.rom_md5 = like.mode, like.difficulty, like.rom_md5
         self._seed = seed
