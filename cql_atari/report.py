@@ -19,15 +19,9 @@ from cql_atari import cli
 from cql_atari.evaluation import aggregate
 from cql_atari.types import UserError
 
-# Other commands have a --data_dir too; one process may import several.
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Folder with <Game>/<run>/episodes.jsonl of the data.", allow_override=True
-)
-_MARKDOWN = flags.DEFINE_bool("markdown", False, "Print Markdown.")
-_FIGURES = flags.DEFINE_string("figures", None, "Folder to write pictures to.")
-
 RANDOM, FIXED, DATA, CLONING = "random", "best_fixed", "data", "cloning"
 ORDER = (RANDOM, FIXED, DATA, CLONING)  # others, the agents, follow
+CAP_STEPS = 27_000  # 108,000 emulator frames: where collected episodes are cut
 PROTOCOL = ("epsilon", "sticky", "max_frames")
 INTERVALS = (
     "± and [ ]: 95 % intervals (Student's t; stratified bootstrap) over evaluation episodes; "
@@ -57,14 +51,15 @@ class Player(NamedTuple):
 def main(argv: list[str]) -> None:
     if len(argv) < 2:
         raise UserError("no folder given; usage: python -m cql_atari.report DIR [DIR...]")
-    folders = [Path(argument) for argument in argv[1:]]
+    values, folders = flags.FLAGS, [Path(argument) for argument in argv[1:]]
     players = find_players(folders)
-    columns = make_columns(players, data_cells(Path(_DATA_DIR.value)) if _DATA_DIR.value else {})
-    print(report(players, columns, _MARKDOWN.value))
-    if _FIGURES.value:
+    data = data_cells(Path(values.data_dir)) if values.data_dir else {}
+    columns = make_columns(players, data)
+    print(report(players, columns, values.markdown))
+    if values.figures:
         from cql_atari.evaluation import plots
 
-        for path in plots.draw(columns, folders, Path(_FIGURES.value)):
+        for path in plots.draw(columns, folders, Path(values.figures)):
             print(f"wrote {path}")
 
 
@@ -98,26 +93,28 @@ def find_players(folders: Sequence[Path]) -> dict[str, Player]:
 def data_cells(data_dir: Path) -> dict[str, Cell]:
     """Mean raw score of the recorded episodes of each game, over all runs below `data_dir`.
 
+    The episode that the end of the recording cut is left out: its score is only a part.
+
     Raises:
       UserError: where there are none, or a line is malformed.
     """
     scores: dict[str, list[float]] = {}
-    for path in sorted(data_dir.glob("*/*/episodes.jsonl")):
-        rows = [_json_line(path, line) for line in path.read_text().splitlines()]
-        try:
-            values = [float(row["return"]) for row in rows]
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path}: a line without a numeric `return` ({error!r})") from None
-        scores.setdefault(path.parts[-3], []).extend(values)
+    for path in sorted(data_dir.glob("*/[!.]*/episodes.jsonl")):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            try:
+                row = json.loads(line)
+                if row["terminal"] or row["length"] >= CAP_STEPS:
+                    scores.setdefault(path.parts[-3], []).append(float(row["score"]))
+            except (KeyError, TypeError, ValueError) as error:
+                raise UserError(f"{path}, line {number}: {error!r}; collect it again") from None
     if not scores:
         raise UserError(
-            f"--data_dir={data_dir} has no <Game>/<run>/episodes.jsonl; `python -m "
-            "cql_atari.collect` writes them (DQN-Replay itself has no raw scores)"
+            f"--data_dir={data_dir} has no finished episode in <Game>/<run>/episodes.jsonl; "
+            "`python -m cql_atari.collect` writes them (DQN-Replay itself has no raw scores)"
         )
     return {
         game: Cell(float(np.mean(values)), aggregate.mean_interval(values), len(values))
         for game, values in scores.items()
-        if values
     }
 
 
@@ -273,12 +270,13 @@ def _clearly_above(mine: Cell, theirs: Cell) -> bool:
     return bool(mine.ci95 and theirs.ci95 and mine.ci95[0] > theirs.ci95[1])
 
 
-def _json_line(path: Path, line: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError:
-        raise UserError(f"{path}: not a JSON line: {line[:60]!r}") from None
+def _define_flags() -> None:
+    # Not at import: every command has its own, and a test imports them all.
+    flags.DEFINE_string("data_dir", None, "Folder with the data's <Game>/<run>/episodes.jsonl.")
+    flags.DEFINE_bool("markdown", False, "Print Markdown.")
+    flags.DEFINE_string("figures", None, "Folder to write pictures to.")
 
 
 if __name__ == "__main__":
+    _define_flags()
     cli.run(main)

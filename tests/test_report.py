@@ -31,6 +31,10 @@ def write(folder, label, scores, actions=None, protocol=None):
     aggregate.write_scores(folder / "scores.json", episodes, protocol or PROTOCOL, {"label": label})
 
 
+def write_data(folder, *episodes):
+    (folder / "episodes.jsonl").write_text("".join(json.dumps(e) + "\n" for e in episodes))
+
+
 @pytest.fixture
 def run(tmp_path):
     """A run's folder: random, best fixed action, cloning and agent in two games, and the data."""
@@ -46,8 +50,7 @@ def run(tmp_path):
     for game, returns in {"Breakout": [6, 8], "Freeway": [10, 14], "Pong": [0]}.items():
         folder = tmp_path / "data" / game / "1"
         folder.mkdir(parents=True)
-        lines = [json.dumps({"return": value, "length": 5}) for value in returns]
-        (folder / "episodes.jsonl").write_text("\n".join(lines) + "\n")
+        write_data(folder, *[{"score": value, "length": 5, "terminal": True} for value in returns])
     return tmp_path
 
 
@@ -123,12 +126,24 @@ def test_missing_and_malformed_inputs(run, tmp_path):
         report.find_players([tmp_path / "nowhere"])
     with pytest.raises(UserError, match="data_dir"):
         report.data_cells(tmp_path / "empty")
-    (run / "data/Pong/1/episodes.jsonl").write_text('{"score": 1}\n')
-    with pytest.raises(UserError, match=r"Pong.*return"):
-        report.data_cells(run / "data")
-    (run / "data/Pong/1/episodes.jsonl").write_text('{"retu')
-    with pytest.raises(UserError, match=r"Pong.*not a JSON line"):
-        report.data_cells(run / "data")
+    for text, problem in (('{"terminal": true}', "score"), ('{"retu', "Expecting|Untermin")):
+        (run / "data/Pong/1/episodes.jsonl").write_text(text)
+        with pytest.raises(UserError, match=rf"Pong.*line 1: .*({problem})"):
+            report.data_cells(run / "data")
+    write_data(run / "data/Pong/1", {"score": 1, "length": 5, "terminal": False})
+    assert "Pong" not in report.data_cells(run / "data")
+
+
+def test_data_of_all_runs_without_cut_and_half_collected_episodes(tmp_path):
+    for name, episodes in {
+        "1": [(1.0, 10, True), (5.0, 27_000, False), (99.0, 7, False)],
+        "2": [(6.0, 20, True)],
+        ".3.partial": [(99.0, 20, True)],
+    }.items():
+        (tmp_path / "Pong" / name).mkdir(parents=True)
+        rows = [dict(zip(("score", "length", "terminal"), episode)) for episode in episodes]
+        write_data(tmp_path / "Pong" / name, *rows)
+    assert report.data_cells(tmp_path)["Pong"][::2] == (4.0, 3)
 
 
 def command(*arguments):

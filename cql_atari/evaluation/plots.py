@@ -105,10 +105,14 @@ def score_curves(
 
 
 def training_curves(curves: Mapping[str, list[tuple[int, float]]]) -> Figure:
-    """One panel a group of scalars: the names that share all but their last part."""
+    """One panel a group of scalars: the names that share all but their last part.
+
+    Speeds have no unit in common: one panel each.
+    """
     groups: dict[str, list[str]] = {}
     for name in curves:
-        groups.setdefault(name.rpartition("/")[0] or name, []).append(name)
+        parent = name.rpartition("/")[0]
+        groups.setdefault(name if parent in ("", "speed") else parent, []).append(name)
     figure, panels = _grid(len(groups))
     for (group, names), panel in zip(groups.items(), panels):
         for name in names:

@@ -32,9 +32,14 @@ def test_score_curves_show_the_baselines():
 
 
 def test_training_curves_are_grouped_by_prefix():
-    curves = {"loss/td": [(1, 2.0)], "loss/cql": [(1, 3.0)], "steps_per_second": [(1, 9.0)]}
+    curves = {
+        "loss/td": [(1, 2.0)],
+        "loss/cql": [(1, 3.0)],
+        "speed/a": [(1, 9.0)],
+        "speed/b": [(1, 0.1)],
+    }
     figure = plots.training_curves(curves)
-    assert [axes.get_title() for axes in figure.axes] == ["loss", "steps_per_second"]
+    assert [axes.get_title() for axes in figure.axes] == ["loss", "speed/a", "speed/b"]
     assert [line.get_label() for line in figure.axes[0].lines] == ["td", "cql"]
 
 
