@@ -55,9 +55,8 @@ _LAYOUT: dict[str, tuple[tuple[str, ...], tuple[int | None, ...]]] = {
 }
 _ENDS = "episode_end_indices"
 # All the names in a pickled set of NumPy integers.
-_ENDS_WORDS = set(
-    "builtins set numpy.core.multiarray numpy._core.multiarray scalar numpy dtype i8 <".split()
-)
+_ENDS_WORDS = {"builtins", "set", "numpy", "dtype", "i8", "<", "scalar"}
+_ENDS_WORDS |= {"numpy.core.multiarray", "numpy._core.multiarray"}
 _ENDS_LIMIT = 1 << 25  # bytes of a pickled set of a million slots, and more
 _FILE_NAME = re.compile(
     rf"(?:{'|'.join(map(re.escape, (*_LAYOUT, _ENDS)))})_ckpt\.(0|[1-9][0-9]*)\.gz"

@@ -1,21 +1,12 @@
-"""Fixtures for readers of replay files: a sound run, a copy to damage, and an alarm."""
+"""Fixtures for readers of replay files: a sound run and a copy to damage."""
 
 from __future__ import annotations
 
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
 from dopamine_files import CAPACITY, steps_of, write_run
-
-
-@pytest.fixture
-def no_hang():
-    """An alarm ends a test that waits for ever."""
-    signal.alarm(60)
-    yield
-    signal.alarm(0)
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +18,6 @@ def sound(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def run(sound, tmp_path, no_hang) -> Path:
+def run(sound, tmp_path) -> Path:
     """A copy of `sound` to damage."""
     return shutil.copytree(sound, tmp_path / "replay_logs")

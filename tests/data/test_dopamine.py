@@ -66,10 +66,12 @@ def test_exact_lap_is_valid_to_the_last_slot(tmp_path):
 
 def test_a_longer_episode_than_the_cap_is_cut(tmp_path, monkeypatch):
     monkeypatch.setattr(dopamine, "LONGEST", 10)
-    found = episodes_of(tmp_path, steps_of(25), 60)
+    steps = steps_of(25)
+    steps[10] = Step(black=True)  # opens the second piece, but is no padding; its number reads 0
+    found = episodes_of(tmp_path, steps, 60)
     assert found == [
         (list(range(10)), True, False),
-        (list(range(10, 23)), False, False),
+        ([0, *range(11, 23)], False, False),
         ([23, 24], False, True),
     ]
 

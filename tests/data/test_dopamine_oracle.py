@@ -65,10 +65,14 @@ def ours(directory: Path, suffix: int, n_step: int) -> dict[int, Transition]:
     return found
 
 
-def theirs(directory: Path, suffix: int, capacity: int, n_step: int) -> dict[int, Transition]:
-    """Transitions of one suffix by slot that Dopamine calls valid."""
+def dopamine_buffer(directory: Path, suffix: int, capacity: int, n_step: int):
     buffer = OutOfGraphReplayBuffer((84, 84), STACK, capacity, 1, n_step, DISCOUNT)
     buffer.load(str(directory), suffix)
+    return buffer
+
+
+def theirs(buffer: OutOfGraphReplayBuffer, capacity: int) -> dict[int, Transition]:
+    """Transitions of one suffix by slot that Dopamine calls valid."""
     found = {}
     for slot in filter(buffer.is_valid_transition, range(capacity)):
         state, action, reward, next_state, _, _, terminal, _ = buffer.sample_transition_batch(
@@ -92,11 +96,25 @@ def check_against_dopamine(
         with dopamine._open_group(directory, suffix) as files:
             valid = dopamine._count_valid(files)
             terminals = files["$store$_terminal"].read_all()
+        buffer = dopamine_buffer(directory, suffix, capacity, n_step)
         found = ours(directory, suffix, n_step)
-        expected = theirs(directory, suffix, capacity, n_step)
+        expected = theirs(buffer, capacity)
         # Where neither the file's edges nor padding are involved: the same, bit for bit.
         low = 4 if valid == capacity else 3
         inner = set(range(low, valid - n_step)) - set(np.flatnonzero(padding))
+        # Dopamine refuses a complete transition if, within n steps behind its terminal, a short
+        # episode comes to an end that is not terminal.
+        refused = {
+            slot
+            for slot in inner
+            if any(
+                terminals[slot:end].any()
+                for end in buffer.episode_end_indices & set(range(slot, slot + n_step))
+                if not terminals[end]
+            )
+        }
+        assert refused <= set(found) - set(expected)
+        inner -= refused
         assert {s: found[s] for s in inner & set(found)} == {
             s: expected[s] for s in inner & set(expected)
         }
@@ -105,7 +123,7 @@ def check_against_dopamine(
         assert all(s < low or s >= valid or padding[s] for s in set(expected) - inner)
         # Our others: near the cursor, if the episode ends before it; near slot 0, if it starts
         # there. Dopamine's range of invalid slots is blind to both.
-        for slot in set(found) - inner:
+        for slot in set(found) - inner - refused:
             assert slot < valid and not padding[slot]
             ends = terminals[slot:valid][:n_step].any()
             assert ends if slot >= valid - n_step else slot < low

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from cql_atari.data import gzip_array
 from cql_atari.types import UserError
 
+pytestmark = pytest.mark.timeout(60)
+
 MEMBERS = (
     "$store$_observation",
     "$store$_action",
@@ -93,6 +95,13 @@ def test_array_that_goes_on(run, name):
     path = file_of(run, name)
     path.write_bytes(path.read_bytes() + gzip.compress(bytes(10**7)))
     check_error(run, str(path), "goes on")
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_array_that_is_not_complete(run, name):
+    path = file_of(run, name)
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1]))
+    check_error(run, str(path), "ends before its array")
 
 
 @settings(
