@@ -9,22 +9,19 @@ Actions are indices in the console's full 18-action set; rewards are raw (not cl
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 from pathlib import Path
 from typing import Protocol
 
 import ale_py
 import cv2
 import numpy as np
-from ale_py import roms
 
 from cql_atari import games
+from cql_atari.envs import roms
 from cql_atari.types import FRAME_SHAPE, NUM_ACTIONS, STACK, UserError
 
 FRAME_SKIP = 4
 MAX_FRAMES = 108_000
-_ROM_TRIAL_SECONDS = 20
 
 ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner a copy of the console
 
@@ -63,7 +60,7 @@ class AtariEnv:
         rom_dir: str | Path | None = None,
         max_frames: int = MAX_FRAMES,
     ):
-        rom = _rom_path(game, rom_dir)
+        rom = roms.find(game, rom_dir)
         self.rom_md5 = hashlib.md5(rom.read_bytes()).hexdigest()
         self._ale = ale_py.ALEInterface()
         self._ale.setInt("random_seed", seed)
@@ -265,32 +262,3 @@ def _offered(game: str, what: str, wanted: int | None, offered: list[int]) -> in
     if wanted not in offered:
         raise UserError(f"{game} has no {what} {wanted}; it offers {', '.join(map(str, offered))}")
     return wanted
-
-
-def _rom_path(game: str, rom_dir: str | Path | None) -> Path:
-    """The ROM file to load, known to load.
-
-    ALE ends the process when a ROM is missing or unreadable, and may never return from one that is
-    no cartridge; so files unknown to it (older ROMs among them) are tried in a process apart.
-    """
-    rom = games.spec(game).rom
-    if rom_dir is None:
-        if path := roms.get_rom_path(rom):
-            return Path(path)
-        raise UserError(f"ale-py brings no ROM {rom!r} for {game}; put {rom}.bin in a rom_dir")
-    path = Path(rom_dir) / f"{rom}.bin"
-    if not path.is_file():
-        raise UserError(f"no ROM for {game}: {path} doesn't exist; rom_dir must hold {rom}.bin")
-    if ale_py.ALEInterface.isSupportedROM(path) != rom:
-        trial = (
-            "import ale_py, sys; ale = ale_py.ALEInterface(); ale.loadROM(sys.argv[1]); "
-            "ale.reset_game(); [ale.act(0) for _ in range(60)]"
-        )
-        command = [sys.executable, "-c", trial, str(path)]
-        try:
-            subprocess.run(command, check=True, capture_output=True, timeout=_ROM_TRIAL_SECONDS)
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            raise UserError(
-                f"{path} doesn't load as a ROM of {game}: is it the right file?"
-            ) from error
-    return path
