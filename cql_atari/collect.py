@@ -11,6 +11,7 @@ collected; `episodes.jsonl` tells the two apart.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import itertools
@@ -20,7 +21,7 @@ import shutil
 import signal
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -149,35 +150,42 @@ def play(job: Job, directory: Path, report: Callable[[int], None]) -> None:
 
 
 def collect_game(data_dir: Path, job: Job, report: Callable[[int], None]) -> None:
-    """Plays one game into a hidden folder, which takes its place once it is complete.
+    """Plays one game; its folder appears when it is complete.
 
     Raises:
       UserError: where another process is collecting the same, or a file can't be written. Nothing
         half written stays behind.
     """
     final = data_dir / job.game / str(job.run)
-    partial = final.with_name(f".{job.run}.partial")
     try:
-        partial.mkdir(parents=True, exist_ok=True)
-        lock = os.open(partial, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another process is collecting {final}; wait for it") from error
-        try:
-            for left in partial.iterdir():  # by a process that was killed
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
-            play(job, partial, report)
-            os.rename(partial, final)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        finally:
-            os.close(lock)
+        with _appearing(final) as directory:
+            play(job, directory, report)
     except OSError as error:
         raise UserError(
             f"can't write {final} ({error}); free some space or give another --data_dir"
         ) from error
+
+
+@contextlib.contextmanager
+def _appearing(final: Path) -> Iterator[Path]:
+    """An empty hidden folder, this process's alone; becomes `final`, or goes where that fails."""
+    partial = final.with_name(f".{final.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    lock = os.open(partial, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            for left in partial.iterdir():  # by a process that was killed
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            yield partial
+            partial.rename(final)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    except BlockingIOError as error:
+        raise UserError(f"another process is collecting {final}; wait for it") from error
+    finally:
+        os.close(lock)
 
 
 def is_collected(job: Job, data_dir: Path) -> bool:
@@ -191,11 +199,11 @@ def is_collected(job: Job, data_dir: Path) -> bool:
         return False
     try:
         found = json.loads((path / "collection.json").read_text())
-    except FileNotFoundError:
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} exists but has no collection.json, so collect didn't make it; "
+            f"{path} exists but has no readable collection.json, so it wasn't collected here; "
             "give another --run or --data_dir"
-        ) from None
+        ) from error
     wanted = json.loads(json.dumps(job._asdict()))
     if different := [name for name in wanted if wanted[name] != found.get(name)]:
         differences = ", ".join(f"{n} {found.get(n)} there, {wanted[n]} asked" for n in different)
@@ -226,8 +234,8 @@ def collect(jobs: list[Job], data_dir: Path, processes: int) -> None:
 def _jobs(values: flags.FlagValues) -> list[Job]:
     """The jobs that the flags describe, checked."""
     names = [games.spec(name).name for name in values.games]
-    if len(set(names)) < len(names):
-        raise UserError(f"--games={','.join(names)} names a game twice")
+    if not names or len(set(names)) < len(names):
+        raise UserError(f"--games={','.join(names)} must name each game once, and at least one")
     try:
         epsilons = tuple(float(text) for text in values.epsilons)
     except ValueError as error:

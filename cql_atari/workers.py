@@ -44,8 +44,11 @@ def run(work: Work, jobs: Sequence[Any], processes: int, total_steps: int, title
     ]
     for item in [*jobs, *[None] * len(workers)]:
         waiting.put(item)
+    # Workers inherit this: Ctrl-C reaches them too, but it's for us to stop them.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     for worker in workers:
         worker.start()
+    signal.signal(signal.SIGINT, handler)
     try:
         with tqdm(total=total_steps, unit="step", desc=title, mininterval=1) as bar:
             _follow(workers, messages, bar)
@@ -74,7 +77,6 @@ def _follow(workers: Sequence[Any], messages: Any, bar: tqdm) -> None:
 
 def _work(work: Work, waiting: Any, messages: Any, stop: Any) -> None:
     """A worker: does jobs from a queue until it finds None; sends steps, or a user's error."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sees it too, and sets `stop`
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
