@@ -55,8 +55,9 @@ def make_step(network: dict[str, Any], dtype: str) -> Callable[[], float]:
     def step() -> tf.Tensor:
         next_logits = target(frames[:, 1:], games)
         with tf.GradientTape() as tape:
+            logits = online(frames[:, :4], games)
             parts = losses.c51_cql_loss(
-                online(frames[:, :4], games), actions, next_logits, rewards, discounts, support, 0.05
+                logits, actions, next_logits, rewards, discounts, support, cql_alpha=0.05
             )
             loss = tf.reduce_mean(parts.total)
         variables = online.trainable_variables

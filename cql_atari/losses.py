@@ -72,7 +72,7 @@ def gaussian_histogram(values: tf.Tensor, centres: tf.Tensor) -> tf.Tensor:
     return mass / (cumulative[:, -1:] - cumulative[:, :1])
 
 
-def c51_cql_loss(
+def c51_cql_loss(  # noqa: PLR0917
     logits: Array,
     actions: Array,
     next_target_logits: Array,
@@ -105,7 +105,7 @@ def c51_cql_loss(
       TypeError: for dtypes that don't fit.
     """
     logits, actions, next_logits, chooser, rewards, discounts = _checked(
-        logits, actions, next_target_logits, rewards, discounts, next_online_logits
+        logits, actions, next_target_logits, rewards, discounts, chooser=next_online_logits
     )
     support = _floats("support", support, logits.shape[2:], logits.dtype)
     next_actions = tf.argmax(q_values(chooser, support), axis=-1)
@@ -115,7 +115,7 @@ def c51_cql_loss(
     return _with_cql(td, q_values(logits, support), actions, cql_alpha)
 
 
-def hl_gauss_cql_loss(
+def hl_gauss_cql_loss(  # noqa: PLR0917
     logits: Array,
     actions: Array,
     next_target_logits: Array,
@@ -132,7 +132,7 @@ def hl_gauss_cql_loss(
     `support` holds bin centres, see `bin_centres` (in that paper 51 bins on +-10).
     """
     logits, actions, next_logits, chooser, rewards, discounts = _checked(
-        logits, actions, next_target_logits, rewards, discounts, next_online_logits
+        logits, actions, next_target_logits, rewards, discounts, chooser=next_online_logits
     )
     support = _floats("support", support, logits.shape[2:], logits.dtype)
     next_actions = tf.argmax(q_values(chooser, support), axis=-1)
@@ -141,7 +141,7 @@ def hl_gauss_cql_loss(
     return _with_cql(td, q_values(logits, support), actions, cql_alpha)
 
 
-def mse_cql_loss(
+def mse_cql_loss(  # noqa: PLR0917
     logits: Array,
     actions: Array,
     next_target_logits: Array,
@@ -156,7 +156,7 @@ def mse_cql_loss(
     themselves, [B, A, 1], as a network with one atom gives them.
     """
     logits, actions, next_logits, chooser, rewards, discounts = _checked(
-        logits, actions, next_target_logits, rewards, discounts, next_online_logits
+        logits, actions, next_target_logits, rewards, discounts, chooser=next_online_logits
     )
     logits.shape.assert_is_compatible_with([None, None, 1])
     q, next_q = logits[..., 0], next_logits[..., 0]
@@ -204,19 +204,20 @@ def _checked(
     next_target_logits: Array,
     rewards: Array,
     discounts: Array,
-    next_online_logits: Array | None,
+    *,
+    chooser: Array | None,
 ) -> tuple[tf.Tensor, ...]:
     """(logits, actions, next_target_logits, chooser, rewards, discounts) as tensors that fit.
 
-    The chooser is `next_online_logits` where given, else `next_target_logits`. Without these
+    The chooser, the logits that choose a*, is `next_target_logits` where None. Without these
     checks some wrong shapes would broadcast silently.
     """
     logits = _floats("logits", logits, [None, None, None])
     shape, batch, dtype = logits.shape, logits.shape[:1], logits.dtype
     next_target_logits = _floats("next_target_logits", next_target_logits, shape, dtype)
-    chooser = next_target_logits
-    if next_online_logits is not None:
-        chooser = _floats("next_online_logits", next_online_logits, shape, dtype)
+    if chooser is None:
+        chooser = next_target_logits
+    chooser = _floats("next_online_logits", chooser, shape, dtype)
     rewards = _floats("rewards", rewards, batch, dtype)
     discounts = _floats("discounts", discounts, batch, dtype)
     actions = _integers("actions", actions, batch)

@@ -132,9 +132,7 @@ floats = functools.partial(st.floats, width=32)
 
 
 @settings(max_examples=100, deadline=None)
-@given(
-    st.integers(2, 60), floats(-30, 30), floats(0, 1), st.integers(0, 2**31), floats(0.125, 20)
-)
+@given(st.integers(2, 60), floats(-30, 30), floats(0, 1), st.integers(0, 2**31), floats(0.125, 20))
 def test_projection_agrees_with_tf_agents(num_atoms, reward, discount, seed, v_max):
     z = losses.support(-v_max, v_max, num_atoms)
     p = np.random.default_rng(seed).dirichlet(np.ones(num_atoms), 2).astype(np.float32)

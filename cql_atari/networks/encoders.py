@@ -1,4 +1,4 @@
-"""Encoders: scaled frames [B, 84, 84, 4] -> feature map [B, H, W, C], as functional Keras graphs."""
+"""Encoders: scaled frames [B, 84, 84, 4] -> feature map [B, H, W, C], as functional graphs."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def resnet(
     Raises:
       UserError: for an unknown block, or stages that don't match.
     """
-    build_block = choose(block, {"basic": _basic_block, "bottleneck": _bottleneck_block}, "block")
+    build_block = choose("block", block, {"basic": _basic_block, "bottleneck": _bottleneck_block})
     if not len(depths) == len(widths) == len(strides) > 0:
         raise UserError(
             f"depths {tuple(depths)}, widths {tuple(widths)} and strides {tuple(strides)} must "
@@ -93,8 +93,7 @@ def resnet(
         )
     if any(width % style.groups for width in widths):
         raise UserError(
-            f"widths {tuple(widths)} must be multiples of groups={style.groups}: "
-            "change either."
+            f"widths {tuple(widths)} must be multiples of groups={style.groups}: change either."
         )
     x = _relu(_norm(_conv(x, widths[0], stem.kernel, stem.stride, style), style), style)
     if stem.pool:
@@ -105,7 +104,7 @@ def resnet(
     return x
 
 
-def choose(name: str, table: dict[str, Any], what: str) -> Any:
+def choose(what: str, name: str, table: dict[str, Any]) -> Any:
     """The entry `name` of `table`.
 
     Raises:
@@ -136,11 +135,13 @@ def _shortcut(x: tf.Tensor, channels: int, stride: int, style: Style) -> tf.Tens
 
 
 def _conv(
-    x: tf.Tensor, filters: int, kernel: int, stride: int, style: Style, bias: bool = False
+    x: tf.Tensor, filters: int, kernel: int, stride: int, style: Style, *, bias: bool = False
 ) -> tf.Tensor:
-    initialiser = tf.keras.initializers.HeNormal(style.seed())
-    return layers.Conv2D(filters, kernel, stride, "same", use_bias=bias,
-                         kernel_initializer=initialiser, dtype=style.dtype)(x)
+    convolution = layers.Conv2D(
+        filters, kernel, stride, "same", use_bias=bias, dtype=style.dtype,
+        kernel_initializer=tf.keras.initializers.HeNormal(style.seed()),
+    )  # fmt: skip
+    return convolution(x)
 
 
 def _norm(x: tf.Tensor, style: Style, zero_scale: bool = False) -> tf.Tensor:

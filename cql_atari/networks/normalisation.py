@@ -36,69 +36,77 @@ class GroupNorm(tf.keras.layers.Layer):
         """Creates scale and shift, float32 [C]."""
         channels = (input_shape[-1],)
         # Statistics and affine algebra stay in float32 whatever the policy.
-        self.scale = self.add_weight("scale", channels, initializer=self.scale_initial,
-                                     experimental_autocast=False)
-        self.shift = self.add_weight("shift", channels, initializer="zeros",
-                                     experimental_autocast=False)
+        self.scale = self.add_weight(
+            "scale", channels, initializer=self.scale_initial, experimental_autocast=False
+        )
+        self.shift = self.add_weight(
+            "shift", channels, initializer="zeros", experimental_autocast=False
+        )
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """[B, H, W, C] -> the same shape and dtype."""
-        return group_norm(inputs, tf.convert_to_tensor(self.scale),
-                          tf.convert_to_tensor(self.shift), self.groups)
+        return group_norm(
+            inputs, tf.convert_to_tensor(self.scale), tf.convert_to_tensor(self.shift), self.groups
+        )
 
 
 def group_norm(x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor, groups: int) -> tf.Tensor:
     """Normalises x [B, H, W, C] over H, W and the C / groups channels of each group.
 
-    Full-size work is two channel sums and one scale-and-shift; the rest is algebra on [B, C].
-    The gradient is written by hand in the same form: three times faster on a CPU than the one
-    that differentiation finds. Sums are float32 also where x is bfloat16.
+    Full-size work is two means over the map and one scale-and-shift; the rest is algebra on
+    [B, C]. The gradient is written by hand in the same form, about twice as fast on CPUs as
+    Keras' layer. All arithmetic is float32, also where x is bfloat16.
 
     Args:
       x: [B, H, W, C], float32 or bfloat16.
       scale: float32 [C].
       shift: float32 [C].
       groups: divides C.
+
+    Returns:
+      [B, H, W, C] in x's dtype.
     """
     height, width, channels = x.shape[1:]
-    group_size = height * width * channels // groups
 
-    def group_mean(sums: tf.Tensor) -> tf.Tensor:
-        """[B, C] channel sums -> [B, C] means of each channel's group."""
-        by_group = tf.reshape(sums, [-1, groups, channels // groups])
-        means = tf.reduce_sum(by_group, axis=-1, keepdims=True) / group_size
-        return tf.reshape(tf.broadcast_to(means, tf.shape(by_group)), [-1, channels])
+    def group_mean(by_channel: tf.Tensor) -> tf.Tensor:
+        """[B, C] -> [B, C], the mean of each channel's group."""
+        by_group = tf.reshape(by_channel, [-1, groups, channels // groups])
+        means = tf.reduce_mean(by_group, axis=-1, keepdims=True)
+        return tf.reshape(means + tf.zeros_like(by_group), [-1, channels])
 
     @tf.custom_gradient
     def normalise(
         x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor
     ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]]:
-        mean = group_mean(_channel_sums(x))
-        variance = tf.nn.relu(group_mean(_channel_sums(x, x)) - tf.square(mean))
+        wide = tf.cast(x, tf.float32)
+        mean = group_mean(_map_mean(wide))
+        variance = tf.nn.relu(group_mean(_map_mean(tf.square(wide))) - tf.square(mean))
         inverse = tf.math.rsqrt(variance + GROUP_NORM_EPSILON)
 
         def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            dy_sums = _channel_sums(dy)
-            # sum of dy * x_hat per channel
-            dy_x_hat_sums = (_channel_sums(dy, x) - mean * dy_sums) * inverse
-            slope = -tf.square(inverse) * group_mean(dy_x_hat_sums * scale)
-            offset = -inverse * group_mean(dy_sums * scale) - slope * mean
-            dx = _affine(dy, scale * inverse) + _affine(x, slope, offset)
-            return dx, tf.reduce_sum(dy_x_hat_sums, 0), tf.reduce_sum(dy_sums, 0)
+            # With g = dy * scale and x_hat = (x - mean) * inverse:
+            # dx = inverse * (g - mean of g - x_hat * mean of (g * x_hat)), means over the group.
+            wide, dy = tf.cast(x, tf.float32), tf.cast(dy, tf.float32)
+            d_shift = _map_mean(dy)
+            d_scale = (_map_mean(dy * wide) - mean * d_shift) * inverse
+            slope = -tf.square(inverse) * group_mean(d_scale * scale)
+            offset = -inverse * group_mean(d_shift * scale) - slope * mean
+            dx = _affine(wide, slope, offset) + dy * (scale * inverse)[:, None, None]
+            d_scale, d_shift = (height * width * tf.reduce_sum(d, 0) for d in (d_scale, d_shift))
+            return tf.cast(dx, x.dtype), d_scale, d_shift
 
-        return _affine(x, scale * inverse, shift - mean * scale * inverse), gradient
+        normalised = _affine(wide, scale * inverse, shift - mean * scale * inverse)
+        return tf.cast(normalised, x.dtype), gradient
 
     return normalise(x, scale, shift)
 
 
-def _channel_sums(x: tf.Tensor, y: tf.Tensor | None = None) -> tf.Tensor:
-    """Sum of x, or of x * y, over H and W: float32 [B, C]."""
-    x = tf.cast(x, tf.float32)
-    return tf.reduce_sum(x if y is None else x * tf.cast(y, tf.float32), axis=[1, 2])
+def _map_mean(x: tf.Tensor) -> tf.Tensor:
+    """Means over H and W, [B, H, W, C] -> [B, C]; as a pooling faster on CPUs than a reduction."""
+    return tf.nn.avg_pool2d(x, x.shape[1:3], 1, "VALID")[:, 0, 0]
 
 
-def _affine(x: tf.Tensor, slope: tf.Tensor, offset: tf.Tensor | None = None) -> tf.Tensor:
-    """x * slope (+ offset) with slope and offset float32 [B, C], in x's dtype."""
-    x = x * tf.cast(slope, x.dtype)[:, None, None]
-    return x if offset is None else x + tf.cast(offset, x.dtype)[:, None, None]
+def _affine(x: tf.Tensor, slope: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+    """x * slope + offset, slope and offset [B, C]."""
+    return x * slope[:, None, None] + offset[:, None, None]

@@ -1,4 +1,4 @@
-"""Pooling: feature map [B, H, W, C] -> vector. Learned spatial embeddings, and two ablations."""
+"""Learned spatial embeddings: feature map [B, H, W, C] -> vector that keeps positions."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from cql_atari.types import FRAME_SHAPE, NUM_ACTIONS, STACK, UserError
 layers = tf.keras.layers
 
 
-class GameHeads(layers.Layer):
+class GameHeads(tf.keras.layers.Layer):
     """One linear head a game: kernel [G, F, A * N], bias [G, A * N], always float32.
 
     Args:
@@ -36,8 +36,10 @@ class GameHeads(layers.Layer):
         width = num_actions * num_atoms
         limit = (6 / (num_features + width)) ** 0.5
         self.kernel = self.add_weight(
-            "kernel", (num_games, num_features, width),
-            initializer=tf.keras.initializers.RandomUniform(-limit, limit, seed))
+            "kernel",
+            (num_games, num_features, width),
+            initializer=tf.keras.initializers.RandomUniform(-limit, limit, seed),
+        )
         self.bias = self.add_weight("bias", (num_games, width), initializer="zeros")
         self.built = True
 
@@ -139,25 +141,25 @@ def build_q_network(
     if dtype not in ("float32", "mixed_bfloat16"):
         raise UserError(f"unknown dtype {dtype!r}; choose float32 or mixed_bfloat16.")
     style = Style(np.random.default_rng(seed), dtype, groups)
-    encode = choose(encoder, {
+    stages = {"block": block, "depths": depths, "widths": widths, "strides": strides}
+    stem = Stem(stem_kernel, stem_stride, stem_pool)
+    encode = choose("encoder", encoder, {
         "nature": encoders.nature,
         "impala": functools.partial(encoders.impala, width=impala_width),
-        "resnet": functools.partial(
-            encoders.resnet, block=block, depths=depths, widths=widths, strides=strides,
-            stem=Stem(stem_kernel, stem_stride, stem_pool)),
-    }, "encoder")
-    pool = choose(pooling, {
+        "resnet": functools.partial(encoders.resnet, stem=stem, **stages),
+    })  # fmt: skip
+    pool = choose("pooling", pooling, {
         "spatial_embedding": SpatialEmbedding(embedding_blocks, style.seed(), dtype=dtype),
         "flatten": layers.Flatten(dtype=dtype),
         "mean": layers.GlobalAveragePooling2D(dtype=dtype),
-    }, "pooling")
+    })  # fmt: skip
 
     frames = tf.keras.Input((STACK, *FRAME_SHAPE), dtype=tf.uint8)
-    x = layers.Rescaling(1 / 255, dtype=dtype)(layers.Permute((2, 3, 1))(frames))
-    x = pool(encode(x, style))
+    x = layers.Permute((2, 3, 1))(frames)  # NHWC; on the host it would cost 30 times a gather
+    x = pool(encode(layers.Rescaling(1 / 255, dtype=dtype)(x), style))
     for width in feed_forward:
-        x = layers.Dense(width, "relu", dtype=dtype,
-                         kernel_initializer=tf.keras.initializers.HeNormal(style.seed()))(x)
+        initialiser = tf.keras.initializers.HeNormal(style.seed())
+        x = layers.Dense(width, "relu", kernel_initializer=initialiser, dtype=dtype)(x)
     x = l2_normalised(x) if feature_norm else tf.cast(x, tf.float32)
     trunk = tf.keras.Model(frames, x, name="trunk")
     return QNetwork(trunk, GameHeads(num_games, num_actions, num_atoms, x.shape[-1], style.seed()))

@@ -1,0 +1,111 @@
+"""Group norm against Keras' layer and finite differences; feature norm."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cql_atari.networks.normalisation import (
+    GROUP_NORM_EPSILON,
+    GroupNorm,
+    group_norm,
+    l2_normalised,
+)
+
+
+def keras_oracle(x, scale, shift, groups):
+    """Keras' layer with given weights, in float32."""
+    layer = tf.keras.layers.GroupNormalization(groups, epsilon=GROUP_NORM_EPSILON)
+    layer.build(x.shape)
+    layer.gamma, layer.beta = scale, shift
+    return layer(x)
+
+
+def value_and_gradients(norm, inputs, groups, dy):
+    """[y, dx, dscale, dshift] for inputs (x, scale, shift)."""
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        y = norm(*inputs, groups)
+    return [y, *tape.gradient(y, inputs, tf.cast(dy, y.dtype))]
+
+
+NAMES = ("y", "dx", "dscale", "dshift")
+
+
+def example(shape=(3, 5, 4, 8), seed=0):
+    rng = np.random.default_rng(seed)
+    channels = shape[-1:]
+    sizes = (shape, channels, channels, shape)
+    x, scale, shift, dy = (tf.constant(rng.normal(size=s), tf.float32) for s in sizes)
+    return 2 * x + 1, scale, shift, dy
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4, 8])
+@pytest.mark.parametrize("shape", [(3, 5, 4, 8), (2, 1, 1, 16)], ids=str)
+def test_values_and_gradients_equal_keras(groups, shape):
+    x, scale, shift, dy = example(shape)
+    ours = value_and_gradients(group_norm, (x, scale, shift), groups, dy)
+    theirs = value_and_gradients(keras_oracle, (x, scale, shift), groups, dy)
+    for name, a, b in zip(NAMES, ours, theirs):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4, err_msg=name)
+
+
+def test_gradient_equals_finite_differences():
+    x, scale, shift, dy = example((2, 2, 2, 4))
+    theoretical, numerical = tf.test.compute_gradient(
+        lambda *arguments: dy * group_norm(*arguments, groups=2), [x, scale, shift], delta=1e-2
+    )
+    for a, b in zip(theoretical, numerical):
+        np.testing.assert_allclose(a, b, atol=3e-3)
+
+
+def test_bfloat16_keeps_float32_statistics():
+    # A sum in bfloat16 over 42 x 42 values near 4 would stop growing at 1024.
+    x, scale, shift, dy = example((2, 42, 42, 8))
+    x, dy = tf.cast(x + 3, tf.bfloat16), tf.cast(dy, tf.bfloat16)
+    ours = value_and_gradients(group_norm, (x, scale, shift), 4, dy)
+    wide = (tf.cast(x, tf.float32), scale, shift)
+    theirs = value_and_gradients(keras_oracle, wide, 4, tf.cast(dy, tf.float32))
+    assert [tensor.dtype for tensor in ours[:2]] == [tf.bfloat16] * 2
+    for name, a, b in zip(NAMES, ours, theirs):
+        np.testing.assert_allclose(tf.cast(a, tf.float32), b, rtol=2**-8, atol=2e-3, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+def test_xla_agrees(dtype):
+    x, scale, shift, dy = example()
+    x = tf.cast(x, dtype)
+    compiled = tf.function(value_and_gradients, jit_compile=True)
+    ours = value_and_gradients(group_norm, (x, scale, shift), 4, dy)
+    for a, b in zip(ours, compiled(group_norm, (x, scale, shift), 4, dy)):
+        np.testing.assert_allclose(*(tf.cast(t, tf.float32) for t in (a, b)), rtol=1e-2, atol=1e-5)
+
+
+def test_constant_input_stays_finite():
+    x = tf.fill([2, 5, 5, 8], 1e3)
+    inputs = (x, tf.ones(8), tf.zeros(8))
+    results = value_and_gradients(group_norm, inputs, 4, tf.ones_like(x))
+    assert all(np.all(np.isfinite(result)) for result in results)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_layer_starts_as_plain_normalisation_or_as_zero(dtype):
+    x = example()[0]
+    y = tf.cast(GroupNorm(4, dtype=dtype)(x), tf.float32)
+    by_group = tf.reshape(y, [3, 20, 4, 2])
+    np.testing.assert_allclose(tf.reduce_mean(by_group, [1, 3]), np.zeros((3, 4)), atol=1e-2)
+    np.testing.assert_allclose(tf.math.reduce_std(by_group, [1, 3]), np.ones((3, 4)), atol=1e-2)
+    layer = GroupNorm(4, zero_scale=True, dtype=dtype)
+    assert np.all(tf.cast(layer(x), tf.float32) == 0)
+    assert [w.dtype for w in layer.trainable_weights] == [tf.float32] * 2
+
+
+def test_features_get_unit_norm_and_zero_stays_zero():
+    features = tf.constant([[3.0, 4.0], [1e-3, 0.0], [0.0, 0.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(features)
+        normalised = l2_normalised(features)
+    np.testing.assert_allclose(normalised, [[0.6, 0.8], [1, 0], [0, 0]], rtol=1e-5)
+    assert np.all(np.isfinite(tape.gradient(normalised, features)))
+    assert l2_normalised(tf.cast(features, tf.bfloat16)).dtype == tf.float32

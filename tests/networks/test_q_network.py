@@ -1,0 +1,180 @@
+"""The whole network: parameter totals, heads, determinism, precision, compilation, mistakes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cql_atari.networks.q_network import GameHeads, build_q_network
+from cql_atari.types import UserError
+
+SMALL = {
+    "num_games": 3, "num_atoms": 5, "num_actions": 4, "seed": 0, "block": "basic",
+    "depths": (1, 1), "widths": (8, 16), "strides": (1, 2), "stem_kernel": 8, "stem_stride": 4,
+    "stem_pool": False, "feed_forward": (32, 16),
+}  # fmt: skip
+GAMES = tf.constant([0, 2, 2])  # three draws of two rows
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return tf.constant(np.random.default_rng(0).integers(0, 256, (6, 4, 84, 84), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def network():
+    return build_q_network(**SMALL)
+
+
+# Parameter totals with the reconstructed defaults: published 31M, 60M and 79M, heads apart.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "millions"),
+    [
+        ({"block": "basic", "depths": (3, 4, 6, 3)}, 31.2),
+        ({"depths": (3, 4, 6, 3)}, 60.1),
+        ({}, 79.1),
+    ],
+    ids=["resnet34", "resnet50", "resnet101"],
+)
+def test_trunks_have_the_published_sizes(arguments, millions):
+    network = build_q_network(num_games=1, num_atoms=1, seed=0, **arguments)
+    assert network.trunk.count_params() / 1e6 == pytest.approx(millions, abs=0.05)
+    assert len(network.trunk.trainable_variables) == len(network.trunk.variables)
+
+
+def test_heads_count():
+    heads = GameHeads(num_games=40, num_actions=18, num_atoms=51, num_features=512, seed=0)
+    assert heads.count_params() == 40 * 18 * 51 * (512 + 1)
+
+
+# Heads.
+
+
+def test_each_draw_uses_its_own_games_head(network, frames):
+    logits = network(frames, GAMES)
+    features = network.trunk(frames).numpy()
+    kernel, bias = network.heads.kernel.numpy(), network.heads.bias.numpy()
+    expected = [features[i] @ kernel[g] + bias[g] for i, g in enumerate(np.repeat(GAMES, 2))]
+    assert logits.shape == (6, 4, 5) and logits.dtype == tf.float32
+    np.testing.assert_allclose(logits, np.reshape(expected, (6, 4, 5)), atol=1e-5)
+
+
+def test_rows_of_a_draw_agree_with_single_rows(network, frames):
+    one_by_one = network(frames, tf.repeat(GAMES, 2))
+    np.testing.assert_allclose(network(frames, GAMES), one_by_one, atol=1e-5)
+
+
+def test_only_drawn_heads_get_gradients_and_repeated_draws_add_up():
+    heads = GameHeads(num_games=3, num_actions=2, num_atoms=2, num_features=3, seed=0)
+    heads.bias.assign(tf.random.normal(heads.bias.shape))
+    features = tf.random.stateless_normal([6, 3], [0, 0])
+    weights = tf.random.stateless_normal([6, 2, 2], [1, 1])
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(weights * heads(features, GAMES))
+    kernel_gradient, bias_gradient = tape.gradient(loss, heads.trainable_variables)
+    rows = {0: slice(0, 2), 2: slice(2, 6)}
+    flat = tf.reshape(weights, [6, 4]).numpy()
+    for game in range(3):
+        x = features.numpy()[rows[game]] if game in rows else np.zeros((1, 3))
+        dy = flat[rows[game]] if game in rows else np.zeros((1, 4))
+        np.testing.assert_allclose(kernel_gradient[game], x.T @ dy, atol=1e-5)
+        np.testing.assert_allclose(bias_gradient[game], dy.sum(0), atol=1e-5)
+    assert isinstance(kernel_gradient, tf.Tensor)  # dense, for the fused Adam and for TPUs
+
+
+def test_heads_of_different_games_start_different_and_small(network):
+    kernel = network.heads.kernel.numpy()
+    assert np.abs(kernel[0] - kernel[1]).max() > 0.1
+    assert np.abs(kernel).max() <= (6 / (16 + 4 * 5)) ** 0.5
+
+
+# The trunk.
+
+
+def test_stack_order_and_scale_reach_the_encoder(frames):
+    network = build_q_network(**SMALL | {"feature_norm": False})
+    stem = network.trunk.layers[2](network.trunk.layers[1](frames))  # permute, rescale
+    np.testing.assert_allclose(stem, np.moveaxis(frames.numpy(), 1, 3) / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("feature_norm", [True, False])
+def test_feature_norm(frames, feature_norm):
+    features = build_q_network(**SMALL | {"feature_norm": feature_norm}).trunk(frames)
+    norms = tf.norm(features, axis=1)
+    assert features.dtype == tf.float32
+    assert np.allclose(norms, 1, atol=1e-5) == feature_norm
+
+
+@pytest.mark.parametrize(
+    ("pooling", "width"), [("spatial_embedding", 16 * 3), ("flatten", 11 * 11 * 16), ("mean", 16)]
+)
+def test_poolings(frames, pooling, width):
+    arguments = SMALL | {"pooling": pooling, "embedding_blocks": 3, "feed_forward": ()}
+    assert build_q_network(**arguments).trunk(frames[:1]).shape == (1, width)
+
+
+@pytest.mark.parametrize("encoder", ["nature", "impala"])
+def test_other_encoders_train(frames, encoder):
+    network = build_q_network(**SMALL | {"encoder": encoder})
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(network(frames, GAMES) ** 2)
+    assert all(np.any(g) for g in tape.gradient(loss, network.trainable_variables)[::2])
+
+
+def test_one_atom_gives_scalar_values(frames):
+    assert build_q_network(**SMALL | {"num_atoms": 1})(frames, GAMES).shape == (6, 4, 1)
+
+
+# Determinism, precision, compilation.
+
+
+def test_the_seed_fixes_the_weights(network):
+    again, other = (build_q_network(**SMALL | {"seed": seed}) for seed in (0, 1))
+    for a, b, c in zip(network.variables, again.variables, other.variables):
+        np.testing.assert_array_equal(a, b)
+        if "kernel" in a.name or "embedding" in a.name:
+            assert not np.array_equal(a, c)
+    kernels = [v.numpy().ravel()[:9] for v in network.trainable_variables if "conv" in v.name]
+    assert len({kernel.tobytes() for kernel in kernels}) == len(kernels)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_compiled_gradients_agree_with_eager_float32(network, frames, dtype, jit_compile):
+    network_2 = build_q_network(**SMALL | {"dtype": dtype})
+    assert {v.dtype for v in network_2.variables} == {tf.float32}
+
+    def gradients(network):
+        with tf.GradientTape() as tape:
+            logits = network(frames, GAMES)
+            loss = tf.reduce_mean(tf.nn.log_softmax(logits)[..., 0])
+        return [logits, *tape.gradient(loss, network.trainable_variables)]
+
+    compiled = tf.function(lambda: gradients(network_2), jit_compile=jit_compile)()
+    a, b = (np.concatenate([np.ravel(t) for t in ts]) for ts in (compiled, gradients(network)))
+    cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+    assert a.dtype == np.float32
+    assert cosine > (0.999999 if dtype == "float32" else 0.99)
+
+
+def test_weights_survive_a_checkpoint(network, frames, tmp_path):
+    path = tf.train.Checkpoint(network=network).write(str(tmp_path / "weights"))
+    other = build_q_network(**SMALL | {"seed": 1})
+    tf.train.Checkpoint(network=other).read(path).assert_consumed()
+    np.testing.assert_array_equal(other(frames, GAMES), network(frames, GAMES))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"encoder": "resnet34"}, "unknown encoder 'resnet34'.*impala, nature, resnet"),
+        ({"pooling": "max"}, "unknown pooling 'max'.*flatten, mean, spatial_embedding"),
+        ({"dtype": "float16"}, "unknown dtype 'float16'.*float32.*mixed_bfloat16"),
+    ],
+)
+def test_unknown_names_are_refused(wrong, message):
+    with pytest.raises(UserError, match=message):
+        build_q_network(**SMALL | wrong)
