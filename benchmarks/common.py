@@ -9,22 +9,26 @@ import os
 import platform
 import statistics
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 
 def repeat(measure: Callable[[], float], n: int) -> dict[str, float]:
-    """Calls `measure` n times; returns the median, the extremes and n of what it returned.
+    """Calls `measure` n times; summarises what it returned.
 
     For a ratio let `measure` return the ratio itself, so that both sides see the same machine.
     """
-    results = [measure() for _ in range(n)]
+    return summarise([measure() for _ in range(n)])
+
+
+def summarise(results: Sequence[float]) -> dict[str, float]:
+    """Median, extremes and number of repeated measures."""
     return {
         "median": statistics.median(results),
         "min": min(results),
         "max": max(results),
-        "repeats": n,
+        "repeats": len(results),
     }
 
 
