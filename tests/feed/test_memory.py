@@ -142,5 +142,7 @@ def digest():
 def test_same_batches_under_op_determinism():
     """In a process of its own, as the setting is global."""
     program = DETERMINISTIC.format(folder=str(Path(__file__).parent))
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
     assert done.stdout.split() == [digest()], done.stderr

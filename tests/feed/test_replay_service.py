@@ -42,7 +42,7 @@ def test_no_batch_before_the_first_fill():
     ):
         assert wait_for(lambda: size(replay) == 3)
         drawn = reverb.TrajectoryDataset.from_table_signature(
-            replay.address, "Pong", 1, rate_limiter_timeout_ms=300
+            replay.address, "Pong", 1, rate_limiter_timeout_ms=300, max_samples=1
         )
         assert not list(drawn)  # the server itself refuses
 
