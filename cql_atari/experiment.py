@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from cql_atari.agent import Objective, ScaledQAgent, make_objective
 from cql_atari.config import Config
 from cql_atari.data import dopamine, sources
 from cql_atari.evaluation import aggregate, rollout
-from cql_atari.feed import memory
+from cql_atari.feed import memory, replay_reader, replay_service, replay_writer
 from cql_atari.feed.sampling import BatchLaw
 from cql_atari.networks.q_network import QNetwork, build_q_network
 from cql_atari.types import Episode, UserError
@@ -95,34 +96,43 @@ def train(config: Config, directory: Path, accept_config_change: bool) -> bool:
         return True
 
 
-def read_all(found: list[sources.Source]) -> Iterator[Episode]:
-    """Episodes of every source, one source after another."""
+def read_episodes(found: Sequence[sources.Source]) -> Iterator[Episode]:
+    """Episodes of the given sources, one source after another."""
     for source in found:
         yield from dopamine.read_episodes(source.replay_logs, source.game, source.suffixes)
 
 
 @contextmanager
 def open_feed(
-    config: Config, found: list[sources.Source], start_step: int
+    config: Config, found: Sequence[sources.Source], start_step: int
 ) -> Iterator[tf.data.Dataset]:
     """The configured feed: an endless data set of `Batch` with leading axes [K, B]."""
     feed, games = config.feed, config.data.games
     law = BatchLaw(feed.draws, feed.transitions_per_draw)
+    position = {
+        "seed": config.train.seed,
+        "start_step": start_step,
+        "steps_per_call": config.train.steps_per_call,
+    }
     if feed.kind == "memory":
         store = memory.load(
-            read_all(found),
+            read_episodes(found),
             games,
             n_step=feed.n_step,
             discount=feed.discount,
             capacity=sum(dopamine.count_slots(s.replay_logs, s.suffixes) for s in found),
         )
-        yield memory.dataset(
-            store,
-            law,
-            seed=config.train.seed,
-            start_step=start_step,
-            steps_per_call=config.train.steps_per_call,
-        )
+        yield memory.dataset(store, law, **position)
+        return
+    passes = {
+        game: functools.partial(read_episodes, [s for s in found if s.game == game])
+        for game in games
+    }
+    with (
+        replay_service.serve(games, n_step=feed.n_step, window=feed.window) as replay,
+        replay_writer.stream(replay, passes, discount=feed.discount) as check,
+    ):
+        yield replay_reader.dataset(replay, law, **position, check=check)
 
 
 def make_agent(config: Config) -> ScaledQAgent:

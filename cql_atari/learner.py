@@ -79,7 +79,7 @@ def learn(
     Raises:
       UserError: on a loss that is not finite. Nothing is saved then: the last checkpoint is good.
     """
-    step, meter = int(agent.optimizer.iterations), _Meter(agent.games)
+    step, meter = int(agent.optimizer.iterations.numpy()), _Meter(agent.games)
     bar = tqdm(total=config.steps, initial=step, unit="step", desc="training", mininterval=1)
     while step < config.steps:
         asked = time.perf_counter()
@@ -93,7 +93,7 @@ def learn(
         if _every(config.target_period, step):
             agent.update_target()
         if _every(config.log_every, step):
-            log(step, meter.read() | {"learning_rate": float(agent.optimizer.learning_rate)})
+            log(step, meter.read() | {"learning_rate": float(agent.optimizer.learning_rate.numpy())})
         stop = should_stop()
         if _every(config.save_every, step) or stop or step >= config.steps:
             save(step)

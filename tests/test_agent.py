@@ -1,0 +1,128 @@
+"""The agent: what a gradient step does, what it leaves alone, and what it costs nothing to check."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tf_agents.agents import tf_agent
+from tf_agents.trajectories import time_step
+
+import tiny
+from cql_atari import experiment, games
+from cql_atari.agent import make_objective
+from cql_atari.config import Loss
+from cql_atari.feed import memory
+from cql_atari.feed.sampling import BatchLaw
+from cql_atari.types import Batch
+
+
+def make(*bindings):
+    config = tiny.config(*bindings)
+    agent = experiment.make_agent(config)
+    agent.initialize()
+    return config, agent
+
+
+def first_batch(config) -> Batch:
+    store = memory.load(tiny.episodes(), config.data.games, n_step=config.feed.n_step,
+                        discount=config.feed.discount, capacity=1000)  # fmt: skip
+    law = BatchLaw(config.feed.draws, config.feed.transitions_per_draw)
+    super_batch = next(iter(memory.dataset(store, law, seed=0, start_step=0, steps_per_call=1)))
+    return Batch(*(part[0] for part in super_batch))
+
+
+def test_it_is_a_tf_agent_and_counts_steps():
+    config, agent = make()
+    assert isinstance(agent, tf_agent.TFAgent)
+    info = agent.train(first_batch(config))
+    assert int(agent.train_step_counter) == 1
+    assert np.isfinite(info.loss)
+
+
+@pytest.mark.parametrize("kind", ["c51", "mse", "hl_gauss", "cloning"])
+@pytest.mark.parametrize("double_q", [False, True])
+def test_every_loss_goes_down_on_a_fixed_batch(kind, double_q):
+    config, agent = make(f"loss.kind = {kind!r}", f"loss.double_q = {double_q}",
+                         "optimizer.learning_rate = 1e-3", "optimizer.epsilon = 1e-7")  # fmt: skip
+    batch = first_batch(config)
+    train = tf.function(agent.train)
+    values = [float(train(batch).loss) for _ in range(30)]
+    assert values[-1] < values[0]
+    assert train.experimental_get_tracing_count() == 1
+
+
+def test_the_target_network_changes_only_when_told():
+    config, agent = make()
+    batch = first_batch(config)
+    before = [v.numpy() for v in agent.target_network.variables]
+    for _ in range(3):
+        agent.train(batch)
+    after = [v.numpy() for v in agent.target_network.variables]
+    assert all(np.array_equal(a, b) for a, b in zip(before, after))
+    agent.update_target()
+    for target, online in zip(agent.target_network.variables, agent.network.variables):
+        np.testing.assert_array_equal(target, online)
+
+
+def test_heads_of_games_that_are_not_in_the_batch_get_no_gradient():
+    config, agent = make()
+    batch = first_batch(config)._replace(games=tf.zeros(8, tf.int32))
+    gradients, sums = agent.gradients(batch)
+    names = [v.name for v in agent.network.trainable_variables]
+    (kernel,) = (g for g, name in zip(gradients, names) if "kernel" in name and g.shape[0] == 2)
+    assert np.abs(kernel[0]).max() > 0
+    assert np.abs(kernel[1]).max() == 0
+    assert sums["count"].numpy().tolist() == [8, 0]
+
+
+def test_sums_by_game_add_up_to_the_batch():
+    config, agent = make()
+    batch = first_batch(config)
+    parts, q_data = agent.losses(batch)
+    _, sums = agent.gradients(batch)
+    for name, column in {**parts._asdict(), "q_data": q_data}.items():
+        for game in range(2):
+            expected = column.numpy()[batch.games.numpy() == game].sum()
+            np.testing.assert_allclose(sums[name][game], expected, rtol=1e-5)
+
+
+def test_the_gradient_is_that_of_the_global_mean():
+    """Half the batch on each of two replicas adds up to the whole (the division is global)."""
+    config, agent = make()
+    batch = first_batch(config)
+    whole, _ = agent.gradients(batch)
+    halves = [agent.gradients(Batch(*(p[i : i + 4] for p in batch)))[0] for i in (0, 4)]
+    for all_rows, first, second in zip(whole, *halves):
+        np.testing.assert_allclose(all_rows, first + second, atol=1e-6)
+
+
+def test_double_q_equals_single_q_while_the_networks_are_equal():
+    results = []
+    for double_q in (False, True):
+        config, agent = make(f"loss.double_q = {double_q}")
+        results.append(agent.losses(first_batch(config))[0].total.numpy())
+    np.testing.assert_allclose(*results, rtol=1e-5)
+
+
+def test_cloning_needs_no_target_network():
+    _, agent = make("loss.kind = 'cloning'")
+    assert agent.target_network is None
+
+
+def test_the_policy_stays_in_the_minimal_action_set():
+    _, agent = make()
+    frames = np.random.default_rng(0).integers(0, 256, (16, 4, 84, 84), np.uint8)
+    game = np.repeat([0, 1], 8).astype(np.int32)
+    observation = {"frames": tf.constant(frames), "game": tf.constant(game)}
+    action = agent.policy.action(time_step.restart(observation, batch_size=16)).action.numpy()
+    for a, g in zip(action, game):
+        assert a in games.spec(tiny.GAMES[g]).actions
+
+
+def test_hl_gauss_and_c51_take_their_support_from_the_configuration():
+    objective = make_objective(Loss(kind="hl_gauss", v_max=10.0))
+    q = objective.q_values(tf.zeros([1, 18, 51]))
+    np.testing.assert_allclose(q, 0, atol=1e-5)
+    peaked = tf.one_hot([50], 51)[None] * 1e3
+    assert float(make_objective(Loss(v_max=7.0)).q_values(peaked)[0, 0]) == pytest.approx(7.0)

@@ -1,0 +1,182 @@
+"""The real command in real processes: errors, resuming, signals, kill -9, two on one folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tiny
+from cql_atari import checkpoint, experiment, workdir
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Real play of two games, 600 steps each, in the DQN-Replay format."""
+    folder = tmp_path_factory.mktemp("data")
+    command = [sys.executable, "-m", "cql_atari.collect", f"--data_dir={folder}",
+               f"--games={','.join(tiny.GAMES)}", "--steps_per_game=600", "--behaviour=random",
+               "--slots_per_file=400"]  # fmt: skip
+    subprocess.run(command, check=True, cwd=ROOT, env=ENVIRONMENT)
+    return folder
+
+
+def command(folder, data, *bindings):
+    all_bindings = (*tiny.BINDINGS, f"data.dir = '{data}'", "data.suffixes = None", *bindings)
+    return [sys.executable, "-m", "cql_atari.train", f"--workdir={folder}",
+            *(f"--gin_bindings={binding}" for binding in all_bindings)]  # fmt: skip
+
+
+def run(*args, **kwargs):
+    return subprocess.run(command(*args, **kwargs), cwd=ROOT, env=ENVIRONMENT,
+                          capture_output=True, text=True, timeout=300)  # fmt: skip
+
+
+def final_weights(folder):
+    config = workdir.read_config(folder)
+    agent = experiment.make_agent(config)
+    state = tf.train.Checkpoint(
+        network=agent.network, target_network=agent.target_network, optimizer=agent.optimizer
+    )
+    step = checkpoint.restore_latest(folder / "checkpoints", state)
+    return step, [variable.numpy() for variable in agent.network.trainable_variables]
+
+
+def wait_for(path: Path, process: subprocess.Popen, pattern: str = "*") -> None:
+    until = time.time() + 200
+    while time.time() < until:
+        if list(path.glob(pattern)):
+            return
+        if process.poll() is not None:
+            raise AssertionError(process.communicate())
+        time.sleep(0.02)
+    raise AssertionError(f"no {path}/{pattern}")
+
+
+LONG = ("train.steps = 400", "train.save_every = 20", "train.log_every = 20")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    result = run(folder, data, *LONG)
+    assert result.returncode == 0, result.stderr
+    return final_weights(folder)
+
+
+def test_killed_at_any_moment_it_ends_with_the_weights_of_an_uninterrupted_run(
+    tmp_path, data, uninterrupted
+):
+    folder, random, kills = tmp_path / "run", np.random.default_rng(0), 0
+    while True:
+        process = subprocess.Popen(command(folder, data, *LONG), cwd=ROOT, env=ENVIRONMENT,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+        if kills < 2:
+            done = len(checkpoint.steps(folder / "checkpoints"))
+            newest = max(checkpoint.steps(folder / "checkpoints"), default=0)
+            wait_for(folder / "checkpoints", process, f"*{newest + 20 * (1 + kills):010d}")
+            time.sleep(float(random.uniform(0, 0.3)))
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += 1
+            assert done <= 3
+        else:
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+            break
+    step, weights = final_weights(folder)
+    assert (step, kills) == (400, 2)
+    for expected, found in zip(uninterrupted[1], weights):
+        np.testing.assert_array_equal(expected, found)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_exits_with_its_own_code_and_goes_on(tmp_path, data, uninterrupted, number):
+    folder = tmp_path / "run"
+    process = subprocess.Popen(command(folder, data, *LONG), cwd=ROOT, env=ENVIRONMENT,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    wait_for(folder / "checkpoints", process, f"*{20:010d}")
+    second = run(folder, data, *LONG)  # while the first one holds the folder
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    if process.returncode == 0:  # it was faster than the second process's refusal
+        pytest.fail("the run ended before the signal; make it longer")
+    assert process.returncode == workdir.EXIT_INTERRUPTED, errors
+    assert "Traceback" not in errors
+    assert second.returncode == 2
+    assert f"in use by process {process.pid}" in second.stderr
+    saved = max(checkpoint.steps(folder / "checkpoints"))
+    assert 20 <= saved < 400
+    assert run(folder, data, *LONG).returncode == 0
+    for expected, found in zip(uninterrupted[1], final_weights(folder)[1]):
+        np.testing.assert_array_equal(expected, found)
+
+
+def test_a_run_leaves_scores_logs_and_its_configuration(tmp_path, data):
+    folder = tmp_path / "run"
+    result = run(folder, data, "feed.kind = 'replay'", "evaluation.every = 4")
+    assert result.returncode == 0, result.stderr
+    scores = json.loads((folder / "scores.json").read_text())
+    assert len(scores["episodes"]) == 2 * len(tiny.GAMES)
+    assert (folder / "scores" / f"{4:010d}.json").exists()
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    names = set().union(*lines)
+    assert {"loss/td", "speed/data_wait_share", "evaluation/score/Breakout",
+            "evaluation/human_normalised/iqm"} <= names  # fmt: skip
+    assert list((folder / "tensorboard").glob("events*"))
+    assert workdir.read_config(folder).data.games == tiny.GAMES
+    again = run(folder, data, "feed.kind = 'replay'", "evaluation.every = 4", "train.seed = 5")
+    assert again.returncode == 2
+    assert "-train.seed = 0" in again.stderr
+    assert "+train.seed = 5" in again.stderr
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ((), ["data.dir is not set", "replay_logs", "make quickstart"]),
+        (("--gin_bindings=data.dir='/nowhere'",), ["/nowhere", "Amidar", "collect"]),
+        (("--gin_files=gin_configs/multgame.gin",), ["did you mean 'gin_configs/multigame.gin'"]),
+        (("--gin_bindings=data.games=('Breakuot',)",), ["Breakuot", "Breakout"]),
+        (("--gin_bindings=los.kind='mse'",), ["los", "loss"]),
+        (("surplus",), ["surplus"]),
+    ],
+)
+def test_mistakes_end_at_once_without_a_traceback(tmp_path, flags, words):
+    start = time.time()
+    result = subprocess.run(
+        [sys.executable, "-m", "cql_atari.train", f"--workdir={tmp_path / 'run'}", *flags],
+        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr
+    assert not (tmp_path / "run").exists()
+    assert time.time() - start < 20  # 2 s on an idle machine: TensorFlow is not imported
+
+
+def test_print_config_counts_parameters_and_does_not_train(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "cql_atari.train", "--print_config", f"--workdir={tmp_path / 'r'}",
+         "--gin_files=gin_configs/multigame.gin",
+         "--gin_files=gin_configs/networks/resnet_small.gin"],
+        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert "network.widths = (32, 64)" in lines
+    assert lines[-1] == f"head parameters: {40 * (512 * 18 * 51 + 18 * 51)}"
+    assert lines[-2].startswith("trunk parameters: ")
+    assert not (tmp_path / "r").exists()
