@@ -189,6 +189,12 @@ def test_a_games_exploration_does_not_depend_on_its_company(scripted):
     assert run(fixed_actions([1]), "Boxing", **{**options, "seed": 8}) != alone
 
 
+def test_games_explore_apart_from_each_other(scripted):
+    scripted.update(Boxing=[[50]], Hero=[[50]])  # both have all 18 actions
+    boxing, hero = run(fixed_actions([1, 1]), "Boxing", "Hero", epsilon=1.0)
+    assert boxing.action_counts != hero.action_counts
+
+
 def test_options_reach_the_environments(scripted):
     scripted["Freeway"] = [[1]]
     variant = GameVariant("Freeway", mode=1, difficulty=0)
