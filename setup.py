@@ -23,7 +23,7 @@ setup(
         "absl-py",
         "numpy==1.26.4",
         "isal",
-        "opencv-python",
+        "opencv-python-headless",
         "tqdm",
         "matplotlib",
     ],

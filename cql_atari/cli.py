@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -23,5 +24,10 @@ def run(main: Callable[[list[str]], int | None]) -> None:
             print(f"error: {error}", file=sys.stderr)
             return EXIT_USER_ERROR
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    # TensorFlow's start-up chatter and gym's farewell (TF-Agents imports it) would bury our output.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with contextlib.suppress(ImportError):
+        from gym_notices import notices
+
+        notices.notices.clear()
     app.run(guarded)

@@ -338,12 +338,14 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 
 def _check_type(parameter: str, value: Any, hint: str) -> None:
+    def fits(item: Any, kind: str) -> bool:
+        # bool is an int to Python, not to us.
+        return isinstance(item, _KINDS[kind]) and (kind == "bool" or not isinstance(item, bool))
+
     for option in hint.split(" | "):
-        inner = re.fullmatch(r"tuple\[(\w+), \.\.\.\]", option)
-        if inner and isinstance(value, tuple):
-            if all(isinstance(item, _KINDS[inner.group(1)]) for item in value):
-                return
-        elif not inner and isinstance(value, _KINDS[option]):
-            if option == "bool" or not isinstance(value, bool):  # bool is an int to Python
-                return
+        items = re.fullmatch(r"tuple\[(\w+), \.\.\.\]", option)
+        if items is None and fits(value, option):
+            return
+        if items and isinstance(value, tuple) and all(fits(v, items.group(1)) for v in value):
+            return
     raise UserError(f"{parameter} = {value!r}: expected {hint}.")

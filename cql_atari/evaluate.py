@@ -12,11 +12,6 @@ from cql_atari.games import ACTION_NAMES
 from cql_atari.types import UserError
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("run", None, "Folder of a trained run (its newest checkpoint plays).")
-flags.DEFINE_enum("policy", None, ["random", "best_fixed"], "A policy that needs no run.")
-flags.DEFINE_string("out", None, "Folder for scores.json; default with --run: the run's own.")
-flags.DEFINE_multi_string("gin_files", [], "With --policy: gin file; repeats, later ones win.")
-flags.DEFINE_multi_string("gin_bindings", [], "gin binding; with --run, of `evaluation` only.")
 
 
 def main(argv: list[str]) -> None:
@@ -61,5 +56,15 @@ def evaluate_policy(policy: str, config: config_lib.Config, out: Path) -> None:
     print(f"wrote {out / 'scores.json'}")
 
 
+def _define_flags() -> None:
+    # Not at import: every command has its own, and a test imports them all.
+    flags.DEFINE_string("run", None, "Folder of a trained run (its newest checkpoint plays).")
+    flags.DEFINE_enum("policy", None, ["random", "best_fixed"], "A policy that needs no run.")
+    flags.DEFINE_string("out", None, "Folder for scores.json; default with --run: the run's own.")
+    flags.DEFINE_multi_string("gin_files", [], "With --policy: gin file; repeats, later ones win.")
+    flags.DEFINE_multi_string("gin_bindings", [], "gin binding; with --run, of `evaluation` only.")
+
+
 if __name__ == "__main__":
+    _define_flags()
     cli.run(main)

@@ -109,7 +109,7 @@ def open_feed(
     """The configured feed: an endless data set of `Batch` with leading axes [K, B]."""
     feed, games = config.feed, config.data.games
     law = BatchLaw(feed.draws, feed.transitions_per_draw)
-    position = {
+    position: dict[str, Any] = {
         "seed": config.train.seed,
         "start_step": start_step,
         "steps_per_call": config.train.steps_per_call,

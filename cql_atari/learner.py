@@ -93,7 +93,8 @@ def learn(
         if _every(config.target_period, step):
             agent.update_target()
         if _every(config.log_every, step):
-            log(step, meter.read() | {"learning_rate": float(agent.optimizer.learning_rate.numpy())})
+            learning_rate = float(agent.optimizer.learning_rate.numpy())
+            log(step, {**meter.read(), "learning_rate": learning_rate})
         stop = should_stop()
         if _every(config.save_every, step) or stop or step >= config.steps:
             save(step)

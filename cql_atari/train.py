@@ -13,11 +13,6 @@ from cql_atari.types import UserError
 from cql_atari.workdir import EXIT_INTERRUPTED
 
 FLAGS = flags.FLAGS
-flags.DEFINE_multi_string("gin_files", [], "gin file; repeats, later ones win.")
-flags.DEFINE_multi_string("gin_bindings", [], "gin binding; repeats, wins over the files.")
-flags.DEFINE_string("workdir", "runs/train", "Folder of the run; the same one goes on with it.")
-flags.DEFINE_bool("print_config", False, "Print the effective configuration, then exit.")
-flags.DEFINE_bool("accept_config_change", False, "Go on with a run under another configuration.")
 
 
 def main(argv: list[str]) -> int:
@@ -43,5 +38,17 @@ def main(argv: list[str]) -> int:
     return 0 if finished else EXIT_INTERRUPTED
 
 
+def _define_flags() -> None:
+    # Not at import: every command has its own, and a test imports them all.
+    flags.DEFINE_multi_string("gin_files", [], "gin file; repeats, later ones win.")
+    flags.DEFINE_multi_string("gin_bindings", [], "gin binding; repeats, wins over the files.")
+    flags.DEFINE_string("workdir", "runs/train", "Folder of the run; the same one goes on with it.")
+    flags.DEFINE_bool("print_config", False, "Print the effective configuration, then exit.")
+    flags.DEFINE_bool(
+        "accept_config_change", False, "Go on with a run under another configuration."
+    )
+
+
 if __name__ == "__main__":
+    _define_flags()
     cli.run(main)

@@ -1,14 +1,14 @@
-"""The agent: what a gradient step does, what it leaves alone, and what it costs nothing to check."""
+"""The agent: what a gradient step does, and what it leaves alone."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import tiny
 from tf_agents.agents import tf_agent
 from tf_agents.trajectories import time_step
 
-import tiny
 from cql_atari import experiment, games
 from cql_atari.agent import make_objective
 from cql_atari.config import Loss

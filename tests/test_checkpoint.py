@@ -11,7 +11,9 @@ from cql_atari.types import UserError
 
 
 def state(value, size: int = 1000) -> tf.train.Checkpoint:
-    return tf.train.Checkpoint(weight=tf.Variable(tf.fill([size], float(value))), step=tf.Variable(1))
+    return tf.train.Checkpoint(
+        weight=tf.Variable(tf.fill([size], float(value))), step=tf.Variable(1)
+    )
 
 
 def test_round_trip_and_only_the_newest_are_kept(tmp_path):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-
 import tiny
+
 from cql_atari import experiment, learner, strategy
 from cql_atari.feed import memory
 from cql_atari.feed.sampling import BatchLaw

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-
 import tiny
+
 from cql_atari import checkpoint, experiment, workdir
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,7 +40,12 @@ def command(folder, data, *bindings):
 
 def run(*args, **kwargs):
     return subprocess.run(command(*args, **kwargs), cwd=ROOT, env=ENVIRONMENT,
-                          capture_output=True, text=True, timeout=300)  # fmt: skip
+                          capture_output=True, text=True, timeout=300, check=False)  # fmt: skip
+
+
+def start(folder, data) -> subprocess.Popen:
+    return subprocess.Popen(command(folder, data, *LONG), cwd=ROOT, env=ENVIRONMENT, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
 
 
 def final_weights(folder):
@@ -80,8 +85,7 @@ def test_killed_at_any_moment_it_ends_with_the_weights_of_an_uninterrupted_run(
 ):
     folder, random, kills = tmp_path / "run", np.random.default_rng(0), 0
     while True:
-        process = subprocess.Popen(command(folder, data, *LONG), cwd=ROOT, env=ENVIRONMENT,
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+        process = start(folder, data)
         if kills < 2:
             done = len(checkpoint.steps(folder / "checkpoints"))
             newest = max(checkpoint.steps(folder / "checkpoints"), default=0)
@@ -104,8 +108,7 @@ def test_killed_at_any_moment_it_ends_with_the_weights_of_an_uninterrupted_run(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_exits_with_its_own_code_and_goes_on(tmp_path, data, uninterrupted, number):
     folder = tmp_path / "run"
-    process = subprocess.Popen(command(folder, data, *LONG), cwd=ROOT, env=ENVIRONMENT,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    process = start(folder, data)
     wait_for(folder / "checkpoints", process, f"*{20:010d}")
     second = run(folder, data, *LONG)  # while the first one holds the folder
     process.send_signal(number)
@@ -157,7 +160,7 @@ def test_mistakes_end_at_once_without_a_traceback(tmp_path, flags, words):
     start = time.time()
     result = subprocess.run(
         [sys.executable, "-m", "cql_atari.train", f"--workdir={tmp_path / 'run'}", *flags],
-        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60,
+        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
@@ -172,7 +175,7 @@ def test_print_config_counts_parameters_and_does_not_train(tmp_path):
         [sys.executable, "-m", "cql_atari.train", "--print_config", f"--workdir={tmp_path / 'r'}",
          "--gin_files=gin_configs/multigame.gin",
          "--gin_files=gin_configs/networks/resnet_small.gin"],
-        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=120,
+        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
