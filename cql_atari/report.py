@@ -199,7 +199,7 @@ def _score_table(
 ) -> str:
     games = list(dict.fromkeys(game for cells in columns.values() for game in cells))
     header = ["game", *(_header(label, cells) for label, cells in columns.items())]
-    header += [f"{label} / human" for label in agents]
+    header += [f"{_title(label)} / human" for label in agents]
     rows = []
     for game in games:
         row = [game] + [_cell(cells.get(game)) for cells in columns.values()]
@@ -211,7 +211,7 @@ def _score_table(
 
 
 def _action_table(label: str, summary: dict[str, Any], markdown: bool) -> str:
-    rows = [["game", "most frequent", "share", f"all actions of {label} (from 1 %)"]]
+    rows = [["game", "most frequent", "share", f"all actions of {_title(label)} (from 1 %)"]]
     for game, entry in summary["games"].items():
         shares = sorted(entry["action_share"].items(), key=lambda item: -item[1])
         listed = ", ".join(f"{name} {_percent(share)}" for name, share in shares if share >= 0.01)
@@ -231,7 +231,7 @@ def _table(rows: list[list[str]], markdown: bool) -> str:
 def _header(label: str, cells: dict[str, Cell]) -> str:
     counts = sorted({cell.n for cell in cells.values()})
     episodes = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{label.replace('_', ' ')} (n = {episodes})"
+    return f"{_title(label)} (n = {episodes})"
 
 
 def _cell(cell: Cell | None) -> str:
@@ -254,6 +254,10 @@ def _number(value: float) -> str:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.0f} %"
+
+
+def _title(label: str) -> str:
+    return label.replace(FIXED, "best fixed")
 
 
 def _kind(label: str) -> str:

@@ -125,9 +125,9 @@ def best_fixed_action(
     """The strongest policy that never looks at the screen and never changes its action.
 
     Every action of the minimal set plays `trial_episodes`, cut after `trial_max_frames` emulator
-    frames. The one with the highest mean (the lowest index on a tie) then plays `episodes` fresh
-    ones with other seeds. Only these are returned: the trials chose the winner, so their mean
-    would be biased upwards.
+    frames. The one with the highest mean then plays `episodes` fresh ones with other seeds. Only
+    these are returned: the trials chose the winner, so their mean would be biased upwards. On a
+    tie the shorter trial wins: in Breakout FIRE loses its balls, NOOP waits for the frame cap.
 
     Args:
       variant: the game.
@@ -146,8 +146,8 @@ def best_fixed_action(
         fixed_actions(candidates), [variant] * len(candidates), episodes=trial_episodes,
         seed=seed + 1_000_000, **trial_options,
     )  # fmt: skip
-    means = np.reshape([trial.score for trial in trials], (len(candidates), -1)).mean(1)
-    winner = candidates[int(np.argmax(means))]
+    grades = np.reshape([(t.score, -t.length) for t in trials], (len(candidates), -1, 2)).mean(1)
+    winner = max(zip(grades.tolist(), candidates), key=lambda pair: pair[0])[1]
     fresh = play(fixed_actions([winner]), [variant], episodes=episodes, seed=seed, **options)
     return winner, fresh
 

@@ -231,8 +231,19 @@ def test_best_fixed_action_returns_fresh_episodes_of_the_winner(monkeypatch):
     assert calls[1][3] == {"envs_per_game": 2, "max_frames": 108_000}
 
 
-def _score(game, score):
-    return rollout.EpisodeScore(game, score, 1, False, 0, 0, 0, 0, "", (0,) * 18)
+def _score(game, score, length=1):
+    return rollout.EpisodeScore(game, score, length, False, 0, 0, 0, 0, "", (0,) * 18)
+
+
+def test_a_tie_goes_to_the_action_that_ends_sooner(monkeypatch):
+    def fake_play(policy, variants, **_):
+        values = policy(np.zeros((len(variants), 4, 84, 84)), np.arange(len(variants)))
+        lengths = {0: 1_500, 1: 170, 3: 1_500, 4: 1_500}
+        return [_score("Breakout", 0.0, lengths[action]) for action in values.argmax(1)]
+
+    monkeypatch.setattr(rollout, "play", fake_play)
+    action, _ = best_fixed_action(GameVariant("Breakout"), episodes=1, seed=0, trial_episodes=1)
+    assert action == 1
 
 
 @pytest.mark.parametrize(
@@ -325,7 +336,7 @@ def test_frame_cap_and_random_play_stay_in_the_minimal_set():
 
 
 def test_same_seed_same_scores_and_another_seed_others():
-    options = {"epsilon": 1.0, "sticky": 0.25, "max_frames": 1_200}
+    options = {"epsilon": 1.0, "sticky": 0.25, "max_frames": 600}
     first = play_real(fixed_actions([0]), GameVariant("Breakout"), **options)
     assert play_real(fixed_actions([0]), GameVariant("Breakout"), **options) == first
     assert play_real(fixed_actions([0]), GameVariant("Breakout"), **options, seed=12) != first
@@ -334,7 +345,7 @@ def test_same_seed_same_scores_and_another_seed_others():
 def test_best_fixed_action_of_freeway_is_up():
     action, fresh = best_fixed_action(
         GameVariant("Freeway"), episodes=2, envs_per_game=2, seed=0, epsilon=0.0,
-        trial_max_frames=1_200, max_frames=1_200, progress=False,
+        trial_episodes=1, trial_max_frames=800, max_frames=800, progress=False,
     )  # fmt: skip
     assert action == 2 and [s.seed for s in fresh] == [0, 1]
-    assert all(s.score >= 2 and s.truncated for s in fresh)
+    assert all(s.score >= 1 and s.truncated for s in fresh)
