@@ -43,6 +43,7 @@ def evaluate_policy(policy: str, config: config_lib.Config, out: Path) -> None:
 
     names = ("episodes", "envs_per_game", "sticky", "seed", "max_frames", "rom_dir")
     options = {name: getattr(config.evaluation, name) for name in names}
+    protocol = {**vars(config.evaluation), **({"epsilon": 1.0} if policy == "random" else {})}
     variants = [rollout.GameVariant(game) for game in config.data.games]
     run: dict[str, object] = {"label": policy}
     if policy == "random":
@@ -52,7 +53,7 @@ def evaluate_policy(policy: str, config: config_lib.Config, out: Path) -> None:
         chosen = [rollout.best_fixed_action(variant, **options) for variant in variants]
         played = [score for _, scores in chosen for score in scores]
         run["actions"] = {v.game: ACTION_NAMES[action] for v, (action, _) in zip(variants, chosen)}
-    aggregate.write_scores(out / "scores.json", played, vars(config.evaluation), run)
+    aggregate.write_scores(out / "scores.json", played, protocol, run)
     print(f"wrote {out / 'scores.json'}")
 
 

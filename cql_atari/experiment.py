@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,75 +25,83 @@ from cql_atari.networks.q_network import QNetwork, build_q_network
 from cql_atari.types import Episode, UserError
 
 
-def train(config: Config, directory: Path, accept_config_change: bool) -> bool:
+def train(
+    config: Config,
+    found: Sequence[sources.Source],
+    directory: Path,
+    should_stop: Callable[[], bool],
+) -> bool:
     """The offline phase: trains from recorded play, evaluates, writes scores.json.
 
+    Args:
+      config: what to do.
+      found: the recorded play, as `sources.find`.
+      directory: the run's folder, which the caller holds.
+      should_stop: turns true when the process is asked to stop.
+
     Returns:
-      Whether the run is finished; False when a signal stopped it (it is saved then).
+      Whether the run is finished; False when it was asked to stop (it is saved then).
     """
-    # 1. The run's folder: ours alone, and made with this configuration.
-    with workdir.locked(directory), workdir.stop_on_signals() as should_stop:
-        found = sources.find(config.data)
-        workdir.record(directory, config, accept_config_change)
-        if config.feed.kind == "memory":
-            tf.config.experimental.enable_op_determinism()
+    if config.feed.kind == "memory":
+        tf.config.experimental.enable_op_determinism()
 
-        # 2. Devices, then everything that owns variables.
-        devices = strategy.make_strategy(config.train.strategy)
-        rows = strategy.rows_per_replica(
-            config.feed.draws, config.feed.transitions_per_draw, devices.num_replicas_in_sync
-        )
-        with devices.scope():
-            agent = make_agent(config)
-        state = tf.train.Checkpoint(
-            network=agent.network, target_network=agent.target_network, optimizer=agent.optimizer
-        )
+    # 1. Devices, then everything that owns variables.
+    devices = strategy.make_strategy(config.train.strategy)
+    rows = strategy.rows_per_replica(
+        config.feed.draws, config.feed.transitions_per_draw, devices.num_replicas_in_sync
+    )
+    with devices.scope():
+        agent = make_agent(config)
+    state = tf.train.Checkpoint(
+        network=agent.network, target_network=agent.target_network, optimizer=agent.optimizer
+    )
 
-        # 3. Start policy: go on with this folder's own run; else from scratch.
-        checkpoints = directory / "checkpoints"
-        start = checkpoint_lib.restore_latest(checkpoints, state)
-        if start is None:
-            agent.initialize()
-        logging.info("starting at step %d of %d", start or 0, config.train.steps)
+    # 2. Start policy: go on with this folder's own run; else from scratch.
+    checkpoints = directory / "checkpoints"
+    start = checkpoint_lib.restore_latest(checkpoints, state)
+    if start is None:
+        agent.initialize()
+    logging.info("starting at step %d of %d", start or 0, config.train.steps)
 
-        # 4. Data to batches to devices, from the step where the run stands.
-        log = logs.make_log(directory)
-        q_function = make_q_function(agent.network, agent.objective)
+    # 3. Data to batches to devices, from the step where the run stands.
+    log = logs.make_log(directory)
+    q_function = make_q_function(agent.network, agent.objective)
 
-        def interruptible(frames: np.ndarray, heads: np.ndarray) -> np.ndarray:
-            if should_stop():
-                raise KeyboardInterrupt
-            return q_function(frames, heads)
+    def interruptible(frames: np.ndarray, heads: np.ndarray) -> np.ndarray:
+        if should_stop():
+            raise KeyboardInterrupt
+        return q_function(frames, heads)
 
-        def evaluate_now(step: int, episodes: int) -> None:
-            summary = evaluate(config, interruptible, directory, step=step, episodes=episodes)
-            log(step, evaluation_scalars(summary))
+    def evaluate_now(step: int, episodes: int) -> None:
+        summary = evaluate(config, interruptible, directory, step=step, episodes=episodes)
+        log(step, evaluation_scalars(summary))
 
-        def save(step: int) -> None:
-            checkpoint_lib.save(checkpoints, state, step, config.train.keep)
+    def save(step: int) -> None:
+        checkpoint_lib.save(checkpoints, state, step, config.train.keep)
 
-        try:
-            if (start or 0) < config.train.steps:
-                with open_feed(config, found, start or 0) as dataset:
-                    finished = learner.learn(
-                        agent,
-                        learner.make_train_call(agent, devices, use_xla(config.train.jit_compile)),
-                        strategy.place(devices, dataset, rows),
-                        config.train,
-                        save=save,
-                        log=log,
-                        evaluate=lambda step: evaluate_now(step, config.evaluation.curve_episodes),
-                        evaluate_every=config.evaluation.every,
-                        should_stop=should_stop,
-                    )
-                if not finished:
-                    return False
+    try:
+        if (start or 0) < config.train.steps:
+            with open_feed(config, found, start or 0) as dataset:
+                finished = learner.learn(
+                    agent,
+                    learner.make_train_call(agent, devices, use_xla(config.train.jit_compile)),
+                    strategy.place(devices, dataset, rows),
+                    config.train,
+                    save=save,
+                    log=log,
+                    evaluate=lambda step: evaluate_now(step, config.evaluation.curve_episodes),
+                    evaluate_every=config.evaluation.every,
+                    should_stop=should_stop,
+                )
+            if not finished:
+                return False
 
-            # 5. Full episodes with the final weights.
+        # 4. Full episodes with the final weights, once.
+        if not scores_path(directory, config.train.steps).exists():
             evaluate_now(config.train.steps, config.evaluation.episodes)
-        except KeyboardInterrupt:
-            return False
-        return True
+    except KeyboardInterrupt:
+        return False
+    return True
 
 
 def read_episodes(found: Sequence[sources.Source]) -> Iterator[Episode]:
@@ -218,9 +226,14 @@ def evaluate(
     )  # fmt: skip
     label = "cloning" if config.loss.kind == "cloning" else "agent"
     run = {"label": label, "step": step, "config": config_lib.to_dict(config)}
-    for path in (directory / "scores" / f"{step:010d}.json", directory / "scores.json"):
+    for path in (scores_path(directory, step), directory / "scores.json"):
         aggregate.write_scores(path, played, protocol, run)
     return aggregate.summarise(played)
+
+
+def scores_path(directory: Path, step: int) -> Path:
+    """Where a run keeps the scores of one step, beside the newest ones in `scores.json`."""
+    return directory / "scores" / f"{step:010d}.json"
 
 
 def evaluation_scalars(summary: dict[str, Any]) -> dict[str, float]:

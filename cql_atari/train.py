@@ -7,10 +7,10 @@ from pathlib import Path
 
 from absl import flags
 
-from cql_atari import cli
+from cql_atari import cli, workdir
 from cql_atari import config as config_lib
+from cql_atari.data import sources
 from cql_atari.types import UserError
-from cql_atari.workdir import EXIT_INTERRUPTED
 
 FLAGS = flags.FLAGS
 
@@ -27,15 +27,17 @@ def main(argv: list[str]) -> int:
         print(f"trunk parameters: {trunk}\nhead parameters: {head}")
         return 0
 
-    from cql_atari.data import sources
+    # Everything that can be refused is refused before TensorFlow takes its seconds to import.
+    found = sources.find(config.data)
+    folder = Path(FLAGS.workdir)
+    with workdir.locked(folder), workdir.stop_on_signals() as should_stop:
+        workdir.record(folder, config, FLAGS.accept_config_change)
+        from cql_atari import experiment
 
-    sources.find(config.data)  # before TensorFlow is imported: a missing folder is told at once
-    from cql_atari import experiment
-
-    finished = experiment.train(config, Path(FLAGS.workdir), FLAGS.accept_config_change)
+        finished = experiment.train(config, found, folder, should_stop)
     if not finished:
         print("stopped and saved; run the same command to go on.", file=sys.stderr)
-    return 0 if finished else EXIT_INTERRUPTED
+    return 0 if finished else workdir.EXIT_INTERRUPTED
 
 
 def _define_flags() -> None:

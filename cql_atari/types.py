@@ -86,7 +86,7 @@ class EpisodeScore(NamedTuple):
       length: agent steps (4 emulator frames each).
       truncated: whether the frame cap ended it.
       seed: the environment's seed.
-      index: the position of this episode in the sequence played with that seed.
+      nth: the position of this episode in the sequence played with that seed.
       mode: ALE game mode.
       difficulty: ALE difficulty.
       rom_md5: MD5 of the ROM.
@@ -98,7 +98,7 @@ class EpisodeScore(NamedTuple):
     length: int
     truncated: bool
     seed: int
-    index: int
+    nth: int
     mode: int
     difficulty: int
     rom_md5: str

@@ -64,7 +64,7 @@ def play(
       progress: whether to show a progress bar with an ETA.
 
     Returns:
-      The scores (undiscounted sums of raw rewards), ordered by game, environment, index.
+      The scores (undiscounted sums of raw rewards), ordered by game, environment, nth.
 
     Raises:
       UserError: for impossible arguments, unknown games, or values that are not finite.
@@ -209,7 +209,7 @@ class _Table:
                 length=int(self._lengths[row]),
                 truncated=truncated,
                 seed=seed,
-                index=sum(score.seed == seed for score in self.finished),
+                nth=sum(score.seed == seed for score in self.finished),
                 mode=self._envs.mode,
                 difficulty=self._envs.difficulty,
                 rom_md5=self._envs.rom_md5,
@@ -236,7 +236,7 @@ def _batch(
 
 
 def _by_seed_and_index(score: EpisodeScore) -> tuple[int, int]:
-    return score.seed, score.index
+    return score.seed, score.nth
 
 
 def _check(

@@ -4,7 +4,7 @@ How the draws depend on each other. Segments are drawn independently of each oth
 to their transitions, and a row's transition is uniform over its segment's; so every row is uniform
 over the transitions of its game's table. The rows of one batch come from different draws of
 segments: given the tables, they are independent. Only batches of the same super-batch depend on
-each other: a drawn segment gives at most one row to each of them and 16 to all. For each game a
+each other: a drawn segment gives at most one row to each of them and 8 to all. For each game a
 super-batch draws as many segments as the game has rows in the batch where it has most, so speed
 comes from K: with K = 1 each row costs a segment.
 """
@@ -28,6 +28,7 @@ from cql_atari.types import FRAME_SHAPE, STACK, Batch
 
 _FETCH = 16  # segments that cross from Reverb to Python at a time
 _POLL_SECONDS = 0.05
+_ROWS_PER_DRAW = 8  # half of a full segment's: more would save little, and repeat much
 
 
 def dataset(
@@ -108,10 +109,10 @@ def _deal(wanted: np.ndarray, segments: Iterator[bytes]) -> Iterator[tuple[bytes
     Args:
       wanted: bool [K, B], the slots (indices into K * B) that are the game's.
       segments: the game's segments; as many are taken as the fullest batch has slots, or more
-        if each would have to serve over 16.
+        if each would have to serve over 8.
     """
     slots = np.flatnonzero(wanted)
-    count = max(wanted.sum(axis=1).max(), -(-len(slots) // ROWS))
+    count = max(wanted.sum(axis=1).max(), -(-len(slots) // _ROWS_PER_DRAW))
     for i, packed in enumerate(itertools.islice(segments, int(count))):
         yield packed, slots[i::count]
 

@@ -85,7 +85,7 @@ def test_return_length_and_auto_reset_by_hand(scripted):
     scores = run(fixed_actions([3]), "Pong", episodes=3)
     assert [s.score for s in scores] == [6.0, 3.0, 6.0]  # 1+2+3, 1+2; no bait from reset steps
     assert [s.length for s in scores] == [3, 2, 3]
-    assert [s.index for s in scores] == [0, 1, 2]
+    assert [s.nth for s in scores] == [0, 1, 2]
     assert [s.action_counts[3] for s in scores] == [3, 2, 3]
     assert [sum(s.action_counts) for s in scores] == [3, 2, 3]
     first = scores[0]
@@ -306,7 +306,7 @@ def test_scores_equal_a_plain_loop_over_single_environments(mode):
                 _, reward, terminal, truncated = env.step(1)
                 score, length, over = score + reward, length + 1, terminal or truncated
             expected.append((seed, index, score, length))
-    assert [(s.seed, s.index, s.score, s.length) for s in scores] == expected
+    assert [(s.seed, s.nth, s.score, s.length) for s in scores] == expected
     assert all(s.mode == (mode or 0) and s.action_counts[1] == s.length for s in scores)
     assert len({s.rom_md5 for s in scores}) == 1 and len(scores[0].rom_md5) == 32
 
