@@ -20,7 +20,7 @@ from cql_atari.feed.segments import ROWS
 # Each segment is drawn about 8 times before newer data replace it. Dopamine's DQN replays a
 # transition as often: batches of 32, one every 4 steps.
 _DRAWS_PER_SEGMENT = 8.0
-_FIRST_FILL = 10  # a tenth of the window
+_FIRST_FILL = 50  # a fiftieth of the window; Dopamine's DQN starts at 20,000 of 1,000,000
 
 
 class Replay(NamedTuple):
@@ -42,7 +42,7 @@ def serve(games: Sequence[str], *, n_step: int, window: int) -> Iterator[Replay]
     """Runs the server for as long as the context lasts.
 
     A table holds the newest segments of its game and draws them in proportion to their
-    transitions, so draws are uniform over transitions. Drawing starts when a table holds a tenth
+    transitions, so draws are uniform over transitions. Drawing starts when a table holds a fiftieth
     of the window, and never waits from then on. Writers fill the window at full speed; after
     that they wait until each segment has been drawn 8 times on average.
 
