@@ -27,8 +27,8 @@ from cql_atari.networks.q_network import QNetwork, build_q_network
 BATCH, DRAWS, GAMES, ATOMS, ACTIONS = 32, 8, 3, 51, 18
 NETWORKS: dict[str, dict[str, Any]] = {
     "nature": {"encoder": "nature", "pooling": "flatten", "feed_forward": (512,)},
-    "resnet_small": {
-        "block": "basic", "depths": (1, 1), "widths": (32, 64), "strides": (1, 2),
+    "resnet_small": {  # gin_configs/networks/resnet_small.gin
+        "block": "basic", "depths": (1, 1), "widths": (16, 32), "strides": (1, 2),
         "stem_kernel": 8, "stem_stride": 4, "stem_pool": False, "feed_forward": (512,),
     },
     "resnet34": {"block": "basic", "depths": (3, 4, 6, 3)},
