@@ -18,7 +18,7 @@ MARGINS = {
     "Breakout": (500, 5),
     "Carnival": (1_000, 500),
     "DemonAttack": (1_200, 200),
-    "Freeway": (400, 4),
+    "Freeway": (400, 6),
     "KungFuMaster": (600, 1_000),
     "Pong": (500, 5),
 }
@@ -81,6 +81,14 @@ def test_fixed_action_never_changes():
     assert {behaviour(np.zeros(128, np.uint8), rng) for _ in range(5)} == {
         games.ACTION_NAMES.index("UPFIRE")
     }
+
+
+@pytest.mark.parametrize("tank_x, action", [(40, "LEFT"), (100, "RIGHT"), (70, "FIRE")])
+def test_tank_turns_towards_the_enemy_and_fires(tank_x, action):
+    ram = np.zeros(128, np.uint8)
+    ram[[46, 48, 84]] = 1, tank_x, 1
+    answer = behaviours.make("scripted", "BattleZone")(ram, np.random.default_rng(0))
+    assert games.ACTION_NAMES[answer] == action
 
 
 def test_a_script_sees_velocity_but_forgets_between_episodes():
