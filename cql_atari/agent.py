@@ -49,12 +49,16 @@ def make_objective(config: Loss) -> Objective:
     if config.kind == "mse":
         loss = functools.partial(losses.mse_cql_loss, cql_alpha=config.cql_alpha)
         return Objective(1, lambda logits: logits[..., 0], loss, double_q=config.double_q)
-    name = f"{config.kind}_cql_loss"
-    support = losses.support(-config.v_max, config.v_max, config.num_atoms)
+    # C51's atoms are points from end to end; HL-Gauss' are the centres of bins that tile the range.
+    cql_loss, atoms = {
+        "c51": (losses.c51_cql_loss, losses.support),
+        "hl_gauss": (losses.hl_gauss_cql_loss, losses.bin_centres),
+    }[config.kind]
+    support = atoms(-config.v_max, config.v_max, config.num_atoms)
     return Objective(
         num_atoms=config.num_atoms,
         q_values=functools.partial(losses.q_values, support=support),
-        loss=functools.partial(getattr(losses, name), support=support, cql_alpha=config.cql_alpha),
+        loss=functools.partial(cql_loss, support=support, cql_alpha=config.cql_alpha),
         double_q=config.double_q,
     )
 

@@ -126,3 +126,4 @@ def test_hl_gauss_and_c51_take_their_support_from_the_configuration():
     np.testing.assert_allclose(q, 0, atol=1e-5)
     peaked = tf.one_hot([50], 51)[None] * 1e3
     assert float(make_objective(Loss(v_max=7.0)).q_values(peaked)[0, 0]) == pytest.approx(7.0)
+    assert float(objective.q_values(peaked)[0, 0]) == pytest.approx(10 - 10 / 51)
