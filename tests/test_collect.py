@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import filecmp
 import json
@@ -356,14 +357,18 @@ def is_free(folder: Path) -> bool:
 
 def test_killed_outright_then_run_again(tmp_path, collection):
     """The worker goes with its parent; the next run starts that game again; a third has no work."""
-    killed = start(tmp_path, "--steps_per_game=1000000")
-    partial = wait_for_play(tmp_path)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    deadline = time.monotonic() + 10
-    while not is_free(partial):
-        assert time.monotonic() < deadline, "the worker plays on"
-        time.sleep(0.02)
+    killed = start(tmp_path, "--steps_per_game=1000000", start_new_session=True)
+    try:
+        partial = wait_for_play(tmp_path)
+        killed.kill()
+        killed.wait()
+        deadline = time.monotonic() + 10
+        while not is_free(partial):
+            assert time.monotonic() < deadline, "the worker plays on"
+            time.sleep(0.02)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(killed.pid, signal.SIGKILL)
     assert not (tmp_path / "SpaceInvaders" / "1").exists()
 
     again = start(tmp_path, "--steps_per_game=1000")
