@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -22,7 +23,11 @@ def run(main: Callable[[list[str]], int | None]) -> None:
             return main(argv)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
-            return EXIT_USER_ERROR
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            print(f"error: {error}; free some space and run the same command.", file=sys.stderr)
+        return EXIT_USER_ERROR
 
     # TensorFlow's start-up chatter and gym's farewell (TF-Agents imports it) would bury our output.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -11,7 +11,7 @@ gin=(--gin_files=gin_configs/multigame.gin --gin_files=gin_configs/quickstart.gi
 run() { echo "+ $*" >&2; "$@"; }
 
 run "$python" -m cql_atari.collect --data_dir="$out/data" --games=BattleZone,Freeway,KungFuMaster \
-  --behaviour=scripted --steps_per_game=40000 --epsilons=0.05,0.1,0.2,0.4,1.0
+  --behaviour=scripted --steps_per_game=40000 --epsilons=0.1,0.2,0.4,0.7,1.0
 run "$python" -m cql_atari.train "${gin[@]}" --workdir="$out/agent"
 run "$python" -m cql_atari.train "${gin[@]}" --gin_files=gin_configs/ablations/cloning.gin \
   --workdir="$out/cloning"

@@ -23,6 +23,21 @@ def test_every_gin_file_parses_over_the_main_one_and_opens_with_its_command(name
         assert needed in head or needed in (ROOT / name).read_text(), (name, needed)
 
 
+def test_every_gin_file_builds():
+    """One network and objective for each distinct setting; one game, since heads are alike."""
+    from cql_atari import experiment
+
+    distinct = {}
+    for name in FILES:
+        config = config_lib.load([MULTIGAME, name], ["data.games = ('Pong',)"])
+        distinct[config.network, config.loss] = config
+    assert len(distinct) >= 15
+    for config in distinct.values():
+        trunk, heads = experiment.count_parameters(config)
+        assert trunk > 100_000
+        assert heads > 0
+
+
 def test_defaults_are_the_papers_run():
     assert config_lib.load([MULTIGAME]) == config_lib.Config()
 
