@@ -362,7 +362,7 @@ def test_killed_outright_then_run_again(tmp_path, collection):
         partial = wait_for_play(tmp_path)
         killed.kill()
         killed.wait()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not is_free(partial):
             assert time.monotonic() < deadline, "the worker plays on"
             time.sleep(0.02)
@@ -394,7 +394,7 @@ def test_sigterm_leaves_nothing_half_written(tmp_path):
     process = start(tmp_path, "--steps_per_game=1000000")
     partial = wait_for_play(tmp_path)
     process.terminate()
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate()
     assert process.returncode == workdir.EXIT_INTERRUPTED
     assert "the same command" in error and "Traceback" not in error
     assert not partial.exists() and not (tmp_path / "SpaceInvaders" / "1").exists()
