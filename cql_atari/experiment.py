@@ -52,9 +52,7 @@ def train(
     )
     with devices.scope():
         agent = make_agent(config)
-    state = tf.train.Checkpoint(
-        network=agent.network, target_network=agent.target_network, optimizer=agent.optimizer
-    )
+    state = training_state(agent)
 
     # 2. Start policy: go on with this folder's own run; else from scratch.
     checkpoints = directory / "checkpoints"
@@ -162,6 +160,16 @@ def make_agent(config: Config) -> ScaledQAgent:
         n_step=config.feed.n_step,
         transitions_per_draw=config.feed.transitions_per_draw,
     )
+
+
+def training_state(agent: ScaledQAgent) -> tf.train.Checkpoint:
+    """What a checkpoint holds: everything that training goes on from."""
+    parts = {
+        "network": agent.network,
+        "target_network": agent.target_network,
+        "optimizer": agent.optimizer,
+    }
+    return tf.train.Checkpoint(**{name: part for name, part in parts.items() if part is not None})
 
 
 def make_network(config: Config, objective: Objective) -> QNetwork:

@@ -108,6 +108,7 @@ def test_double_q_equals_single_q_while_the_networks_are_equal():
 def test_cloning_needs_no_target_network():
     _, agent = make("loss.kind = 'cloning'")
     assert agent.target_network is None
+    assert "target_network" not in experiment.training_state(agent)._trackable_children()
 
 
 def test_the_policy_stays_in_the_minimal_action_set():

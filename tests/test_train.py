@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 import tiny
 
 from cql_atari import checkpoint, experiment, workdir
@@ -51,10 +50,7 @@ def start(folder, data) -> subprocess.Popen:
 def final_weights(folder):
     config = workdir.read_config(folder)
     agent = experiment.make_agent(config)
-    state = tf.train.Checkpoint(
-        network=agent.network, target_network=agent.target_network, optimizer=agent.optimizer
-    )
-    step = checkpoint.restore_latest(folder / "checkpoints", state)
+    step = checkpoint.restore_latest(folder / "checkpoints", experiment.training_state(agent))
     return step, [variable.numpy() for variable in agent.network.trainable_variables]
 
 

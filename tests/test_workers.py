@@ -61,7 +61,12 @@ def test_ctrl_c_stops_all_and_is_raised(tmp_path):
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
+    # A shell without job control starts its background jobs with Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        workers.run(partial(fail_or_wait, tmp_path), ["wait"], 2, 100, "working")
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            workers.run(partial(fail_or_wait, tmp_path), ["wait"], 2, 100, "working")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (tmp_path / "stopped").exists()
