@@ -2,7 +2,8 @@
 
 The gather copies windows of 4 + n consecutive frames, one by one at random, out of an array into a
 preallocated batch, on one thread: the least that any feed must do. Every feed runs in a process of
-its own; its memory is the growth of that process's resident memory over all it holds.
+its own; its bytes a transition are how far that process's resident memory grows over what a feed
+of a few episodes left behind.
 
 Usage: python benchmarks/feeds.py [--rounds 7] [--n_step 1] [--steps_per_call 10]
 """
@@ -12,24 +13,25 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import itertools
 import multiprocessing
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import common
 import numpy as np
 import reading
 import reverb
-import tensorflow as tf
 from tqdm import tqdm
 
 from cql_atari.data.dopamine import count_slots, read_episodes
 from cql_atari.feed import memory, replay_reader, replay_service, replay_writer
 from cql_atari.feed.sampling import BatchLaw
 from cql_atari.feed.transitions import block
-from cql_atari.types import FRAME_SHAPE, STACK
+from cql_atari.types import FRAME_SHAPE, STACK, Episode
 
 GAMES = reading.GAMES
 SLOTS = 50_000  # a game, where speed and memory are measured
@@ -40,28 +42,27 @@ DISCOUNT = 0.99
 ROWS = 30_000  # transitions a round, rounded up to whole super-batches
 
 
+Passes = dict[str, Callable[[], Iterable[Episode]]]
+
+
 @contextlib.contextmanager
-def open_memory(directories: dict[str, Path], n_step: int, **options) -> Iterator:
+def open_memory(passes: Passes, n_step: int, **options) -> Iterator:
     """Yields a function that makes data sets of a law, and one that waits until all is loaded."""
     store = memory.load(
-        (e for game, directory in directories.items() for e in read_episodes(directory, game)),
-        list(directories),
+        itertools.chain.from_iterable(start() for start in passes.values()),
+        list(passes),
         n_step=n_step,
         discount=DISCOUNT,
-        capacity=sum(count_slots(directory) for directory in directories.values()),
+        capacity=2 * SLOTS + 10_000,
     )
     yield lambda law: memory.dataset(store, law, **options), lambda: None
 
 
 @contextlib.contextmanager
-def open_replay(directories: dict[str, Path], n_step: int, **options) -> Iterator:
+def open_replay(passes: Passes, n_step: int, **options) -> Iterator:
     """The same for the replay."""
-    passes = {
-        game: lambda game=game, directory=directory: read_episodes(directory, game)
-        for game, directory in directories.items()
-    }
     with (
-        replay_service.serve(list(directories), n_step=n_step, window=WINDOW) as replay,
+        replay_service.serve(list(passes), n_step=n_step, window=WINDOW) as replay,
         replay_writer.stream(replay, passes, discount=DISCOUNT) as check,
     ):
         client = reverb.Client(replay.address)
@@ -116,16 +117,20 @@ def measure_speed(
     kind: str, directories: dict[str, Path], n_step: int, k: int, rounds: int
 ) -> None:
     """For a process of its own: one line a batch size, one for memory."""
+    options = {"seed": 0, "start_step": 0, "steps_per_call": k}
+    passes: Passes = {g: partial(read_episodes, path, g) for g, path in directories.items()}
     transitions = sum(
         int(block(episode, n_step, DISCOUNT).valid.sum())
-        for game, directory in directories.items()
-        for episode in read_episodes(directory, game)
+        for start in passes.values()
+        for episode in start()
     )
-    tf.constant(0), reverb  # both are loaded before memory is measured
     frames = np.random.default_rng(0).integers(256, size=(20_000, *FRAME_SHAPE), dtype=np.uint8)
+    few = {game: lambda start=start: itertools.islice(start(), 2) for game, start in passes.items()}
+    with FEEDS[kind](few, n_step, **options) as (make_dataset, settle):
+        settle()
+        next(iter(make_dataset(law_of(32))))  # what any feed takes once, whatever it holds
     before = resident_bytes()
-    options = {"seed": 0, "start_step": 0, "steps_per_call": k}
-    with FEEDS[kind](directories, n_step, **options) as (make_dataset, settle):
+    with FEEDS[kind](passes, n_step, **options) as (make_dataset, settle):
         settle()
         grown = resident_bytes() - before
         common.emit(
@@ -155,7 +160,8 @@ def first_batch(kind: str, directory: Path, n_step: int, k: int, started: float)
     """For a process of its own: seconds from its start and from opening the feed, peak MB."""
     opened = time.monotonic()
     options = {"seed": 0, "start_step": 0, "steps_per_call": k}
-    with FEEDS[kind]({GAMES[0]: directory}, n_step, **options) as (make_dataset, settle):
+    passes: Passes = {GAMES[0]: partial(read_episodes, directory, GAMES[0])}
+    with FEEDS[kind](passes, n_step, **options) as (make_dataset, settle):
         next(iter(make_dataset(law_of(32))))
         now = time.monotonic()
         settle()

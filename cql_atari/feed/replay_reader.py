@@ -12,8 +12,9 @@ comes from K: with K = 1 each row costs a segment.
 from __future__ import annotations
 
 import itertools
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 import reverb
@@ -43,6 +44,8 @@ def dataset(
 ) -> tf.data.Dataset:
     """Waits for the first fill, then returns what `memory.dataset` does: `Batch` of [K, B].
 
+    The data set ends when the replay closes.
+
     Args:
       replay: the tables.
       law: the batch law.
@@ -63,15 +66,29 @@ def dataset(
         games=tf.TensorSpec(shape, tf.int32),
     )
 
+    streams = [_segments(replay.address, game) for game in replay.games]
+    assembling = threading.Lock()
+
     def super_batches() -> Iterator[Batch]:
-        streams = [_segments(replay.address, game) for game in replay.games]
         random = np.random.default_rng([seed, start_step])
         for first in itertools.count(start_step, steps_per_call):
             check()
-            draws = [draw_games(law, len(streams), seed, first + k) for k in range(steps_per_call)]
+            draws = [
+                draw_games(law, len(replay.games), seed, first + k) for k in range(steps_per_call)
+            ]
             games = np.repeat(np.stack(draws), law.transitions_per_draw, axis=1)[:, rows]
-            yield _assemble(games, streams, replay.n_step, random)
+            with assembling:
+                if not streams:
+                    return
+                batch = _assemble(games, streams, replay.n_step, random)
+            yield batch
 
+    def close() -> None:
+        with assembling:
+            while streams:
+                streams.pop().close()
+
+    replay.readers.callback(close)
     return tf.data.Dataset.from_generator(super_batches, output_signature=spec).prefetch(1)
 
 
@@ -117,7 +134,7 @@ def _deal(wanted: np.ndarray, segments: Iterator[bytes]) -> Iterator[tuple[bytes
         yield packed, slots[i::count]
 
 
-def _segments(address: str, game: str) -> Iterator[bytes]:
+def _segments(address: str, game: str) -> Generator[bytes, None, None]:
     """An endless stream of independent draws from a game's table."""
     draws = reverb.TrajectoryDataset(
         address,

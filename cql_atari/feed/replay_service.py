@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import reverb
@@ -30,11 +30,13 @@ class Replay(NamedTuple):
       address: host:port of the Reverb server.
       games: the run's list of games, which are the names of the tables.
       n_step: the n of the transitions.
+      readers: closed before the server stops; a sampler of a stopped server would wait for ever.
     """
 
     address: str
     games: tuple[str, ...]
     n_step: int
+    readers: ExitStack
 
 
 @contextmanager
@@ -72,6 +74,7 @@ def serve(games: Sequence[str], *, n_step: int, window: int) -> Iterator[Replay]
     if any(name != "lo" for _, name in socket.if_nameindex()):
         logging.warning("Reverb listens on port %d of every interface, open to all", server.port)
     try:
-        yield Replay(f"localhost:{server.port}", tuple(games), n_step)
+        with ExitStack() as readers:
+            yield Replay(f"localhost:{server.port}", tuple(games), n_step, readers)
     finally:
         server.stop()
