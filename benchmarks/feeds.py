@@ -62,7 +62,7 @@ def open_memory(passes: Passes, n_step: int, **options) -> Iterator:
 def open_replay(passes: Passes, n_step: int, **options) -> Iterator:
     """The same for the replay."""
     with (
-        replay_service.serve(list(passes), n_step=n_step, window=WINDOW) as replay,
+        replay_service.serve(list(passes), n_step=n_step, transitions_per_game=WINDOW) as replay,
         replay_writer.stream(replay, passes, discount=DISCOUNT) as check,
     ):
         client = reverb.Client(replay.address)

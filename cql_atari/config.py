@@ -31,13 +31,16 @@ CHOICES = {
     "train.jit_compile": (None, True, False),
 }
 _AT_LEAST_1 = (
-    "feed.draws feed.transitions_per_draw feed.n_step feed.window loss.num_atoms train.steps "
-    "train.steps_per_call train.target_period train.log_every train.save_every train.keep "
-    "evaluation.episodes evaluation.envs_per_game evaluation.curve_episodes evaluation.max_frames"
+    "feed.draws feed.transitions_per_draw feed.n_step feed.transitions_per_game loss.num_atoms "
+    "train.steps train.steps_per_call train.target_period train.log_every train.save_every "
+    "train.keep evaluation.episodes evaluation.envs_per_game evaluation.curve_episodes "
+    "evaluation.max_frames"
 )
 _PERIODS = "train.steps train.target_period train.log_every train.save_every evaluation.every"
-_SHARES = "feed.discount evaluation.epsilon evaluation.sticky"
-_POSITIVE = "optimizer.learning_rate optimizer.epsilon loss.v_max"
+_SHARES = "feed.discount evaluation.epsilon evaluation.sticky data.fraction"
+_POSITIVE = (
+    "optimizer.learning_rate optimizer.epsilon loss.v_max data.fraction feed.samples_per_insert"
+)
 
 
 @dataclass(frozen=True)
@@ -45,17 +48,26 @@ class Data:
     """Which recorded play to learn from.
 
     Attributes:
-      dir: folder with `<Game>/<run>/replay_logs/$store$_*_ckpt.K.gz`; must be set.
+      dir: folder with `<Game>/<run>/replay_logs/$store$_*_ckpt.K.gz`, or with RLDS as TensorFlow
+        Datasets prepares it, `rlu_atari_checkpoints_ordered/<Game>_run_<run>/<version>/` (also
+        `rlu_atari_checkpoints`; on disk or gs://); must be set.
       games: games to train on, one head each, in this order. Default: the paper's 40.
       runs: which of the five runs of each game. Reconstructed: run 1 only.
-      suffixes: which file suffixes K; None takes all. Default: 0..9, the first 20 % of training
-        (the paper's sub-optimal data; that it is the first 10M transitions is reconstructed).
+      suffixes: which file suffixes K (RLDS: splits checkpoint_K); None takes all. Default: 0..9,
+        the first 20 % of training (the paper's sub-optimal data; that it is the first 10M
+        transitions is reconstructed).
+      fraction: the first part of every suffix, so that it is spread evenly over training: 0.01 is
+        the transfer phase's 1 %. Of a `.gz` group its first steps, of an RLDS split its first
+        episodes (as the authors' later loader does).
+      exclude: JSON file of what to leave out, as `python -m cql_atari.verify --repair` writes it.
     """
 
     dir: str | None = None
     games: tuple[str, ...] = field(default_factory=games.training_games)
     runs: tuple[int, ...] = (1,)
     suffixes: tuple[int, ...] | None = tuple(range(10))
+    fraction: float = 1.0
+    exclude: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,11 @@ class Feed:
       transitions_per_draw: transitions from each drawn game. Reconstructed: 4; 128 x 4 = 512 [Q].
       n_step: steps of the n-step return. Reconstructed: 3.
       discount: gamma. Reconstructed: 0.99.
-      window: transitions a game that the replay holds at a time.
+      transitions_per_game: transitions that a game's replay table holds at a time.
+      samples_per_insert: how often each of them is drawn, on average, before newer data replace
+        it. 8 as in Dopamine's DQN: batches of 32, one every 4 steps.
+      memory_gb: most that the memory feed may take, 10^9 bytes; None: 80 % of what is free.
+      cache_dir: where the memory feed keeps its frames as a memory-mapped file in place of RAM.
     """
 
     kind: str = "replay"
@@ -76,7 +92,10 @@ class Feed:
     transitions_per_draw: int = 4
     n_step: int = 3
     discount: float = 0.99
-    window: int = 250_000
+    transitions_per_game: int = 250_000
+    samples_per_insert: float = 8.0
+    memory_gb: float | None = None
+    cache_dir: str | None = None
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,12 @@ def open_feed(
         for game in games
     }
     with (
-        replay_service.serve(games, n_step=feed.n_step, window=feed.window) as replay,
+        replay_service.serve(
+            games,
+            n_step=feed.n_step,
+            transitions_per_game=feed.transitions_per_game,
+            samples_per_insert=feed.samples_per_insert,
+        ) as replay,
         replay_writer.stream(replay, passes, discount=feed.discount) as check,
     ):
         yield replay_reader.dataset(replay, law, **position, check=check)

@@ -46,6 +46,20 @@ class Episode(NamedTuple):
     starts: bool = True
 
 
+class Extent(NamedTuple):
+    """An `Episode` without its arrays: what counting transitions takes.
+
+    Attributes:
+      steps: T.
+      terminal: as in `Episode`.
+      starts: as in `Episode`.
+    """
+
+    steps: int
+    terminal: bool
+    starts: bool
+
+
 class Batch(NamedTuple):
     """What every feed yields. Feeds put a leading axis K (steps per call) before each shape.
 

@@ -17,9 +17,6 @@ from absl import logging
 
 from cql_atari.feed.segments import ROWS
 
-# Each segment is drawn about 8 times before newer data replace it. Dopamine's DQN replays a
-# transition as often: batches of 32, one every 4 steps.
-_DRAWS_PER_SEGMENT = 8.0
 _FIRST_FILL = 50  # a fiftieth of the window; Dopamine's DQN starts at 20,000 of 1,000,000
 
 
@@ -40,20 +37,23 @@ class Replay(NamedTuple):
 
 
 @contextmanager
-def serve(games: Sequence[str], *, n_step: int, window: int) -> Iterator[Replay]:
+def serve(
+    games: Sequence[str], *, n_step: int, transitions_per_game: int, samples_per_insert: float = 8.0
+) -> Iterator[Replay]:
     """Runs the server for as long as the context lasts.
 
     A table holds the newest segments of its game and draws them in proportion to their
     transitions, so draws are uniform over transitions. Drawing starts when a table holds a fiftieth
     of the window, and never waits from then on. Writers fill the window at full speed; after
-    that they wait until each segment has been drawn 8 times on average.
+    that they wait until each segment has been drawn `samples_per_insert` times on average.
 
     Args:
       games: names of the tables.
       n_step: the n of the transitions.
-      window: transitions that each table holds (rounded to whole segments of 16).
+      transitions_per_game: what each table holds (rounded to whole segments of 16).
+      samples_per_insert: draws of each before newer data replace it, on average.
     """
-    size = max(window // ROWS, 1)
+    size = max(transitions_per_game // ROWS, 1)
     tables = [
         reverb.Table(
             name=game,
@@ -61,10 +61,10 @@ def serve(games: Sequence[str], *, n_step: int, window: int) -> Iterator[Replay]
             remover=reverb.selectors.Fifo(),
             max_size=size,
             rate_limiter=reverb.rate_limiters.RateLimiter(
-                samples_per_insert=_DRAWS_PER_SEGMENT,
+                samples_per_insert=samples_per_insert,
                 min_size_to_sample=max(size // _FIRST_FILL, 1),
                 min_diff=-sys.float_info.max,
-                max_diff=size * _DRAWS_PER_SEGMENT,
+                max_diff=size * samples_per_insert,
             ),
             signature={"segment": tf.TensorSpec((), tf.string)},
         )

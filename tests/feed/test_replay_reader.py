@@ -29,11 +29,13 @@ EPISODES = {
 
 
 @contextmanager
-def open_replay(n_step=1, episodes=EPISODES, window=1600):
+def open_replay(n_step=1, episodes=EPISODES, transitions_per_game=1600):
     """A replay that holds all of the episodes, ready to be read."""
     passes = {game: lambda mine=mine: mine for game, mine in episodes.items()}
     with (
-        replay_service.serve(list(episodes), n_step=n_step, window=window) as replay,
+        replay_service.serve(
+            list(episodes), n_step=n_step, transitions_per_game=transitions_per_game
+        ) as replay,
         replay_writer.stream(replay, passes, discount=0.9) as check,
     ):
         for thread in threading.enumerate():
@@ -96,7 +98,7 @@ def test_rows_of_a_batch_share_a_segment_only_by_chance():
     the same super-batch, rows of different batches meet more often, as the docstring says.
     """
     episodes = {"Pong": [make_episode(i, 16) for i in range(4)]}
-    with open_replay(episodes=episodes, window=64) as read:
+    with open_replay(episodes=episodes, transitions_per_game=64) as read:
         _, batches = read(BatchLaw(32, 1), 80, steps_per_call=8)
     segment = np.stack([batch.frames[..., 3, 0, 0] for batch in batches])  # [80, 8, 32]
     pairs = segment[..., ::2] == segment[..., 1::2]

@@ -37,7 +37,7 @@ def test_no_batch_before_the_first_fill():
             yield make_episode(i, ROWS)
 
     with (
-        replay_service.serve(["Pong"], n_step=1, window=200 * ROWS) as replay,
+        replay_service.serve(["Pong"], n_step=1, transitions_per_game=200 * ROWS) as replay,
         replay_writer.stream(replay, {"Pong": episodes}, discount=0.9) as check,
     ):
         assert wait_for(lambda: size(replay) == 3)
@@ -72,7 +72,7 @@ def test_writers_wait_for_the_reader_and_old_segments_leave():
             started.append(i)
             yield make_episode(i, ROWS)
 
-    with replay_service.serve(["Pong"], n_step=1, window=10 * ROWS) as replay:
+    with replay_service.serve(["Pong"], n_step=1, transitions_per_game=10 * ROWS) as replay:
         with replay_writer.stream(replay, {"Pong": episodes}, discount=0.9) as check:
             assert wait_for(lambda: size(replay) == 10)
             time.sleep(0.5)

@@ -26,7 +26,7 @@ def test_an_error_before_the_first_fill_is_raised_as_it_is():
     episodes = {"Pong": lambda: [make_episode(0, 40)], "Breakout": damaged}
     with (
         pytest.raises(UserError, match="cut short"),
-        replay_service.serve(["Pong", "Breakout"], n_step=1, window=1600) as replay,
+        replay_service.serve(["Pong", "Breakout"], n_step=1, transitions_per_game=1600) as replay,
         replay_writer.stream(replay, episodes, discount=0.9) as check,
     ):
         replay_reader.dataset(replay, LAW, **OPTIONS, check=check)
@@ -46,7 +46,7 @@ def test_an_error_while_learning_reaches_the_learner():
 
     with (
         pytest.raises(OSError, match="the disk went away") as caught,
-        replay_service.serve(["Pong"], n_step=1, window=3200) as replay,
+        replay_service.serve(["Pong"], n_step=1, transitions_per_game=3200) as replay,
         replay_writer.stream(replay, {"Pong": cut_short}, discount=0.9) as check,
     ):
         data = iter(replay_reader.dataset(replay, LAW, **OPTIONS, check=check))
@@ -63,7 +63,7 @@ def test_a_game_without_transitions_is_a_user_error():
     fragment = make_episode(0, 3, terminal=False)
     with (
         pytest.raises(UserError, match=r"Pong.*n_step=3"),
-        replay_service.serve(["Pong"], n_step=3, window=160) as replay,
+        replay_service.serve(["Pong"], n_step=3, transitions_per_game=160) as replay,
         replay_writer.stream(replay, {"Pong": lambda: [fragment]}, discount=0.9) as check,
     ):
         replay_reader.dataset(replay, LAW, **OPTIONS, check=check)
@@ -79,7 +79,7 @@ def test_data_that_fit_are_written_once_or_as_whole_passes(segments, passes):
         return [make_episode(i, 16) for i in range(segments)]
 
     with (
-        replay_service.serve(["Pong"], n_step=1, window=3200) as replay,
+        replay_service.serve(["Pong"], n_step=1, transitions_per_game=3200) as replay,
         replay_writer.stream(replay, {"Pong": episodes}, discount=0.9) as check,
     ):
         data = iter(replay_reader.dataset(replay, LAW, **OPTIONS, check=check))
@@ -101,7 +101,7 @@ def test_leaving_ends_writers_that_wait_and_readers_at_work():
         endless = {"Pong": lambda: (make_episode(i % 200, 64) for i in range(10**6))}
         for pause in (0, 0.02, 0.3):
             with (
-                replay_service.serve(["Pong"], n_step=1, window=1600) as replay,
+                replay_service.serve(["Pong"], n_step=1, transitions_per_game=1600) as replay,
                 replay_writer.stream(replay, endless, discount=0.9) as check,
             ):
                 data = replay_reader.dataset(replay, BatchLaw(256, 1), **OPTIONS, check=check)
