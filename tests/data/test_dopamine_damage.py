@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from dopamine_files import GAME, check_error, file_of, load, read_all, store
 
-from cql_atari.data import dopamine
+from cql_atari.data import replay_files
 from cql_atari.data.dopamine import count_slots, list_suffixes, read_episodes
 from cql_atari.types import UserError
 
-MEMBERS = tuple(dopamine._LAYOUT)
+MEMBERS = tuple(replay_files._LAYOUT)
 
 
 @pytest.mark.parametrize("name", MEMBERS)

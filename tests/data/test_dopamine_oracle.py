@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cql_atari import games
-from cql_atari.data import dopamine
 from cql_atari.data.dopamine import list_suffixes, read_episodes
+from cql_atari.data.replay_files import open_group
 from cql_atari.types import STACK, Episode
 
 
@@ -50,9 +50,9 @@ def transitions_of(episode: Episode, n_step: int) -> dict[int, Transition]:
 def ours(directory: Path, suffix: int, n_step: int) -> dict[int, Transition]:
     """Transitions of one suffix by slot; the slot is found through order, ends and padding."""
     found = {}
-    with dopamine._open_group(directory, suffix) as files:
-        terminals = files["$store$_terminal"].read_all()
-        frames = files["$store$_observation"].read_all()
+    with open_group(directory, suffix) as group:
+        terminals = group.files["$store$_terminal"].read_all()
+        frames = group.files["$store$_observation"].read_all()
     slot = 0
     for episode in read_episodes(directory, GAME, [suffix]):
         while not (
@@ -93,9 +93,9 @@ def check_against_dopamine(
 ) -> None:
     assert list_suffixes(directory) == list(range(len(paddings)))
     for suffix, padding in enumerate(paddings):
-        with dopamine._open_group(directory, suffix) as files:
-            valid = dopamine._count_valid(files)
-            terminals = files["$store$_terminal"].read_all()
+        with open_group(directory, suffix) as group:
+            valid = group.valid
+            terminals = group.files["$store$_terminal"].read_all()
         buffer = dopamine_buffer(directory, suffix, capacity, n_step)
         found = ours(directory, suffix, n_step)
         expected = theirs(buffer, capacity)
@@ -132,10 +132,10 @@ def check_against_dopamine(
 def check_every_step_is_read_once(directory: Path, paddings: list[np.ndarray]) -> None:
     """The episodes of each suffix, laid end to end, are its valid slots without the padding."""
     for suffix, padding in enumerate(paddings):
-        with dopamine._open_group(directory, suffix) as files:
-            valid = dopamine._count_valid(files)
+        with open_group(directory, suffix) as group:
+            valid = group.valid
             frames, actions, rewards, terminals = (
-                files[f"$store$_{name}"].read_all()
+                group.files[f"$store$_{name}"].read_all()
                 for name in ("observation", "action", "reward", "terminal")
             )
         episodes = list(read_episodes(directory, GAME, [suffix]))
