@@ -4,9 +4,9 @@
 
 writes `DIR/<Game>/<run>/replay_logs/$store$_*_ckpt.K.gz` (clipped rewards, actions as indices in
 the game's minimal set) and, beside that folder, `episodes.jsonl` (one line an episode, with its raw
-score) and `collection.json` (how it was made). Sticky actions 0.25, frames as in Dopamine.
-A game cut by the frame cap is stored as ended, as Dopamine's runner did when DQN-Replay was
-collected; `episodes.jsonl` tells the two apart.
+score and its ROM's MD5) and `collection.json` (how it was made). Sticky actions 0.25, frames as in
+Dopamine. A game cut by the frame cap is stored as ended, as Dopamine's runner did when DQN-Replay
+was collected; `episodes.jsonl` tells the two apart.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import numpy as np
 from absl import flags
 
 from cql_atari import cli, games, workdir
+from cql_atari.envs import roms
 from cql_atari.types import UserError
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Job(NamedTuple):
     epsilons: tuple[float, ...]
     slots_per_file: int
     seed: int
+    rom_dir: str | None = None
 
 
 def player_maker(behaviour: str, game: str) -> Callable[[], Player]:
@@ -112,7 +114,7 @@ def play(job: Job, directory: Path, report: Callable[[int], None]) -> None:
 
     rng = np.random.default_rng([job.seed, job.run, zlib.crc32(job.game.encode())])
     seed = int(rng.integers(2**31))
-    env = atari.AtariEnv(job.game, seed=seed, sticky=STICKY)
+    env = atari.AtariEnv(job.game, seed=seed, sticky=STICKY, rom_dir=job.rom_dir)
     new_player = player_maker(job.behaviour, job.game)
     index = {action: k for k, action in enumerate(games.spec(job.game).actions)}
     (directory / "replay_logs").mkdir()
@@ -192,8 +194,11 @@ def is_collected(job: Job, data_dir: Path) -> bool:
     """Whether this very collection is there already.
 
     Raises:
-      UserError: where there is another one in its place.
+      UserError: where there is another one in its place, or no such ROM.
     """
+    wanted = json.loads(json.dumps(job._asdict()))
+    del wanted["rom_dir"]  # a ROM is what its MD5 says, wherever it lies
+    wanted["rom_md5"] = roms.md5(job.game, job.rom_dir)
     path = data_dir / job.game / str(job.run)
     if not path.exists():
         return False
@@ -204,7 +209,7 @@ def is_collected(job: Job, data_dir: Path) -> bool:
             f"{path} exists but has no readable collection.json, so it wasn't collected here; "
             "give another --run or --data_dir"
         ) from error
-    wanted = json.loads(json.dumps(job._asdict()))
+    found["rom_md5"] = roms.recorded_md5(job.game, path)
     if different := [name for name in wanted if wanted[name] != found.get(name)]:
         differences = ", ".join(f"{n} {found.get(n)} there, {wanted[n]} asked" for n in different)
         raise UserError(
@@ -244,16 +249,12 @@ def _jobs(values: flags.FlagValues) -> list[Job]:
         raise UserError(f"--epsilons={','.join(values.epsilons)}: each must be from 0 to 1")
     return [
         Job(
-            game=name,
-            run=values.run,
-            steps=values.steps_per_game,
-            behaviour=values.behaviour,
-            epsilons=epsilons,
-            slots_per_file=values.slots_per_file,
-            seed=values.seed,
+            game=name, run=values.run, steps=values.steps_per_game, behaviour=values.behaviour,
+            epsilons=epsilons, slots_per_file=values.slots_per_file, seed=values.seed,
+            rom_dir=values.rom_dir,
         )
         for name in names
-    ]
+    ]  # fmt: skip
 
 
 def _define_flags() -> None:
@@ -272,6 +273,7 @@ def _define_flags() -> None:
         "slots_per_file", 1_000_000, "Steps and padding in a file.", lower_bound=_MIN_SLOTS
     )
     flags.DEFINE_integer("seed", 0, "Decides everything that is drawn.", lower_bound=0)
+    flags.DEFINE_string("rom_dir", None, "Folder of <rom>.bin files to play, e.g. older ones.")
     flags.DEFINE_integer("processes", 2, "Games played at the same time.", lower_bound=1)
 
 

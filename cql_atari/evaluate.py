@@ -28,10 +28,12 @@ def main(argv: list[str]) -> None:
     if FLAGS.gin_files:
         raise UserError("--run reads the recorded configuration; --gin_files goes with --policy.")
     from cql_atari import experiment
+    from cql_atari.envs import roms
 
     run = Path(FLAGS.run)
     q_function, config, step = experiment.load_q_function(run)
     config = config_lib.load((), [*config_lib.to_gin(config).splitlines(), *FLAGS.gin_bindings])
+    roms.warn_where_other(config.data, config.evaluation.rom_dir)
     out = Path(FLAGS.out) if FLAGS.out else run
     experiment.evaluate(config, q_function, out, step=step, episodes=config.evaluation.episodes)
     print(f"wrote {out / 'scores.json'}")

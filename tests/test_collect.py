@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import filecmp
+import hashlib
 import json
 import os
 import resource
@@ -15,6 +16,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import ale_py.roms
 import numpy as np
 import pytest
 from dopamine.replay_memory.circular_replay_buffer import OutOfGraphReplayBuffer
@@ -261,6 +263,31 @@ def test_a_complete_collection_is_known_by_its_arguments(tmp_path):
             collect.is_collected(JOB, tmp_path)
 
 
+def test_roms_of_ones_own_are_played_and_told_by_their_md5(tmp_path):
+    """A ROM is another where its bytes are, not where its folder is."""
+    own = Path(ale_py.roms.get_rom_path("space_invaders")).read_bytes()
+    changed = bytearray(own)
+    changed[2014] ^= 0x08
+    for name, content in (("same", own), ("older", changed)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "space_invaders.bin").write_bytes(content)
+    same, older, missing = (
+        JOB._replace(steps=10, rom_dir=str(tmp_path / name)) for name in ("same", "older", "none")
+    )
+    collect.collect_game(tmp_path / "data", older, lambda _: None)
+    (episode,) = episodes_of(tmp_path / "data" / "SpaceInvaders" / "1")
+    assert episode["rom_md5"] == hashlib.md5(changed).hexdigest()
+    assert collect.is_collected(older, tmp_path / "data")
+    with pytest.raises(UserError, match=r"another collection \(rom_md5 "):
+        collect.is_collected(same, tmp_path / "data")
+
+    collect.collect_game(tmp_path / "data", same._replace(run=2), lambda _: None)
+    assert collect.is_collected(JOB._replace(steps=10, run=2), tmp_path / "data")
+    with pytest.raises(UserError, match=r"space_invaders\.bin doesn't exist"):
+        collect.collect([missing._replace(run=3)], tmp_path / "data", 1)
+    assert not (tmp_path / "data" / "SpaceInvaders" / "3").exists()
+
+
 def test_an_error_leaves_nothing_behind(tmp_path, monkeypatch):
     def broken(job, directory, report):
         (directory / "replay_logs").mkdir()
@@ -309,7 +336,7 @@ def test_a_data_dir_that_cannot_be_written(tmp_path):
 def test_flags_that_make_no_sense(changes, message):
     values = {
         "games": ["Pong"], "run": 1, "steps_per_game": 10, "behaviour": "random",
-        "epsilons": ["0.5"], "slots_per_file": 100, "seed": 0,
+        "epsilons": ["0.5"], "slots_per_file": 100, "seed": 0, "rom_dir": None,
     }  # fmt: skip
     assert collect._jobs(SimpleNamespace(**values))[0].epsilons == (0.5,)
     with pytest.raises(UserError, match=message):

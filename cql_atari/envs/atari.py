@@ -8,7 +8,6 @@ Actions are indices in the console's full 18-action set; rewards are raw (not cl
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Protocol
 
@@ -61,7 +60,7 @@ class AtariEnv:
         max_frames: int = MAX_FRAMES,
     ):
         rom = roms.find(game, rom_dir)
-        self.rom_md5 = hashlib.md5(rom.read_bytes()).hexdigest()
+        self.rom_md5 = roms.md5(game, rom_dir)
         self._ale = ale_py.ALEInterface()
         self._ale.setInt("random_seed", seed)
         self._ale.setFloat("repeat_action_probability", sticky)

@@ -3,19 +3,29 @@
 ALE ends the process where a ROM is missing or no cartridge, and may never return from a file of the
 right size that is none. So files that it doesn't know are tried in a process apart. Among these are
 older versions of the ROMs, which collected part of DQN-Replay.
+
+A ROM is what its MD5 says. `rom_md5.csv`, beside this file, names those that recorded DQN-Replay
+(`recorded`: atari-py 0.2.5, whose ROMs its authors played; MD5s computed from its source package)
+and, where they differ, those of ale-py 0.12.1 (`ale_py`): 30 of these 61 games, and Kaboom, which
+has no recorded play; 23 of the 46 games of RLDS. Surround came after atari-py.
 """
 
 from __future__ import annotations
 
+import csv
 import functools
+import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import ale_py
 import ale_py.roms
+from absl import logging
 
 from cql_atari import games
+from cql_atari.config import Data
 from cql_atari.types import UserError
 
 _TRIAL_SECONDS = 10
@@ -49,6 +59,60 @@ def find(game: str, rom_dir: str | Path | None) -> Path:
     if known is None:
         _try(path)
     return path
+
+
+def md5(game: str, rom_dir: str | Path | None) -> str:
+    """MD5, in hexadecimal, of the ROM that `find` gives; errors as there."""
+    return hashlib.md5(find(game, rom_dir).read_bytes()).hexdigest()
+
+
+@functools.cache
+def table() -> dict[str, dict[str, str]]:
+    """The rows of `rom_md5.csv` by game."""
+    with open(Path(__file__).with_name("rom_md5.csv")) as file:
+        return {row["game"]: row for row in csv.DictReader(file)}
+
+
+def recorded_md5(game: str, run: Path) -> str | None:
+    """MD5 of the ROM that recorded a game's run, or None where nobody knows.
+
+    What `python -m cql_atari.collect` played says so in `<run>/episodes.jsonl`; anything else is
+    taken for DQN-Replay.
+    """
+    try:
+        with open(run / "episodes.jsonl") as file:
+            return json.loads(file.readline())["rom_md5"]
+    except (OSError, ValueError, KeyError):
+        return table().get(game, {}).get("recorded")
+
+
+def warn_where_other(data: Data, rom_dir: str | Path | None) -> list[str]:
+    """Logs one warning that names the games to be played with other ROMs than recorded their data.
+
+    Args:
+      data: what a policy learns from. Where that isn't on this machine, it is taken for DQN-Replay.
+      rom_dir: the ROMs to be played, as for `find`.
+
+    Returns:
+      The games that it named.
+
+    Raises:
+      UserError: as `find`, for any of the games.
+    """
+    others = []
+    for game in data.games:
+        folder = Path(data.dir or "") / game
+        recorded = {recorded_md5(game, folder / str(run)) for run in data.runs}
+        if recorded - {md5(game, rom_dir), None}:
+            others.append(game)
+    if others:
+        logging.warning(
+            "%d of %d games are evaluated with other ROMs than recorded their data, which may cost "
+            "score: %s. If you have the recorded ones (DQN-Replay: those of atari-py 0.2.5), give "
+            "their folder as evaluation.rom_dir.",
+            len(others), len(data.games), ", ".join(others),
+        )  # fmt: skip
+    return others
 
 
 @functools.cache

@@ -9,7 +9,10 @@ import ale_py
 import ale_py.roms
 import numpy as np
 import pytest
+from tensorflow_datasets.rl_unplugged import atari_utils
 
+from cql_atari import games
+from cql_atari.config import Data
 from cql_atari.envs import roms
 from cql_atari.envs.atari import AtariEnv, make_vector
 from cql_atari.types import UserError
@@ -68,3 +71,70 @@ def test_a_file_that_is_no_rom_is_an_error_where_ale_would_end_the_process_or_ha
     (tmp_path / "breakout.bin").write_bytes(np.random.default_rng(0).bytes(size))
     with pytest.raises(UserError, match=r"breakout\.bin doesn't load as a ROM"):
         AtariEnv("Breakout", seed=0, rom_dir=tmp_path)
+
+
+# Which ROM recorded the data.
+
+
+def test_the_table_names_ale_pys_own_roms():
+    for game, row in roms.table().items():
+        assert roms.md5(game, None) == (row["ale_py"] or row["recorded"]), game
+        assert row["ale_py"] != row["recorded"] and len(row["recorded"]) == 32
+    assert set(games.table()) - set(roms.table()) == {"Surround"}
+
+
+def test_half_of_the_games_of_rlds_were_recorded_with_other_roms():
+    """The numbers that others have counted: 31 of atari-py's 63 ROMs, 23 of RLDS's 46 games."""
+    other = {game for game, row in roms.table().items() if row["ale_py"]}
+    assert len(other) == 31 - 1 and len(roms.table()) == 63 - 2  # Kaboom; and Adventure
+    assert len(other & set(atari_utils._GAMES)) == 23 and len(atari_utils._GAMES) == 46
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    said = []
+    monkeypatch.setattr(roms.logging, "warning", lambda text, *values: said.append(text % values))
+    return said
+
+
+def warn(games, runs, data_dir, rom_dir=None):
+    data = Data(dir=str(data_dir), games=tuple(games), runs=tuple(runs))
+    return roms.warn_where_other(data, rom_dir)
+
+
+def test_one_warning_names_the_games_whose_rom_did_not_record_the_public_data(tmp_path, warnings):
+    names = ["Pong", "Amidar", "Boxing", "Riverraid"]
+    assert warn(names, [1], tmp_path) == ["Amidar", "Riverraid"]
+    assert len(warnings) == 1
+    assert "2 of 4" in warnings[0] and "Amidar, Riverraid." in warnings[0]
+    assert "evaluation.rom_dir" in warnings[0]
+    assert warn(["Pong", "Surround"], [1, 2], tmp_path) == []
+    assert len(warnings) == 1
+
+
+def test_play_of_ones_own_is_measured_by_its_own_roms(tmp_path, warnings):
+    """What `collect` writes beside the files decides, not the public table."""
+    for run, md5 in ((1, roms.md5("Amidar", None)), (2, "0" * 32)):
+        folder = tmp_path / "Amidar" / str(run)
+        folder.mkdir(parents=True)
+        (folder / "episodes.jsonl").write_text(f'{{"score": 3, "rom_md5": "{md5}"}}\n{{}}\n')
+    assert warn(["Amidar"], [1], tmp_path) == warnings == []
+    assert warn(["Amidar"], [2], tmp_path) == ["Amidar"]
+    assert warn(["Amidar"], [1, 2], tmp_path) == ["Amidar"]
+    (tmp_path / "Amidar" / "1" / "episodes.jsonl").write_text("{")
+    assert warn(["Amidar"], [1], tmp_path) == ["Amidar"]
+
+
+def test_the_recorded_rom_in_a_rom_dir_ends_the_warning(
+    tmp_path, warnings, breakout_rom, monkeypatch
+):
+    """With Breakout for a game whose ROM has changed since: the "older" one differs in a byte."""
+    changed = bytearray(breakout_rom)
+    changed[2014] ^= 0x08
+    (tmp_path / "breakout.bin").write_bytes(changed)
+    recorded = {"recorded": hashlib.md5(changed).hexdigest()}
+    monkeypatch.setattr(roms, "table", lambda: {"Breakout": recorded})
+    assert warn(["Breakout"], [1], tmp_path) == ["Breakout"]
+    assert warn(["Breakout"], [1], tmp_path, tmp_path) == []
+    with pytest.raises(UserError, match=r"pong\.bin doesn't exist"):
+        warn(["Breakout", "Pong"], [1], tmp_path, tmp_path)
