@@ -27,7 +27,7 @@ import reading
 import reverb
 from tqdm import tqdm
 
-from cql_atari.data.dopamine import count_slots, read_episodes
+from cql_atari.data.dopamine import read_episodes
 from cql_atari.feed import memory, replay_reader, replay_service, replay_writer
 from cql_atari.feed.sampling import BatchLaw
 from cql_atari.feed.transitions import block
@@ -180,7 +180,7 @@ def measure_first_batch(kind: str, slots: int, n_step: int, k: int, rounds: int)
         from_start, from_opening, peak = (common.summarise(values) for values in zip(*results))
         common.emit(
             f"feed_{kind}_first_batch",
-            slots=count_slots(directory),
+            slots=reading.count_frames(directory),
             array_mb=slots * FRAME_SHAPE[0] * FRAME_SHAPE[1] / 1e6,
             seconds_from_process_start=from_start,
             seconds_from_opening=from_opening,

@@ -28,7 +28,8 @@ from isal import isal_zlib
 from tqdm import tqdm
 
 from cql_atari import games
-from cql_atari.data.dopamine import PADS, count_slots, read_episodes
+from cql_atari.data.dopamine import PADS, read_episodes
+from cql_atari.data.replay_files import open_group
 from cql_atari.envs.atari import AtariEnv
 from cql_atari.types import FRAME_SHAPE
 
@@ -117,12 +118,18 @@ def forget(directory: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def count_frames(directory: Path) -> int:
+    """Valid slots of the only suffix."""
+    with open_group(directory, 0) as group:
+        return group.valid
+
+
 def frames_per_second(game: str, directory: Path) -> float:
     """Slots that `read_episodes` passes in a second, everything checked."""
     start = time.perf_counter()
     for episode in read_episodes(directory, game):
         del episode  # a consumer that keeps it doubles the peak
-    return count_slots(directory) / (time.perf_counter() - start)
+    return count_frames(directory) / (time.perf_counter() - start)
 
 
 def gzip_seconds(path: Path) -> float:
@@ -157,13 +164,13 @@ def measure_speed(game: str, rounds: int) -> None:
         observations = directory / OBSERVATION
         ours, gzips = [], []
         for _ in tqdm(range(rounds), desc=f"speed, {game}"):
-            gzips.append(count_slots(directory) / gzip_seconds(observations))
+            gzips.append(count_frames(directory) / gzip_seconds(observations))
             ours.append(frames_per_second(game, directory))
         common.emit(
             "reading",
             game=game,
-            frames=count_slots(directory),
-            bytes_per_frame_on_disk=observations.stat().st_size / count_slots(directory),
+            frames=count_frames(directory),
+            bytes_per_frame_on_disk=observations.stat().st_size / count_frames(directory),
             frames_per_s=common.summarise(ours),
             gzip_dc_frames_per_s=common.summarise(gzips),
             ratio_to_gzip_dc=common.summarise([a / b for a, b in zip(ours, gzips)]),
@@ -182,8 +189,8 @@ def measure_memory(game: str, rounds: int) -> None:
         common.emit(
             "reading_memory",
             game=game,
-            frames=count_slots(directory),
-            array_mb=count_slots(directory) * math.prod(FRAME_SHAPE) / 1e6,
+            frames=count_frames(directory),
+            array_mb=count_frames(directory) * math.prod(FRAME_SHAPE) / 1e6,
             longest_episode_mb=max(e.frames.nbytes for e in read_episodes(directory, game)) / 1e6,
             first_episode_s_from_process_start=first,
             peak_mb_before_reading=before,

@@ -17,10 +17,11 @@ from cql_atari import config as config_lib
 from cql_atari import learner, logs, strategy, workdir
 from cql_atari.agent import Objective, ScaledQAgent, make_objective
 from cql_atari.config import Config
-from cql_atari.data import dopamine, sources
+from cql_atari.data import sources
 from cql_atari.evaluation import aggregate, rollout
 from cql_atari.feed import memory, replay_reader, replay_service, replay_writer
 from cql_atari.feed.sampling import BatchLaw
+from cql_atari.feed.transitions import LEAD
 from cql_atari.networks.q_network import QNetwork, build_q_network
 from cql_atari.types import Episode, UserError
 
@@ -105,7 +106,8 @@ def train(
 def read_episodes(found: Sequence[sources.Source]) -> Iterator[Episode]:
     """Episodes of the given sources, one source after another."""
     for source in found:
-        yield from dopamine.read_episodes(source.replay_logs, source.game, source.suffixes)
+        for suffix in source.suffixes:
+            yield from sources.read_part(source, suffix)
 
 
 @contextmanager
@@ -126,7 +128,18 @@ def open_feed(
             games,
             n_step=feed.n_step,
             discount=feed.discount,
-            capacity=sum(dopamine.count_slots(s.replay_logs, s.suffixes) for s in found),
+            capacity=sum(
+                extent.steps + LEAD
+                for source in found
+                for suffix in source.suffixes
+                for extent in sources.reader(source).survey(
+                    source.path,
+                    source.game,
+                    suffix,
+                    fraction=source.fraction,
+                    left_out=source.left_out,
+                )
+            ),
         )
         yield memory.dataset(store, law, **position)
         return

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from absl import flags
 
-from cql_atari import cli, workdir
+from cql_atari import cli, manifest, workdir
 from cql_atari import config as config_lib
 from cql_atari.data import sources
 from cql_atari.types import UserError
@@ -29,9 +29,15 @@ def main(argv: list[str]) -> int:
 
     # Everything that can be refused is refused before TensorFlow takes its seconds to import.
     found = sources.find(config.data)
+    from cql_atari.envs import roms
+
+    roms.warn_where_other(config.data, config.evaluation.rom_dir)
     folder = Path(FLAGS.workdir)
     with workdir.locked(folder), workdir.stop_on_signals() as should_stop:
         workdir.record(folder, config, FLAGS.accept_config_change)
+        selection = manifest.make(found, config.feed.n_step)
+        manifest.record(selection, folder)
+        print(manifest.table(selection), file=sys.stderr)
         from cql_atari import experiment
 
         finished = experiment.train(config, found, folder, should_stop)

@@ -23,7 +23,7 @@ FLOORS = (
     {"config"},
     {"losses", "networks", "data", "envs"},
     {"feed", "agent", "evaluation", "workdir"},
-    {"strategy", "checkpoint", "learner", "logs", "workers", "cli"},
+    {"strategy", "checkpoint", "learner", "logs", "workers", "cli", "manifest"},
     {"experiment"},
     {"train", "evaluate", "collect", "report"},
 )

@@ -56,21 +56,6 @@ EVERYTHING = (0, 2**62)  # the range that leaves a whole suffix out
 LeftOut = Mapping[int, Ranges]
 
 
-def count_slots(replay_logs_dir: PathLike, suffixes: Sequence[int] | None = None) -> int:
-    """Valid slots of the suffixes (default: all), padding included: at least as many as steps.
-
-    Reads headers and `add_count` only, a few milliseconds a suffix.
-
-    Raises:
-      UserError: as `read_episodes` does, as far as headers tell.
-    """
-    total = 0
-    for suffix in choose_suffixes(replay_logs_dir, suffixes):
-        with open_group(Path(replay_logs_dir), suffix) as group:
-            total += group.valid
-    return total
-
-
 def read_episodes(
     replay_logs_dir: PathLike,
     game: str,

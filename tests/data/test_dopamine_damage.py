@@ -11,7 +11,7 @@ import pytest
 from dopamine_files import GAME, check_error, file_of, load, read_all, store
 
 from cql_atari.data import replay_files
-from cql_atari.data.dopamine import count_slots, list_suffixes, read_episodes
+from cql_atari.data.dopamine import list_suffixes, read_episodes, survey
 from cql_atari.types import UserError
 
 MEMBERS = tuple(replay_files._LAYOUT)
@@ -23,7 +23,7 @@ def test_missing_file(run, name):
     check_error(run, "suffix 1", file_of(run, name, 1).name, str(run))
     assert read_all(run, [0])
     with pytest.raises(UserError, match="lacks"):
-        count_slots(run)
+        survey(run, GAME, 1)
 
 
 @pytest.mark.parametrize("name", MEMBERS[1:4])
@@ -61,7 +61,8 @@ def test_wrong_value(run, name, value):
 
 def test_behind_the_cursor_anything_goes(run):
     expected = read_all(run)
-    valid = count_slots(run, [1])
+    with replay_files.open_group(run, 1) as group:
+        valid = group.valid
     for suffix, stale in ((0, [-1]), (1, slice(valid, None))):
         change(run, "action", stale, 99, suffix)
         change(run, "reward", stale, np.nan, suffix)
@@ -98,7 +99,7 @@ def test_negative_count(run):
 def test_empty_buffer_has_no_episodes(run):
     for suffix in (0, 1):
         store(file_of(run, "add_count", suffix), np.array(0))
-    assert read_all(run) == [] and count_slots(run) == 0
+    assert read_all(run) == [] == survey(run, GAME, 0)
 
 
 @pytest.mark.parametrize("wrap", [int, np.int64])
@@ -142,7 +143,7 @@ def test_directories(run, tmp_path):
         (file_of(run, "add_count"), "Not a directory"),
         (tmp_path, "no replay files"),
     ):
-        for call in (list_suffixes, count_slots, lambda d: read_episodes(d, GAME)):
+        for call in (list_suffixes, lambda d: survey(d, GAME, 0), lambda d: read_episodes(d, GAME)):
             with pytest.raises(UserError, match=reason) as info:
                 call(path)
             assert str(path) in str(info.value) and "replay_logs" in str(info.value)
