@@ -27,17 +27,23 @@ CHOICES = {
     "network.pooling": ("spatial_embedding", "flatten", "mean"),
     "network.dtype": ("float32", "mixed_bfloat16"),
     "loss.kind": ("c51", "mse", "hl_gauss", "cloning"),
+    "train.phase": ("offline", "online"),
     "train.strategy": ("none", "mirrored"),
+    "online.actors": ("local", "remote"),
     "train.jit_compile": (None, True, False),
 }
 _AT_LEAST_1 = (
     "feed.draws feed.transitions_per_draw feed.n_step feed.transitions_per_game loss.num_atoms "
     "train.steps train.steps_per_call train.target_period train.log_every train.save_every "
     "train.keep evaluation.episodes evaluation.envs_per_game evaluation.curve_episodes "
-    "evaluation.max_frames"
+    "evaluation.max_frames online.frames online.num_envs online.epsilon_decay_frames "
+    "online.first_fill"
 )
 _PERIODS = "train.steps train.target_period train.log_every train.save_every evaluation.every"
-_SHARES = "feed.discount evaluation.epsilon evaluation.sticky data.fraction"
+_SHARES = (
+    "feed.discount evaluation.epsilon evaluation.sticky data.fraction online.sticky "
+    "online.epsilon_start online.epsilon_end online.offline_share"
+)
 _POSITIVE = (
     "optimizer.learning_rate optimizer.epsilon loss.v_max data.fraction feed.samples_per_insert"
 )
@@ -142,10 +148,64 @@ class Loss:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """Adam. learning_rate 2e-4 [Q, App. B.3]; epsilon is reconstructed (the DR3 setting)."""
+    """Adam.
+
+    Attributes:
+      learning_rate: 2e-4 [Q, App. B.3].
+      epsilon: reconstructed (the DR3 setting).
+      encoder_learning_rate: of the encoder; None: the same; 0: the encoder stays as it is
+        ("frozen" in the transfer phase; which of the two the paper's figures show is unknown).
+    """
 
     learning_rate: float = 2e-4
     epsilon: float = 3.125e-4
+    encoder_learning_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a new run begins with, in place of fresh weights.
+
+    Attributes:
+      encoder_from: workdir of a pre-trained run whose newest checkpoint gives the encoder; the
+        feed-forward layers and heads are new (reconstructed). None: from scratch.
+    """
+
+    encoder_from: str | None = None
+
+
+@dataclass(frozen=True)
+class Online:
+    """The online phase: acts in ALE and learns from that. One game; all values reconstructed.
+
+    Attributes:
+      frames: emulator frames of experience, 4 an agent step; train.steps follows from it.
+      num_envs: environments stepped together by an actor.
+      mode: ALE game mode to play; None: the game's default.
+      difficulty: ALE difficulty; None: the game's default.
+      sticky: probability that the console repeats the previous action while acting.
+      epsilon_start: share of random actions at first ...
+      epsilon_end: ... and after epsilon_decay_frames, linear in between (Dopamine's DQN).
+      epsilon_decay_frames: emulator frames.
+      first_fill: transitions in the replay before learning starts (Dopamine's DQN: 20,000).
+      offline_share: share of every batch that comes from the recorded play of `data`.
+      actors: where the actors are: "local" (in this process) or "remote" (processes that
+        `python -m cql_atari.act` starts).
+      port: of the replay that remote actors reach; 0: any free one.
+    """
+
+    frames: int = 3_000_000
+    num_envs: int = 8
+    mode: int | None = None
+    difficulty: int | None = None
+    sticky: float = 0.25
+    epsilon_start: float = 1.0
+    epsilon_end: float = 0.01
+    epsilon_decay_frames: int = 1_000_000
+    first_fill: int = 20_000
+    offline_share: float = 0.0
+    actors: str = "local"
+    port: int = 0
 
 
 @dataclass(frozen=True)
@@ -153,6 +213,7 @@ class Train:
     """The loop. All counts are gradient steps and multiples of steps_per_call.
 
     Attributes:
+      phase: "offline" (recorded play) or "online" (acts and learns).
       seed: of weights, batches and evaluation.
       steps: gradient steps of the run. Reconstructed: 10M for ResNet-101.
       steps_per_call: gradient steps a call of the compiled training function.
@@ -164,6 +225,7 @@ class Train:
       jit_compile: XLA; None: on accelerators only (on CPUs it is slower).
     """
 
+    phase: str = "offline"
     seed: int = 0
     steps: int = 10_000_000
     steps_per_call: int = 10
@@ -189,6 +251,8 @@ class Evaluation:
       max_frames: cap on an episode, in emulator frames.
       seed: of environments and epsilon.
       rom_dir: folder of older ROM files, or None for those that ale-py ships.
+      mode: ALE game mode of every game; None: each game's default.
+      difficulty: ALE difficulty of every game; None: each game's default.
     """
 
     every: int = 62_500
@@ -200,6 +264,8 @@ class Evaluation:
     max_frames: int = 108_000
     seed: int = 1_000
     rom_dir: str | None = None
+    mode: int | None = None
+    difficulty: int | None = None
 
 
 @dataclass(frozen=True)
@@ -213,6 +279,8 @@ class Config:
     optimizer: Optimizer = field(default_factory=Optimizer)
     train: Train = field(default_factory=Train)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    start: Start = field(default_factory=Start)
+    online: Online = field(default_factory=Online)
 
     @property
     def batch_size(self) -> int:
@@ -228,6 +296,8 @@ SECTIONS: dict[str, type] = {
     "optimizer": Optimizer,
     "train": Train,
     "evaluation": Evaluation,
+    "start": Start,
+    "online": Online,
 }
 _CONFIGURABLES = {
     name: gin.external_configurable(section, name=name, module="cql_atari")

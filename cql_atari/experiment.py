@@ -245,7 +245,10 @@ def evaluate(
     protocol = {**vars(config.evaluation), "episodes": episodes}
     played = rollout.play(
         q_function,
-        [rollout.GameVariant(game) for game in config.data.games],
+        [
+            rollout.GameVariant(game, config.evaluation.mode, config.evaluation.difficulty)
+            for game in config.data.games
+        ],
         episodes=episodes,
         **{name: protocol[name] for name in
            ("envs_per_game", "epsilon", "sticky", "seed", "max_frames", "rom_dir")},
