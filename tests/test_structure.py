@@ -25,7 +25,7 @@ FLOORS = (
     {"feed", "agent", "evaluation", "workdir"},
     {"strategy", "checkpoint", "learner", "logs", "workers", "cli", "manifest"},
     {"experiment"},
-    {"train", "evaluate", "collect", "report"},
+    {"train", "evaluate", "collect", "convert", "report", "verify"},
 )
 
 

@@ -1,7 +1,8 @@
 """A NumPy array in a gzip file, read as a checked stream, never trusting the file.
 
 The header is held against what the file should and can hold before anything is allocated; pickles
-are never loaded; a stream that is read to its end has had its checksum and length verified.
+are never loaded; a stream that is read to its end has had its checksum and length verified, and the
+file has not changed meanwhile.
 """
 
 from __future__ import annotations
@@ -46,18 +47,31 @@ def _open(path: Path) -> igzip.IGzipFile:
         return igzip.open(path, "rb")
 
 
+def _state(status: os.stat_result) -> tuple[int, ...]:
+    """What differs once a file has been written to, cut or replaced."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _check_unchanged(path: Path, file: igzip.IGzipFile, before: tuple[int, ...]) -> None:
+    with _blaming(path):
+        if not before == _state(os.fstat(file.fileno())) == _state(os.stat(path)):
+            raise UserError(f"{path} changed while it was read. Wait until its writer is done.")
+
+
 def read_bytes(path: Path, limit: int) -> bytes:
     """All that a gzip file holds.
 
     Raises:
-      UserError: if it is damaged or holds more than `limit` bytes.
+      UserError: if it is damaged, changes meanwhile, or holds more than `limit` bytes.
     """
     with _open(path) as file, _blaming(path):
+        before = _state(os.fstat(file.fileno()))
         data = b""
         while block := file.read(_BLOCK):
             data += block
             if len(data) > limit:
                 raise UserError(f"{path} holds more than {limit:,} bytes. {MEND}")
+        _check_unchanged(path, file, before)
         return data
 
 
@@ -68,6 +82,7 @@ class GzipArray:
       path: the file.
       dtype: the array's dtype.
       shape: the array's shape.
+      size: bytes of the file itself.
     """
 
     def __init__(self, path: Path, dtypes: Sequence[str], shape: tuple[int | None, ...]) -> None:
@@ -84,6 +99,8 @@ class GzipArray:
         """
         self.path = path
         self._file = _open(path)
+        status = os.fstat(self._file.fileno())
+        self.size, self._state = status.st_size, _state(status)
         try:
             self.shape, self.dtype = self._read_header()
             self._check_header(dtypes, shape)
@@ -121,7 +138,8 @@ class GzipArray:
         """Passes over the `remaining` rows, checks that the stream ends there intact, and closes.
 
         Raises:
-          UserError: if the stream is damaged, ends before or goes on.
+          UserError: if the stream is damaged, ends before or goes on, or the file has changed
+            since it was opened.
         """
         row = np.empty(self.shape[1:], self.dtype)
         for _ in range(remaining):
@@ -129,6 +147,7 @@ class GzipArray:
         with _blaming(self.path):
             if self._file.read(1):
                 raise UserError(f"{self.path} goes on after its array. {MEND}")
+        _check_unchanged(self.path, self._file, self._state)
         self.close()
 
     def _read_header(self) -> tuple[tuple[int, ...], np.dtype]:
@@ -160,8 +179,8 @@ class GzipArray:
                 f"{self.path} holds {self.dtype.str} {self.shape}; expected {expected}. {MEND}"
             )
         claimed = math.prod(self.shape) * self.dtype.itemsize
-        size = os.stat(self.path).st_size
-        if claimed > _MAX_RATIO * size:
+        if claimed > _MAX_RATIO * self.size:
             raise UserError(
-                f"{self.path} claims {claimed:,} bytes, more than its {size:,} can hold. {MEND}"
+                f"{self.path} claims {claimed:,} bytes, more than its {self.size:,} can hold. "
+                f"{MEND}"
             )

@@ -1,0 +1,219 @@
+"""Checks recorded play: every file to its end, every value; says what is wrong and where.
+
+  python -m cql_atari.verify DIR [--repair=FILE]
+
+DIR is a data folder, a game's, a run's or `replay_logs` itself (DQN-Replay files), or an RLDS data
+set. Prints a line a file and exits with 1 if anything is wrong. `--repair` writes what must be left
+out to FILE, for `data.exclude`; nothing is ever written into DIR.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+from tqdm import tqdm
+
+from cql_atari import cli, games
+from cql_atari.data import sources, verify
+from cql_atari.data.verify import FileCheck, SuffixCheck
+from cql_atari.types import UserError
+
+EXIT_WRONG = 1
+EXIT_STOPPED = 130  # as the shell's for Ctrl-C: nothing is kept, the next check starts afresh
+_LOGS = "replay_logs"
+
+# {"Game/run": {suffix: ranges}}
+Exclusions = dict[str, dict[str, list[tuple[int, int]]]]
+
+
+class Recording(NamedTuple):
+    """One run of one game; `path` is its `replay_logs`, which may be missing or broken."""
+
+    game: str
+    run: str
+    path: Path
+
+
+class _Stopped(Exception):
+    """Raised where a thread reports progress after the user has interrupted."""
+
+
+def find(directory: Path) -> list[Recording]:
+    """The recordings in a folder of data, of a game or of a run, or in `replay_logs` itself.
+
+    Raises:
+      UserError: where there is none, a folder can't be listed, or a game is unknown.
+    """
+    base = Path(os.path.abspath(directory))
+    if base.name == _LOGS:
+        paths = [base]
+    elif _LOGS in (names := _list(base)):
+        paths = [base / _LOGS]
+    elif base.name in games.table() or any(name.isdigit() for name in names):
+        paths = [base / run / _LOGS for run in names if run.isdigit()]
+    else:
+        paths = list(_find_in_tree(base, names))
+    if not paths:
+        raise UserError(
+            f"{directory} holds no recorded play. Expected <Game>/<run>/replay_logs inside, for "
+            "example Breakout/1/replay_logs."
+        )
+    return [
+        Recording(games.spec(path.parents[1].name).name, path.parent.name, path) for path in paths
+    ]
+
+
+def _find_in_tree(base: Path, names: Sequence[str]) -> Iterator[Path]:
+    for name in names:
+        folder = base / name
+        if os.path.islink(folder) and not folder.exists():
+            raise UserError(f"{folder} is a symbolic link that leads nowhere; mend or remove it.")
+        if not folder.is_dir() or name.startswith("."):
+            continue
+        for run in filter(str.isdigit, _list(folder)):
+            # A known game's run must hold play; in another folder, `1` may be anything.
+            if name in games.table() or os.path.lexists(folder / run / _LOGS):
+                yield folder / run / _LOGS
+
+
+def _list(directory: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(directory), key=lambda name: (len(name), name))
+    except OSError as error:
+        raise UserError(f"cannot list {directory}: {error.strerror}.") from error
+
+
+def check(
+    recordings: Sequence[Recording], show: Callable[[Sequence[FileCheck]], None]
+) -> Exclusions:
+    """Checks recordings, several suffixes at a time.
+
+    Args:
+      recordings: what to check.
+      show: called with what came out for the files of each suffix, in order.
+
+    Returns:
+      What to leave out, as in the file for `data.exclude`.
+
+    Raises:
+      KeyboardInterrupt: after all threads have stopped.
+    """
+    jobs: list[tuple[Recording, int]] = []
+    for recording in recordings:
+        try:
+            suffixes = sources.dopamine.list_suffixes(recording.path)
+        except UserError as error:
+            show([FileCheck(recording.path, None, (verify.Problem(None, str(error)),))])
+            continue
+        jobs += [(recording, suffix) for suffix in suffixes]
+    total = sum(verify.observation_bytes(recording.path, suffix) for recording, suffix in jobs)
+    stop = threading.Event()
+    exclude: Exclusions = {}
+    with (
+        tqdm(total=total, unit="B", unit_scale=True, desc="verify", mininterval=1) as bar,
+        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
+    ):
+        report = functools.partial(_report, bar, stop)
+        futures = [pool.submit(_check, report, *job) for job in jobs]
+        try:
+            for (recording, suffix), future in zip(jobs, futures):
+                files, left_out = future.result()
+                show(files)
+                if left_out:
+                    run = f"{recording.game}/{recording.run}"
+                    exclude.setdefault(run, {})[str(suffix)] = left_out
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    return exclude
+
+
+def _check(report: Callable[[int], None], recording: Recording, suffix: int) -> SuffixCheck:
+    report(0)
+    return verify.check_suffix(recording.path, recording.game, suffix, report)
+
+
+def _report(bar: tqdm, stop: threading.Event, done: int) -> None:
+    if stop.is_set():
+        raise _Stopped
+    bar.update(done)
+
+
+class _Table:
+    """Prints a line a file, and what is wrong with it below; counts."""
+
+    def __init__(self) -> None:
+        self.files = self.wrong = 0
+        print(f"{'status':<8}{'entries':>12}{'first bad':>12}  file")
+
+    def show(self, files: Sequence[FileCheck]) -> None:
+        lines = []
+        for file in files:
+            places = [problem.entry for problem in file.problems if problem.entry is not None]
+            status = "WRONG" if file.problems else "ok"
+            first = min(places, default="-")
+            entries = "-" if file.entries is None else file.entries
+            lines.append(f"{status:<8}{entries:>12}{first:>12}  {file.path}")
+            lines += [f"        {problem.text}" for problem in file.problems]
+            self.wrong += bool(file.problems)
+        self.files += len(files)
+        tqdm.write("\n".join(lines), sys.stdout)
+
+
+def _check_repair_path(repair: Path, directory: Path, recordings: Sequence[Recording]) -> None:
+    """Refuses what would be written into the data, or can't be written."""
+    target = repair.resolve()
+    for data in (directory, *(recording.path for recording in recordings)):
+        if target.is_relative_to(data.resolve()):
+            raise UserError(f"--repair={repair} lies in the data ({data}); give a file elsewhere.")
+    if repair.is_dir() or not os.access(target.parent, os.W_OK):
+        raise UserError(f"--repair={repair} can't be written; give a file in a folder that is.")
+
+
+def _write(repair: Path, exclude: Exclusions) -> None:
+    partial = repair.with_name(f".{repair.name}.partial")
+    content = {"format": sources._EXCLUSIONS, "exclude": exclude}
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    partial.rename(repair)
+
+
+def main(argv: list[str]) -> int:
+    if len(argv) != 2:
+        raise UserError("give one folder to check: python -m cql_atari.verify DIR [--repair=FILE].")
+    directory, repair = Path(argv[1]), flags.FLAGS.repair and Path(flags.FLAGS.repair)
+    recordings = find(directory)
+    if repair:
+        _check_repair_path(repair, directory, recordings)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    table = _Table()
+    try:
+        exclude = check(recordings, table.show)
+    except KeyboardInterrupt:
+        print(f"stopped after {table.files} files; nothing was written.", file=sys.stderr)
+        return EXIT_STOPPED
+    print(f"{table.files} files checked, {table.wrong} wrong.")
+    if repair:
+        _write(repair, exclude)
+        print(f"wrote {repair}: train with --gin_bindings=\"data.exclude='{repair}'\"")
+    return EXIT_WRONG if table.wrong else 0
+
+
+def _define_flags() -> None:
+    # Not at import: every command has its own, and a test imports them all.
+    flags.DEFINE_string("repair", None, "Write here what must be left out, for data.exclude.")
+
+
+if __name__ == "__main__":
+    _define_flags()
+    cli.run(main)
