@@ -25,7 +25,11 @@ FLOORS = (
     {"feed", "agent", "evaluation", "workdir"},
     {"strategy", "checkpoint", "learner", "logs", "workers", "cli", "manifest"},
     {"experiment"},
-    {"train", "evaluate", "collect", "convert", "report", "verify"},
+    {"online"},
+    {
+        *("act", "collect", "convert", "doctor", "evaluate", "plan", "report", "serve_replay"),
+        *("train", "verify"),
+    },
 )
 
 
