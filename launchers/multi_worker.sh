@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Trains on several hosts in step, one process a host.
+# Usage: launchers/multi_worker.sh [--dry_run] HOST,HOST,... FLAGS...     starts them by ssh
+#        launchers/multi_worker.sh [--dry_run] slurm FLAGS...             inside a SLURM allocation
+# FLAGS are those of python -m cql_atari.train. Each host has this checkout and its environment at the
+# same path (run this from there), the data, and --workdir on a disk that all of them see.
+# PORT (12345) must be open between the hosts, and closed to others. PYTHON: which Python.
+# When one process ends with an error the others are ended too; the same command goes on.
+set -euo pipefail
+# shellcheck source=launchers/common.sh
+source "$(dirname "$0")/common.sh"
+where=$1
+shift
+train=("$python" -m cql_atari.train --gin_bindings="train.strategy='multi_worker'" "$@")
+
+if [[ $where == slurm ]]; then
+  run srun --ntasks-per-node=1 --kill-on-bad-exit=1 "${train[@]}"
+  exit
+fi
+
+IFS=, read -ra hosts <<<"$where"
+printf -v workers ', "%s"' "${hosts[@]/%/:${PORT:-12345}}"
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+for index in "${!hosts[@]}"; do
+  cluster='{"cluster": {"worker": ['${workers:2}']}, "task": {"type": "worker", "index": '$index'}}'
+  # -tt: the process there ends with the connection.
+  command=(ssh -tt "${hosts[index]}"
+    "cd $(quote "$PWD") && exec env $(quote "TF_CONFIG=$cluster" "${train[@]}")")
+  show "${command[@]}"
+  if [[ ! $dry_run ]]; then "${command[@]}" </dev/null & fi
+done
+for _ in $(jobs -p); do wait -n; done

@@ -1,0 +1,384 @@
+"""Launchers, for real and with --dry_run; stand-ins on the PATH record what they are asked.
+
+A stand-in answers as the test scripts it: the first line of the script whose text occurs in the
+command is taken out, and says what to print, how long to take and how to end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAUNCHERS = sorted(
+    path for path in (ROOT / "launchers").iterdir() if not path.name.endswith("common.sh")
+)
+TRAIN = ["python", "-m", "cql_atari.train"]
+FLAGS = ["--gin_bindings=data.dir='/d q'", "--gin_files=x.gin"]
+STAND_IN = f"""#!{sys.executable} -IS
+import fcntl, json, os, sys, time
+command = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
+with open(os.environ["TAPE"], "a") as tape:
+    fcntl.flock(tape, fcntl.LOCK_EX)
+    tape.write(json.dumps(command) + "\\n")
+    tape.flush()
+    script = json.load(open(os.environ["SCRIPT"]))
+    for line in script:
+        if line[0] in " ".join(command):
+            script.remove(line)
+            json.dump(script, open(os.environ["SCRIPT"], "w"))
+            break
+    else:
+        line = ("", "", 0, 0)
+print(line[1], flush=True)
+time.sleep(line[2])
+sys.exit(line[3])
+"""
+
+
+class Stage:
+    """A PATH with stand-ins, and what they were asked."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        (folder / "bin").mkdir()
+        for name in ("python", "gcloud", "gsutil", "git", "sbatch", "scontrol", "srun", "ssh"):
+            (folder / "bin" / name).write_text(STAND_IN)
+            (folder / "bin" / name).chmod(0o755)
+
+    def run(self, launcher, *arguments, script=(), **environment):
+        """Runs a launcher; returns how it ended. Afterwards `tape` is what the stand-ins saw."""
+        tape, answers = self.folder / "tape", self.folder / "script"
+        tape.write_text("")
+        answers.write_text(json.dumps([(*line, *("", 0, 0)[len(line) - 1 :]) for line in script]))
+        path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
+        ended = subprocess.run(
+            [ROOT / "launchers" / launcher, *map(str, arguments)],
+            env={"PATH": path, "TAPE": str(tape), "SCRIPT": str(answers), **environment},
+            cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        self.tape = [json.loads(line) for line in tape.read_text().splitlines()]
+        self.unplayed = json.loads(answers.read_text())
+        return ended
+
+
+@pytest.fixture
+def stage(tmp_path):
+    return Stage(tmp_path)
+
+
+def arguments_of(name: str, folder: Path) -> list[str]:
+    first = {
+        "multi_worker.sh": ["one,two"],
+        "tpu_vm.sh": ["cql", "us-central1-a"],
+        "tpu_pod.sh": ["cql", "us-central1-a"],
+        "offline.sh": ["/d q", str(folder / "out")],
+        "sweep.sh": [str(folder / "out"), "loss.kind='c51'|'mse'", "train.seed=0|1", "--"],
+        "get_data.sh": ["gsutil", str(folder / "out"), "Pong_run_1", "Qbert_run_2"],
+    }
+    return first.get(name, []) + ([] if name == "get_data.sh" else FLAGS)
+
+
+COMPLETE = [path.name for path in LAUNCHERS if path.name != "quickstart.sh"]
+
+
+@pytest.mark.parametrize("name", COMPLETE)
+def test_without_arguments_a_launcher_says_what_it_is_for(stage, name):
+    for arguments, code in (((), 2), (("--help",), 0)):
+        ended = stage.run(name, *arguments)
+        assert (ended.returncode, ended.stdout, stage.tape) == (code, "", [])
+        assert f"launchers/{name} [--dry_run] " in ended.stderr or name == "slurm.sbatch"
+        assert "Usage: " in ended.stderr and "set -euo" not in ended.stderr
+
+
+@pytest.mark.parametrize("name", COMPLETE)
+def test_a_dry_run_prints_the_very_commands_and_does_nothing(stage, tmp_path, name):
+    ended = stage.run(name, "--dry_run", *arguments_of(name, tmp_path))
+    assert ended.returncode == 0 and stage.tape == [] and ended.stderr == ""
+    assert not (tmp_path / "out").exists()
+    printed = [shlex.split(line) for line in ended.stdout.splitlines()]
+    assert printed
+
+    states = [("describe", state) for state in ("", "ACTIVE")]
+    ended = stage.run(name, *arguments_of(name, tmp_path), script=states, WAIT="0")
+    assert ended.returncode == 0, ended.stderr
+    done = [command for command in stage.tape if "describe" not in command]
+    assert sorted(done) == sorted(c for c in printed if c[0] != "mkdir")
+    announced = [line[2:] for line in ended.stderr.splitlines() if line.startswith("+ ")]
+    assert [shlex.split(line) for line in announced] == printed
+
+
+@pytest.mark.parametrize("name", [n for n in COMPLETE if n not in ("get_data.sh", "offline.sh")])
+def test_flags_are_passed_on_to_train_as_they_are(stage, tmp_path, name):
+    stage.run(name, *arguments_of(name, tmp_path), script=[("describe", "ACTIVE")])
+    (command, *_) = [c for c in stage.tape if "cql_atari.train" in " ".join(c)]
+    words = (
+        shlex.split(command[-1].removeprefix("--command=")) if name[:3] in ("mul", "tpu") else []
+    )
+    words = words if "cql_atari.train" in words else command
+    assert [word for word in words if word in FLAGS] == FLAGS
+
+
+def test_one_process_with_all_gpus(stage):
+    stage.run("local.sh", *FLAGS)
+    assert stage.tape == [[*TRAIN, *FLAGS]]
+    stage.run("multi_gpu.sh", *FLAGS)
+    assert stage.tape == [[*TRAIN, "--gin_bindings=train.strategy='mirrored'", *FLAGS]]
+    assert stage.run("local.sh", "--x", script=[("train", "", 0, 75)]).returncode == 75
+
+
+def test_the_real_python_is_asked(stage):
+    ended = stage.run("local.sh", "--gin_files=multigam.gin", PYTHON=sys.executable)
+    assert ended.returncode == 2
+    assert "did you mean 'gin_configs/multigame.gin'" in ended.stderr
+
+
+# Several hosts.
+
+
+def test_each_host_gets_the_cluster_and_its_place_in_it(stage):
+    stage.run("multi_worker.sh", "ann,bob,cat", *FLAGS, PORT="99")
+    configs = {}
+    for ssh, tty, host, command in stage.tape:
+        assert (ssh, tty) == ("ssh", "-tt")
+        cd, folder, _, _, _, setting, *train = shlex.split(command)
+        assert (cd, folder) == ("cd", str(ROOT))
+        assert train == [*TRAIN, "--gin_bindings=train.strategy='multi_worker'", *FLAGS]
+        configs[host] = json.loads(setting.removeprefix("TF_CONFIG="))
+    assert {host: config["task"] for host, config in configs.items()} == {
+        host: {"type": "worker", "index": index} for index, host in enumerate(("ann", "bob", "cat"))
+    }
+    assert all(
+        config["cluster"] == {"worker": ["ann:99", "bob:99", "cat:99"]}
+        for config in configs.values()
+    )
+
+
+def test_when_one_worker_fails_the_others_are_ended(stage):
+    script = [("two", "", 0.5, 3), ("one", "", 50, 0), ("six", "", 0, 0)]
+    start = time.monotonic()
+    assert stage.run("multi_worker.sh", "one,two,six", *FLAGS, script=script).returncode == 3
+    assert time.monotonic() - start < 30 and len(stage.tape) == 3
+
+
+def test_a_slurm_allocation_starts_one_process_a_node(stage):
+    stage.run("multi_worker.sh", "slurm", *FLAGS)
+    srun = ["srun", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
+    assert stage.tape == [[*srun, *TRAIN, "--gin_bindings=train.strategy='multi_worker'", *FLAGS]]
+
+
+@pytest.mark.parametrize(
+    "environment, strategy",
+    [
+        ({}, "none"),
+        ({"SLURM_GPUS_ON_NODE": "4"}, "mirrored"),
+        ({"SLURM_GPUS_ON_NODE": "4", "SLURM_NNODES": "2"}, "multi_worker"),
+    ],
+)
+def test_a_slurm_job_takes_what_it_was_given(stage, environment, strategy):
+    assert stage.run("slurm.sbatch", *FLAGS, **environment).returncode == 0
+    wanted = [*TRAIN, f"--gin_bindings=train.strategy='{strategy}'", *FLAGS]
+    assert stage.tape == [["srun", "--kill-on-bad-exit=1", *wanted]]
+
+
+def test_a_slurm_job_that_was_asked_to_stop_queues_itself_again(stage):
+    ended = stage.run("slurm.sbatch", *FLAGS, script=[("srun", "", 0, 75)], SLURM_JOB_ID="12")
+    assert ended.returncode == 75 and stage.tape[1:] == [["scontrol", "requeue", "12"]]
+    ended = stage.run("slurm.sbatch", *FLAGS, script=[("srun", "", 0, 1)], SLURM_JOB_ID="12")
+    assert ended.returncode == 1 and len(stage.tape) == 1
+
+
+# TPUs.
+
+
+def verbs(tape: list[list[str]]) -> list[str]:
+    """A word a command, without questions about the state."""
+    words = []
+    for command in tape:
+        text = " ".join(command)
+        if "cql_atari.train" in text:
+            words.append("train")
+        elif "pip install" in text:
+            words.append("install")
+        elif "describe" not in text:
+            words.append(command[1] if command[0] == "git" else command[4])
+    return words
+
+
+TRAINING = ["archive", "scp", "install", "train"]
+
+
+@pytest.mark.parametrize("name", ["tpu_vm.sh", "tpu_pod.sh"])
+def test_a_tpu_that_is_taken_away_is_deleted_and_made_again(stage, name):
+    states = ["", "WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]
+    states += ["SUSPENDING", "SUSPENDING", "SUSPENDED", "", "ACTIVE"]
+    script = [*(("describe", state) for state in states), ("cql_atari.train", "", 0, 255)]
+    ended = stage.run(name, "cql", "zone-b", *FLAGS, script=script, WAIT="0", SPOT="1", TYPE="v4-8")
+    assert ended.returncode == 0 and stage.unplayed == []
+    assert verbs(stage.tape) == ["create", *TRAINING, "delete", "create", *TRAINING]
+    (create, *_) = [command for command in stage.tape if "create" in command]
+    image = {"tpu_vm.sh": "tpu-vm-tf-2.15.1-pjrt", "tpu_pod.sh": "tpu-vm-tf-2.15.1-pod-pjrt"}[name]
+    assert create[1:] == [
+        "compute", "tpus", "queued-resources", "create", "cql", "--zone=zone-b", "--node-id=cql",
+        "--accelerator-type=v4-8", f"--runtime-version={image}", "--spot",
+    ]  # fmt: skip
+    assert "cql is PROVISIONING" in ended.stderr and "taken away" in ended.stderr
+
+
+def test_a_tpu_that_is_there_is_used_again_and_an_error_of_the_training_ends_it(stage):
+    script = [("describe", "ACTIVE"), ("describe", "ACTIVE"), ("cql_atari.train", "", 0, 2)]
+    assert stage.run("tpu_vm.sh", "cql", "z", *FLAGS, script=script).returncode == 2
+    assert verbs(stage.tape) == TRAINING
+    script = [("describe", "ACTIVE"), ("describe", "ACTIVE"), ("pip install", "", 0, 1)]
+    assert stage.run("tpu_vm.sh", "cql", "z", *FLAGS, script=script).returncode == 1
+    assert verbs(stage.tape) == TRAINING[:-1]
+
+
+def test_capacity_that_cannot_be_asked_for_ends_it(stage):
+    assert stage.run("tpu_vm.sh", "cql", "z", "--x", script=[("create", "", 0, 1)]).returncode == 1
+    assert verbs(stage.tape) == ["create"]
+
+
+def test_a_pod_is_installed_on_all_workers_and_trains_from_the_first(stage):
+    for name, tpu, settings in (
+        ("tpu_pod.sh", "cql", ["TPU_NAME=cql", "TPU_LOAD_LIBRARY=0"]),
+        ("tpu_vm.sh", "local", ["NEXT_PLUGGABLE_DEVICE_USE_C_API=true",
+                                "TF_PLUGGABLE_DEVICE_LIBRARY_PATH=/lib/libtpu.so"]),
+    ):  # fmt: skip
+        stage.run(name, "cql", "z", *FLAGS, script=[("describe", "ACTIVE")])
+        _, scp, install, train = [c for c in stage.tape if "describe" not in c]
+        assert "--worker=all" in scp and "--worker=all" in install and "--worker=0" in train
+        assert shlex.split(train[-1].removeprefix("--command=")) == [
+            "cd", "cql_atari", "&&", "env", *settings, "python3", "-m", "cql_atari.train",
+            f"--tpu={tpu}", "--gin_bindings=train.strategy='tpu'", *FLAGS,
+        ]  # fmt: skip
+
+
+# Several runs, and the paper's phase.
+
+GRID = ["loss.kind='c51'|'mse'", "data.runs=(1, 2)", "train.seed=0|1"]
+POINTS = [
+    [f"--gin_bindings=loss.kind='{kind}'", "--gin_bindings=data.runs=(1, 2)",
+     f"--gin_bindings=train.seed={seed}", f"loss.kind=_{kind}_,data.runs=_1,_2_,train.seed={seed}"]
+    for kind in ("c51", "mse") for seed in (0, 1)
+]  # fmt: skip
+
+
+def test_a_sweep_trains_every_point_of_the_grid_in_its_own_folder(stage, tmp_path):
+    out = tmp_path / "out"
+    script = [("seed=1", "", 0, 1)]
+    ended = stage.run("sweep.sh", out, *GRID, "--", *FLAGS, script=script)
+    assert ended.returncode == 1  # the others were trained nevertheless
+    assert stage.tape == [
+        [*TRAIN, *FLAGS, *bindings, f"--workdir={out}/{folder}"] for *bindings, folder in POINTS
+    ]
+    script = [("seed=1", "", 0, 75)]
+    assert stage.run("sweep.sh", out, *GRID, "--", *FLAGS, script=script).returncode == 75
+    assert len(stage.tape) == 2
+
+
+def test_a_sweep_as_a_slurm_array(stage, tmp_path):
+    """What the array's tasks run is what the sweep would run here."""
+    out = tmp_path / "out"
+    assert stage.run("sweep.sh", "--slurm", out, *GRID, "--", *FLAGS).returncode == 0
+    (sbatch,) = stage.tape
+    array, export, launcher, *flags = sbatch[1:]
+    assert (array, launcher, flags) == ("--array=0-3", "launchers/slurm.sbatch", FLAGS)
+    folder = re.fullmatch("--export=ALL,POINTS=(.*)", export)[1]
+    for task, (*bindings, name) in enumerate(POINTS):
+        stage.run("slurm.sbatch", *flags, POINTS=folder, SLURM_ARRAY_TASK_ID=str(task))
+        wanted = [*FLAGS, *bindings, f"--workdir={out}/{name}"]
+        assert stage.tape[0][-len(wanted) :] == wanted
+
+
+def test_a_grid_without_its_end(stage):
+    ended = stage.run("sweep.sh", "out", "train.seed=0|1")
+    assert ended.returncode == 1 and "give -- before" in ended.stderr and stage.tape == []
+
+
+def test_offline_trains_and_compares_under_one_protocol(stage, tmp_path):
+    stage.run("offline.sh", "/data", tmp_path, "--accept_config_change", *FLAGS)
+    gin = ["--gin_files=gin_configs/multigame.gin", "--gin_bindings=data.dir='/data'", *FLAGS]
+    train, *policies, report = stage.tape
+    assert train == [*TRAIN, *gin, "--accept_config_change", f"--workdir={tmp_path}/agent"]
+    assert policies == [
+        ["python", "-m", "cql_atari.evaluate", f"--policy={p}", *gin, f"--out={tmp_path}/{p}"]
+        for p in ("random", "best_fixed")
+    ]
+    assert report == ["python", "-m", "cql_atari.report", str(tmp_path)]
+
+    (tmp_path / "random").mkdir()
+    (tmp_path / "random" / "scores.json").write_text("{}")
+    stage.run("offline.sh", "/data", tmp_path)
+    assert len(stage.tape) == 3
+    stage.run("offline.sh", "/data", tmp_path, script=[("train", "", 0, 75)])
+    assert len(stage.tape) == 1
+
+
+def test_quickstart_collects_trains_clones_evaluates_and_reports(stage, tmp_path):
+    assert stage.run("quickstart.sh", tmp_path).returncode == 0
+    said = [command[2].removeprefix("cql_atari.") for command in stage.tape]
+    assert said == ["collect", "train", "train", "evaluate", "evaluate", "report"]
+
+
+# Data.
+
+
+def test_data_come_by_tfds_or_of_chosen_splits_by_gsutil(stage, tmp_path):
+    name = "rlu_atari_checkpoints_ordered"
+    stage.run("get_data.sh", "tfds", tmp_path, "Pong_run_1", "Qbert_run_2")
+    for (*python, code, folder, config), wanted in zip(stage.tape, ("Pong_run_1", "Qbert_run_2")):
+        assert python == ["python", "-c"] and compile(code, "", "exec")
+        assert (folder, config) == (str(tmp_path), f"{name}/{wanted}")
+    there = f"gs://tfds-data/datasets/{name}/Pong_run_1/1.1.0/"
+    stage.run("get_data.sh", "gsutil", tmp_path, "Pong_run_1", SPLITS="0[0-9]")
+    here = f"{tmp_path}/{name}/Pong_run_1/1.1.0/"
+    files = [f"{there}*.json", f"{there}{name}-checkpoint_0[0-9].tfrecord*"]
+    assert stage.tape == [["gsutil", "-m", "cp", "-n", *files, here]] and Path(here).is_dir()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["curl", "d", "Pong_run_1"], "curl: choose tfds or gsutil"),
+        (["tfds", "d"], "give what to fetch"),
+        (["tfds"], "give DIR"),
+    ],
+)
+def test_data_asked_for_in_another_way(stage, arguments, message):
+    ended = stage.run("get_data.sh", *arguments)
+    assert ended.returncode > 0 and message in ended.stderr and stage.tape == []
+
+
+def test_data_that_are_not_there(stage, tmp_path):
+    ended = stage.run("get_data.sh", "gsutil", tmp_path, "Pog_run_1", script=[("gsutil", "", 0, 1)])
+    assert ended.returncode == 1 and "use tfds" in ended.stderr
+    usage = stage.run("get_data.sh").stderr
+    assert "403" in usage and "cql_atari.collect" in usage
+
+
+# The scripts themselves.
+
+
+def test_shellcheck_has_nothing_to_say():
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    files = [str(path) for path in sorted((ROOT / "launchers").iterdir())]
+    ended = subprocess.run(
+        [shellcheck, "-x", *files], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("path", LAUNCHERS, ids=lambda path: path.name)
+def test_a_launcher_is_short_strict_and_executable(path):
+    lines = path.read_text().splitlines()
+    assert 10 <= len(lines) <= 40 and os.access(path, os.X_OK)
+    assert lines[0] == "#!/usr/bin/env bash" and "set -euo pipefail" in lines
