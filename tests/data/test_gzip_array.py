@@ -12,7 +12,6 @@ from dopamine_files import CAPACITY, check_error, file_of, load, read_all, store
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cql_atari.data import gzip_array
 from cql_atari.types import UserError
 
 pytestmark = pytest.mark.timeout(60)
@@ -230,12 +229,3 @@ def test_symbolic_link_loop(run, name):
     path.unlink()
     path.symlink_to(path.name)
     check_error(run, str(path), "symbolic links")
-
-
-def test_no_read_permission(run, monkeypatch):
-    # Simulated: root may read everything.
-    def refuse(path, mode):
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(gzip_array.igzip, "open", refuse)
-    check_error(run, str(file_of(run, "$store$_observation")), "Permission denied")
