@@ -12,36 +12,48 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from absl import flags
 from tqdm import tqdm
 
 from cql_atari import cli, games
-from cql_atari.data import sources, verify
+from cql_atari.data import replay_files, rlds_files, sources, verify
 from cql_atari.data.verify import FileCheck, SuffixCheck
 from cql_atari.types import UserError
 
 EXIT_WRONG = 1
 EXIT_STOPPED = 130  # as the shell's for Ctrl-C: nothing is kept, the next check starts afresh
 _LOGS = "replay_logs"
+_RLDS_RUN = re.compile(r"([A-Za-z]+)_run_([0-9]+)")
+_SHOWN = 5  # problems of a file
 
 # {"Game/run": {suffix: ranges}}
 Exclusions = dict[str, dict[str, list[tuple[int, int]]]]
 
 
 class Recording(NamedTuple):
-    """One run of one game; `path` is its `replay_logs`, which may be missing or broken."""
+    """One run of one game, which may be incomplete or broken.
+
+    Attributes:
+      game: CamelCase name.
+      run: number of the run.
+      path: its `replay_logs`, or the folder of its RLDS data set.
+      is_rlds: which of the two.
+    """
 
     game: str
     run: str
     path: Path
+    is_rlds: bool = False
 
 
 class _Stopped(Exception):
@@ -59,18 +71,35 @@ def find(directory: Path) -> list[Recording]:
         paths = [base]
     elif _LOGS in (names := _list(base)):
         paths = [base / _LOGS]
-    elif base.name in games.table() or any(name.isdigit() for name in names):
+    elif base.name in games.table():
         paths = [base / run / _LOGS for run in names if run.isdigit()]
     else:
         paths = list(_find_in_tree(base, names))
-    if not paths:
+    recordings = [Recording(path.parents[1].name, path.parent.name, path) for path in paths]
+    recordings += _find_rlds(base)
+    if not recordings:
         raise UserError(
-            f"{directory} holds no recorded play. Expected <Game>/<run>/replay_logs inside, for "
-            "example Breakout/1/replay_logs."
+            f"{directory} holds no recorded play. Expected inside: <Game>/<run>/replay_logs, for "
+            "example Breakout/1/replay_logs, or "
+            f"{sources.RLDS_NAMES[0]}/<Game>_run_<run>/<version>."
         )
-    return [
-        Recording(games.spec(path.parents[1].name).name, path.parent.name, path) for path in paths
-    ]
+    for recording in recordings:
+        games.spec(recording.game)
+    return recordings
+
+
+def _find_rlds(folder: Path) -> Iterator[Recording]:
+    """The RLDS data sets in a folder; of several versions the newest, as training takes it."""
+    if match := _RLDS_RUN.fullmatch(folder.name):
+        versions = sources._list_folders(str(folder))
+        yield Recording(match[1], match[2], folder / versions[-1] if versions else folder, True)
+    elif (match := _RLDS_RUN.fullmatch(folder.parent.name)) and (folder / rlds_files.INFO).exists():
+        yield Recording(match[1], match[2], folder, True)
+    elif folder.is_dir():
+        inside = (f for f in map(folder.joinpath, _list(folder)) if f.is_dir())
+        for child in inside:
+            if child.name in sources.RLDS_NAMES or _RLDS_RUN.fullmatch(child.name):
+                yield from _find_rlds(child)
 
 
 def _find_in_tree(base: Path, names: Sequence[str]) -> Iterator[Path]:
@@ -111,21 +140,23 @@ def check(
     jobs: list[tuple[Recording, int]] = []
     for recording in recordings:
         try:
-            suffixes = sources.dopamine.list_suffixes(recording.path)
+            suffixes = _list_suffixes(recording)
         except UserError as error:
             show([FileCheck(recording.path, None, (verify.Problem(None, str(error)),))])
             continue
         jobs += [(recording, suffix) for suffix in suffixes]
-    total = sum(verify.observation_bytes(recording.path, suffix) for recording, suffix in jobs)
+    total = sum(
+        _checker(recording).total_bytes(recording.path, suffix) for recording, suffix in jobs
+    )
     stop = threading.Event()
     exclude: Exclusions = {}
     with (
         tqdm(total=total, unit="B", unit_scale=True, desc="verify", mininterval=1) as bar,
         ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
     ):
-        report = functools.partial(_report, bar, stop)
-        futures = [pool.submit(_check, report, *job) for job in jobs]
         try:
+            report = functools.partial(_report, bar, stop)
+            futures = [pool.submit(_check, report, *job) for job in jobs]
             for (recording, suffix), future in zip(jobs, futures):
                 files, left_out = future.result()
                 show(files)
@@ -139,9 +170,22 @@ def check(
     return exclude
 
 
+def _list_suffixes(recording: Recording) -> list[int]:
+    lister = rlds_files if recording.is_rlds else replay_files
+    return lister.list_suffixes(recording.path)
+
+
+def _checker(recording: Recording) -> ModuleType:
+    if not recording.is_rlds:
+        return verify
+    from cql_atari.data import verify_rlds  # TensorFlow, only where it is needed
+
+    return verify_rlds
+
+
 def _check(report: Callable[[int], None], recording: Recording, suffix: int) -> SuffixCheck:
     report(0)
-    return verify.check_suffix(recording.path, recording.game, suffix, report)
+    return _checker(recording).check_suffix(recording.path, recording.game, suffix, report)
 
 
 def _report(bar: tqdm, stop: threading.Event, done: int) -> None:
@@ -165,14 +209,18 @@ class _Table:
             first = min(places, default="-")
             entries = "-" if file.entries is None else file.entries
             lines.append(f"{status:<8}{entries:>12}{first:>12}  {file.path}")
-            lines += [f"        {problem.text}" for problem in file.problems]
+            lines += [f"        {problem.text}" for problem in file.problems[:_SHOWN]]
+            if (more := len(file.problems) - _SHOWN) > 0:
+                lines.append(f"        and {more} more")
             self.wrong += bool(file.problems)
         self.files += len(files)
         tqdm.write("\n".join(lines), sys.stdout)
 
 
 def _check_repair_path(repair: Path, directory: Path, recordings: Sequence[Recording]) -> None:
-    """Refuses what would be written into the data, or can't be written."""
+    """Refuses what would be written into the data, can't be written, or would mean two things."""
+    if len({recording[:2] for recording in recordings}) < len(recordings):
+        raise UserError("the folder holds a run in two formats; give --repair one of them as DIR.")
     target = repair.resolve()
     for data in (directory, *(recording.path for recording in recordings)):
         if target.is_relative_to(data.resolve()):

@@ -19,9 +19,10 @@ import functools
 import itertools
 import math
 import os
+import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -94,7 +95,7 @@ class _Problems(dict[str, list[Problem]]):
             return None
 
 
-def observation_bytes(directory: Path, suffix: int) -> int:
+def total_bytes(directory: Path, suffix: int) -> int:
     """Size of a suffix's observation file, 0 if there is none: the work of `check_suffix`."""
     try:
         return os.path.getsize(_path(directory, OBSERVATION, suffix))
@@ -134,8 +135,9 @@ def check_suffix(
     columns = {n: array[:valid] for n in _COLUMNS if (array := read.get(n)) is not None}
     ends = np.flatnonzero(columns.get(TERMINAL, ()))
     seventh = _path(directory, replay_files._ENDS, suffix)
-    if "add_count" in files and os.path.lexists(seventh):
-        find = functools.partial(replay_files._unmarked_ends, files["add_count"], valid)
+    if os.path.lexists(seventh):
+        beside = cast(GzipArray, types.SimpleNamespace(path=paths["add_count"]))
+        find = functools.partial(replay_files._unmarked_ends, beside, valid)
         paths[replay_files._ENDS] = seventh
         if (unmarked := problems.catch(replay_files._ENDS, find)) is not None:
             lengths[replay_files._ENDS] = len(unmarked)
@@ -150,7 +152,7 @@ def check_suffix(
     ]
     left_out += _episodes_around(np.concatenate([[], *wrong]).astype(np.int64), ends, valid)
     checks = [FileCheck(p, lengths.get(n), tuple(problems.get(n, ()))) for n, p in paths.items()]
-    return SuffixCheck(checks, _merge(left_out))
+    return SuffixCheck(checks, merge(left_out))
 
 
 def _path(directory: Path, name: str, suffix: int) -> Path:
@@ -251,16 +253,29 @@ def _check_frames(
     for k, (start, stop) in enumerate(itertools.pairwise(bounds)):
         first, last = start + (PADS if start else 0), min(stop, frames.read)
         whole = 0 < k < len(ends) and last == stop
-        steps = last - first
-        if steps >= (1 if whole else _SECOND) and frames.blank[first:last].all():
-            found.append((first, last, "of one colour"))
-        elif steps >= (_SECOND if whole else _MINUTE) and frames.still[first + 1 : last].all():
-            found.append((first, last, "the same"))
+        what = looks_wrong(frames.blank[first:last], frames.still[first + 1 : last], whole)
+        if what:
+            found.append((first, last, what))
     if found:
         first, last, what = found[0]
         text = f"frames {first} to {last - 1}, an episode, are all {what} ({len(found)} such)."
         problems.add(OBSERVATION, first, text)
         yield np.array([first for first, _, _ in found])
+
+
+def looks_wrong(blank: np.ndarray, still: np.ndarray, whole: bool) -> str:
+    """What is implausible about the frames of an episode; "" if nothing is.
+
+    Args:
+      blank: bool [T], whether a frame is of one colour.
+      still: bool [T - 1], whether a frame, from the second on, equals the one before.
+      whole: whether the recording holds the episode from its start to the game's end.
+    """
+    if len(blank) >= (1 if whole else _SECOND) and blank.all():
+        return "of one colour"
+    if len(blank) >= (_SECOND if whole else _MINUTE) and still.all():
+        return "the same"
+    return ""
 
 
 def _episodes_around(wrong: np.ndarray, ends: np.ndarray, valid: int) -> list[tuple[int, int]]:
@@ -270,8 +285,8 @@ def _episodes_around(wrong: np.ndarray, ends: np.ndarray, valid: int) -> list[tu
     return [(int(bounds[k - 1]), int(bounds[k])) for k in which]
 
 
-def _merge(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The same slots in ascending ranges that don't touch."""
+def merge(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What the ranges hold, in ascending ranges that don't touch."""
     merged: list[tuple[int, int]] = []
     for start, stop in sorted(ranges):
         if merged and start <= merged[-1][1]:

@@ -63,8 +63,8 @@ def test_sound_files_have_no_problems(sound):
 def test_progress_adds_up_to_the_size_of_the_observations(sound):
     done = []
     verify.check_suffix(sound, GAME, 0, done.append)
-    assert sum(done) == verify.observation_bytes(sound, 0) > 0
-    assert verify.observation_bytes(sound, 7) == 0
+    assert sum(done) == verify.total_bytes(sound, 0) > 0
+    assert verify.total_bytes(sound, 7) == 0
 
 
 @pytest.mark.parametrize(
