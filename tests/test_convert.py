@@ -94,13 +94,14 @@ def test_killed_at_any_time_then_resumed(data, tmp_path):
     there = rlds.list_suffixes(target)
     assert there and there != SUFFIXES
     (target / ".partial").mkdir(exist_ok=True)
-    (target / ".partial" / "left").touch()
+    stale = f"rlu_atari_checkpoints_ordered-checkpoint_{len(there):02d}.tfrecord-00007"
+    (target / ".partial" / stale).touch()
     before = {path.name: path.stat() for path in target.glob("*checkpoint_00*")}
 
     out, error = start(data, tmp_path).communicate()
     assert f"{len(SUFFIXES) - len(there)} to convert, {len(there)} there already" in out, error
     assert {path.name: path.stat() for path in target.glob("*checkpoint_00*")} == before
-    assert not (target / ".partial").exists()
+    assert not (target / ".partial").exists() and not (target / stale).exists()
     assert_same_episodes(data, tmp_path)
 
     third = start(data, tmp_path)

@@ -24,7 +24,7 @@ CONVERSION_FORMAT = "cql_atari conversion 1"
 _JSON_LIMIT = 1 << 26  # bytes; the extents of 50 splits take about one million
 _SPLIT = re.compile(r"checkpoint_(\d{1,9})")
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # TFDS's, where a split names none
-_MOST_EPISODES = 10**8  # of a shard; a split has a million steps
+_MOST_EPISODES = 10**7  # of a split; those of DQN-Replay have a million steps
 _SAMPLE = 1 << 16  # bytes at either end of a shard that its fingerprint is taken of
 _EXPECTED = (
     "expected <dir>/rlu_atari_checkpoints_ordered/<Game>_run_<run>/<version>, as "
@@ -153,7 +153,7 @@ def _read_splits(path: str) -> tuple[str, dict[int, list[Shard]]]:
 
 def _shards(path: str, dataset: str, split: Mapping[str, Any]) -> list[Shard]:
     lengths = [int(length) for length in split.get("shardLengths", [])]
-    if not all(0 <= length <= _MOST_EPISODES for length in lengths):
+    if min(lengths, default=0) < 0 or sum(lengths) > _MOST_EPISODES:
         raise ValueError(f"{split['name']} has shardLengths {lengths}")
     shards = []
     for index, length in enumerate(lengths):
