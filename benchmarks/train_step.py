@@ -81,7 +81,7 @@ def make_step(network: dict[str, Any], dtype: str) -> Callable[[], float]:
 def forward_flops(network: QNetwork) -> int:
     """FLOPs of one sample's forward pass through convolutions and matrix products."""
     flops = 2 * math.prod(network.heads.kernel.shape[1:])
-    for layer in network.trunk.layers:
+    for layer in (*network.encoder.layers, *network.feed_forward.layers):
         if isinstance(layer, tf.keras.layers.Conv2D):
             flops += 2 * math.prod(layer.kernel.shape) * math.prod(layer.output_shape[1:3])
         elif layer.trainable_weights and layer.trainable_weights[0].shape.rank in (2, 4):
@@ -147,7 +147,8 @@ def measure_network(name: str, rounds: int, seconds: float) -> None:
     }
     common.emit(
         f"train_step/{name}", batch=BATCH, gflop_per_sample=flops / 1e9,
-        trunk_parameters=network.trunk.count_params(), **values,
+        **values,
+        trunk_parameters=network.encoder.count_params() + network.feed_forward.count_params(),
     )  # fmt: skip
 
 

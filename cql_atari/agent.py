@@ -14,7 +14,7 @@ from tf_agents.trajectories import policy_step, time_step
 
 from cql_atari import games as games_lib
 from cql_atari import losses
-from cql_atari.config import Loss
+from cql_atari.config import Loss, Optimizer
 from cql_atari.networks.q_network import QNetwork
 from cql_atari.types import FRAME_SHAPE, NUM_ACTIONS, STACK, Batch, Losses
 
@@ -63,6 +63,27 @@ def make_objective(config: Loss) -> Objective:
     )
 
 
+def make_optimizers(
+    config: Optimizer, network: QNetwork
+) -> list[tf.keras.optimizers.legacy.Optimizer]:
+    """Adam of everything trainable; a second one for an encoder with a rate of its own.
+
+    Their slots exist at once, so that restoring a checkpoint can be checked to be whole.
+    """
+    encoder = network.encoder.trainable_variables
+    rest = network.feed_forward.trainable_variables + network.heads.trainable_variables
+    if config.encoder_learning_rate is None:
+        parts = [(config.learning_rate, encoder + rest)]
+    else:
+        parts = [(config.learning_rate, rest), (config.encoder_learning_rate, encoder)]
+    optimizers = []
+    for rate, variables in parts:
+        if variables:  # a frozen encoder has none
+            optimizers.append(tf.keras.optimizers.legacy.Adam(rate, epsilon=config.epsilon))
+            optimizers[-1]._create_all_weights(variables)
+    return optimizers
+
+
 class GreedyPolicy(tf_policy.TFPolicy):
     """argmax of Q over the game's minimal action set; observations are {"frames", "game"}."""
 
@@ -98,7 +119,7 @@ class ScaledQAgent(tf_agent.TFAgent):
     Args:
       network: the online network.
       target_network: same shape, for bootstrapped targets; None where the objective needs none.
-      optimizer: a Keras optimizer that takes already reduced gradients.
+      optimizers: as `make_optimizers`; the first one counts the steps.
       objective: see `make_objective`.
       games: the heads' games, in order.
       batch_size: transitions a gradient step over all replicas; the loss is their mean.
@@ -110,7 +131,7 @@ class ScaledQAgent(tf_agent.TFAgent):
         self,
         network: QNetwork,
         target_network: QNetwork | None,
-        optimizer: tf.keras.optimizers.Optimizer,
+        optimizers: Sequence[tf.keras.optimizers.Optimizer],
         objective: Objective,
         games: Sequence[str],
         *,
@@ -120,7 +141,8 @@ class ScaledQAgent(tf_agent.TFAgent):
     ):
         self.network = network
         self.target_network = target_network
-        self.optimizer = optimizer
+        self.optimizer = optimizers[0]
+        self.encoder_optimizer = optimizers[1] if len(optimizers) > 1 else None
         self.objective = objective
         self.games = tuple(games)
         self._batch_size = batch_size
@@ -133,7 +155,7 @@ class ScaledQAgent(tf_agent.TFAgent):
             policy,
             policy,
             train_sequence_length=None,
-            train_step_counter=optimizer.iterations,
+            train_step_counter=self.optimizer.iterations,
         )
 
     def _initialize(self):
@@ -184,10 +206,14 @@ class ScaledQAgent(tf_agent.TFAgent):
         gradients, sums = self.gradients(experience)
         replica = tf.distribute.get_replica_context()
         gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        self.optimizer.apply_gradients(
-            zip(gradients, self.network.trainable_variables),
-            experimental_aggregate_gradients=False,
-        )
+        pairs = list(zip(gradients, self.network.trainable_variables))
+        if self.encoder_optimizer is not None:
+            count = len(self.network.encoder.trainable_variables)  # they come first
+            self.encoder_optimizer.apply_gradients(
+                pairs[:count], experimental_aggregate_gradients=False
+            )
+            pairs = pairs[count:]
+        self.optimizer.apply_gradients(pairs, experimental_aggregate_gradients=False)
         loss = tf.reduce_sum(sums["total"]) / self._batch_size
         return tf_agent.LossInfo(
             loss, {"sums": sums, "gradient_norm": tf.linalg.global_norm(gradients)}

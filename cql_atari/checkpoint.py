@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -13,6 +17,12 @@ from cql_atari.types import UserError
 
 PREFIX = "variables"
 DAMAGE = (tf.errors.OpError, IndexError, OSError)  # a flipped bit, a cut file, a missing file
+# Without the optimizer's slots, whose names go on after the variable's.
+_ENCODER_VARIABLE = re.compile(
+    r"network/encoder/layer_with_weights-(\d+)/(\w+)/\.ATTRIBUTES/VARIABLE_VALUE"
+)
+_SHOWN = 10  # differences that an error lists
+T = TypeVar("T")
 
 
 def save(directory: Path, checkpoint: tf.train.Checkpoint, step: int, keep: int) -> Path:
@@ -52,33 +62,6 @@ def steps(directory: Path) -> list[int]:
     return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit())
 
 
-def restore_latest(directory: Path, checkpoint: tf.train.Checkpoint) -> int | None:
-    """Restores the newest intact checkpoint into existing variables, every one of them.
-
-    A damaged one is reported and passed over.
-
-    Returns:
-      Its step, or None where there is no checkpoint at all.
-
-    Raises:
-      UserError: where all are damaged, or one doesn't fit the variables.
-    """
-    found = steps(directory)
-    for step in reversed(found):
-        try:
-            restore(directory / f"{step:010d}", checkpoint)
-            return step
-        except DAMAGE as error:
-            logging.warning("checkpoint %s/%010d is damaged (%s); trying an older one",
-                            directory, step, str(error).splitlines()[0])  # fmt: skip
-    if found:
-        raise UserError(
-            f"all checkpoints in {directory} are damaged ({found}). Delete the folder to start "
-            "from scratch."
-        )
-    return None
-
-
 def restore(path: Path, checkpoint: tf.train.Checkpoint) -> None:
     """Restores one checkpoint folder; fails unless every existing variable is in it.
 
@@ -90,3 +73,82 @@ def restore(path: Path, checkpoint: tf.train.Checkpoint) -> None:
         checkpoint.read(str(path / PREFIX)).assert_existing_objects_matched()
     except (AssertionError, ValueError) as error:
         raise UserError(f"checkpoint {path} doesn't fit this network: {error}") from error
+
+
+def restore_latest(
+    directory: Path, target: T, restore_one: Callable[[Path, T], None] = restore
+) -> int | None:
+    """Restores the newest intact checkpoint into existing variables, every one of them.
+
+    A damaged one is reported and passed over.
+
+    Args:
+      directory: of all checkpoints.
+      target: what is restored.
+      restore_one: how, from one checkpoint folder.
+
+    Returns:
+      Its step, or None where there is no checkpoint at all.
+
+    Raises:
+      UserError: where all are damaged, or one doesn't fit the variables.
+    """
+    found = steps(directory)
+    for step in reversed(found):
+        try:
+            restore_one(directory / f"{step:010d}", target)
+            return step
+        except DAMAGE as error:
+            logging.warning("checkpoint %s/%010d is damaged (%s); trying an older one",
+                            directory, step, str(error).splitlines()[0])  # fmt: skip
+    if found:
+        raise UserError(
+            f"all checkpoints in {directory} are damaged ({found}). A run starts from scratch "
+            "where that folder is gone."
+        )
+    return None
+
+
+def restore_encoder(path: Path, encoder: tf.keras.Model) -> None:
+    """Restores a network's encoder alone from one checkpoint folder of another run.
+
+    Afterwards every variable is compared with what the file holds under the variable's name.
+
+    Raises:
+      UserError: where the encoder there is another one; says which layers.
+      One of `DAMAGE`: where the files are damaged.
+    """
+    prefix = str(path / PREFIX)
+    reader = tf.train.load_checkpoint(prefix)
+    there = {
+        "layer {} {}".format(*match.groups()): (name, tuple(shape))
+        for name, shape in reader.get_variable_to_shape_map().items()
+        if (match := _ENCODER_VARIABLE.fullmatch(name))
+    }
+    here = _by_layer(encoder)
+    differences = [
+        f"{layer}: {there[layer][1] if layer in there else 'absent'} there, "
+        f"{tuple(here[layer].shape) if layer in here else 'absent'} here"
+        for layer in sorted(there.keys() | here.keys(), key=lambda name: int(name.split()[1]))
+        if layer not in there or layer not in here or there[layer][1] != here[layer].shape
+    ]
+    if differences:
+        more = [f"and {len(differences) - _SHOWN} more"] if len(differences) > _SHOWN else []
+        raise UserError(
+            "\n  ".join([f"checkpoint {path} holds another encoder:", *differences[:_SHOWN], *more])
+        )
+    part = tf.train.Checkpoint(network=tf.train.Checkpoint(encoder=encoder))
+    part.read(prefix).expect_partial().assert_existing_objects_matched()
+    for layer, variable in here.items():
+        if not np.array_equal(variable.numpy(), reader.get_tensor(there[layer][0])):
+            raise RuntimeError(f"{layer} of the encoder differs from {path} after restoring it")
+
+
+def _by_layer(encoder: tf.keras.Model) -> dict[str, tf.Variable]:
+    """Variables as "layer 3 kernel", counted as a checkpoint counts: layers that have some."""
+    with_weights = (layer for layer in encoder.layers if layer.weights)
+    return {
+        f"layer {number} {variable.name.split('/')[-1].split(':')[0]}": variable
+        for number, layer in enumerate(with_weights)
+        for variable in layer.weights
+    }

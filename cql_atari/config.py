@@ -242,7 +242,8 @@ class Evaluation:
     """Full episodes in ALE; protocol: method section 5, mostly reconstructed.
 
     Attributes:
-      every: gradient steps between evaluations during training; 0: only at the end.
+      every: gradient steps between evaluations during training, the first one before it; 0: only
+        at the end.
       curve_episodes: episodes a game at those.
       episodes: episodes a game at the end of the run and for `cql_atari.evaluate`.
       envs_per_game: environments stepped together, a game.
@@ -353,6 +354,7 @@ def check(config: Config) -> Config:
         (_PERIODS, lambda value: value % k == 0, f"a multiple of train.steps_per_call = {k}"),
         (_SHARES, lambda value: 0 <= value <= 1, "between 0 and 1"),
         (_POSITIVE, lambda value: value > 0, "greater than 0"),
+        ("optimizer.encoder_learning_rate", lambda rate: rate is None or rate >= 0, "at least 0"),
     ):
         for parameter in parameters.split():
             section, name = parameter.split(".")

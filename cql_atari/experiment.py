@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
 from cql_atari import checkpoint as checkpoint_lib
 from cql_atari import config as config_lib
 from cql_atari import learner, logs, strategy, workdir
-from cql_atari.agent import Objective, ScaledQAgent, make_objective
+from cql_atari.agent import Objective, ScaledQAgent, make_objective, make_optimizers
 from cql_atari.config import Config
 from cql_atari.data import sources
 from cql_atari.evaluation import aggregate, rollout
@@ -23,6 +22,7 @@ from cql_atari.feed import memory, replay_reader, replay_service, replay_writer
 from cql_atari.feed.sampling import BatchLaw
 from cql_atari.feed.transitions import LEAD
 from cql_atari.networks.q_network import QNetwork, build_q_network
+from cql_atari.start import begin
 from cql_atari.types import Episode, UserError
 
 
@@ -55,12 +55,9 @@ def train(
         agent = make_agent(config)
     state = training_state(agent)
 
-    # 2. Start policy: go on with this folder's own run; else from scratch.
+    # 2. Start policy: go on with this folder's own run; else pre-trained encoder, else scratch.
     checkpoints = directory / "checkpoints"
-    start = checkpoint_lib.restore_latest(checkpoints, state)
-    if start is None:
-        agent.initialize()
-    logging.info("starting at step %d of %d", start or 0, config.train.steps)
+    start = begin(agent, state, config, directory)
 
     # 3. Data to batches to devices, from the step where the run stands.
     log = logs.make_log(directory)
@@ -79,8 +76,8 @@ def train(
         checkpoint_lib.save(checkpoints, state, step, config.train.keep)
 
     try:
-        if (start or 0) < config.train.steps:
-            with open_feed(config, found, start or 0) as dataset:
+        if start < config.train.steps:
+            with open_feed(config, found, start) as dataset:
                 finished = learner.learn(
                     agent,
                     learner.make_train_call(agent, devices, use_xla(config.train.jit_compile)),
@@ -163,15 +160,11 @@ def make_agent(config: Config) -> ScaledQAgent:
     """Networks, optimizer and objective, initialised from the seed. Call it in the scope."""
     objective = make_objective(config.loss)
     network = make_network(config, objective)
-    optimizer = tf.keras.optimizers.legacy.Adam(
-        config.optimizer.learning_rate, epsilon=config.optimizer.epsilon
-    )
-    # The slots exist before a checkpoint is read, so that the restore can be checked to be whole.
-    optimizer._create_all_weights(network.trainable_variables)
+    network.encoder.trainable = config.optimizer.encoder_learning_rate != 0
     return ScaledQAgent(
         network,
         make_network(config, objective) if objective.bootstraps else None,
-        optimizer,
+        make_optimizers(config.optimizer, network),
         objective,
         config.data.games,
         batch_size=config.batch_size,
@@ -186,6 +179,7 @@ def training_state(agent: ScaledQAgent) -> tf.train.Checkpoint:
         "network": agent.network,
         "target_network": agent.target_network,
         "optimizer": agent.optimizer,
+        "encoder_optimizer": agent.encoder_optimizer,
     }
     return tf.train.Checkpoint(**{name: part for name, part in parts.items() if part is not None})
 
@@ -282,4 +276,4 @@ def count_parameters(config: Config) -> tuple[int, int]:
     def count(part: tf.keras.layers.Layer) -> int:
         return sum(int(np.prod(variable.shape)) for variable in part.trainable_variables)
 
-    return count(network.trunk), count(network.heads)
+    return count(network.encoder) + count(network.feed_forward), count(network.heads)

@@ -73,13 +73,18 @@ def learn(
 ) -> bool:
     """The main loop, from the agent's own step counter to `config.steps`.
 
+    It evaluates every `evaluate_every` steps, from step 0 on; at the end the caller does.
+
     Returns:
       True when finished, False when `should_stop` ended it; a checkpoint is saved either way.
 
     Raises:
       UserError: on a loss that is not finite. Nothing is saved then: the last checkpoint is good.
     """
-    step, meter = int(agent.optimizer.iterations.numpy()), _Meter(agent.games)
+    step = int(agent.optimizer.iterations.numpy())
+    if evaluate_every and step == 0:
+        evaluate(step)
+    meter = _Meter(agent.games)
     bar = tqdm(total=config.steps, initial=step, unit="step", desc="training", mininterval=1)
     while step < config.steps:
         asked = time.perf_counter()

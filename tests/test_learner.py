@@ -85,9 +85,10 @@ def test_the_tape_of_a_run():
     config = tiny.config("evaluation.every = 6")
     _, _, tape = run(config, strategy.make_strategy("none"))
     assert [entry[:2] for entry in tape] == [
-        ("log", 4), ("save", 4), ("evaluate", 6), ("log", 8), ("save", 8), ("finished", True),
+        ("evaluate", 0), ("log", 4), ("save", 4), ("evaluate", 6), ("log", 8), ("save", 8),
+        ("finished", True),
     ]  # fmt: skip
-    scalars = tape[0][2]
+    scalars = tape[1][2]
     assert {"loss/td", "loss/cql", "loss/total", "gradient_norm", "learning_rate",
             "q_data/Breakout", "q_data/Freeway", "speed/steps_per_second",
             "speed/samples_per_second", "speed/data_wait_share"} <= set(scalars)  # fmt: skip

@@ -18,12 +18,12 @@ MODULES = sorted(
 )
 # Rooms from the ground up; a module may import from its own floor and those below.
 FLOORS = (
-    {"types"},
+    {"types", "installation"},
     {"games"},
     {"config"},
     {"losses", "networks", "data", "envs"},
     {"feed", "agent", "evaluation", "workdir"},
-    {"strategy", "checkpoint", "learner", "logs", "workers", "cli", "manifest"},
+    {"strategy", "checkpoint", "learner", "logs", "workers", "cli", "manifest", "start"},
     {"experiment"},
     {"online"},
     {

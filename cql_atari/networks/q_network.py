@@ -1,4 +1,4 @@
-"""The multi-headed Q-network: shared trunk, one linear head a game."""
+"""The multi-headed Q-network: encoder and feed-forward layers for all, one linear head a game."""
 
 from __future__ import annotations
 
@@ -70,18 +70,29 @@ def gather_rows(
 
 
 class QNetwork(tf.keras.Model):
-    """A trunk and its heads.
+    """Encoder and feed-forward part, together the trunk, and the heads.
 
     Attributes:
-      trunk: frames uint8 [B, 4, 84, 84] -> features float32 [B, F].
+      encoder: frames uint8 [B, 4, 84, 84] -> pooled features [B, P]; what transfers to other games.
+        With `encoder.trainable = False` no gradient goes into it.
+      feed_forward: pooled features [B, P] -> features float32 [B, F].
       heads: (features [B, F], games int32 [D]) -> float32 [B, A, N].
     """
 
-    def __init__(self, trunk: tf.keras.Model, heads: GameHeads) -> None:
+    def __init__(
+        self, encoder: tf.keras.Model, feed_forward: tf.keras.Model, heads: GameHeads
+    ) -> None:
         super().__init__()
-        self.trunk = trunk
+        self.encoder = encoder
+        self.feed_forward = feed_forward
         self.heads = heads
         self.built = True
+
+    def trunk(self, frames: tf.Tensor) -> tf.Tensor:
+        """frames uint8 [B, 4, 84, 84] -> features float32 [B, F]."""
+        pooled = self.encoder(frames)
+        # A tape watches variables, whether their layer is trainable or not: the cut must be here.
+        return self.feed_forward(pooled if self.encoder.trainable else tf.stop_gradient(pooled))
 
     def call(self, frames: tf.Tensor, games: tf.Tensor) -> tf.Tensor:
         """frames uint8 [B, 4, 84, 84], games int32 [D] -> logits float32 [B, A, N], where
@@ -157,9 +168,14 @@ def build_q_network(
     frames = tf.keras.Input((STACK, *FRAME_SHAPE), dtype=tf.uint8)
     x = layers.Permute((2, 3, 1))(frames)  # NHWC; on the host it would cost 30 times a gather
     x = pool(encode(layers.Rescaling(1 / 255, dtype=dtype)(x), style))
+    encoder_model = tf.keras.Model(frames, x, name="encoder")
+
+    pooled = x = tf.keras.Input(x.shape[1:], dtype=x.dtype)
     for width in feed_forward:
         initialiser = tf.keras.initializers.HeNormal(style.seed())
         x = layers.Dense(width, "relu", kernel_initializer=initialiser, dtype=dtype)(x)
     x = l2_normalised(x) if feature_norm else tf.cast(x, tf.float32)
-    trunk = tf.keras.Model(frames, x, name="trunk")
-    return QNetwork(trunk, GameHeads(num_games, num_actions, num_atoms, x.shape[-1], style.seed()))
+    feed_forward_model = tf.keras.Model(pooled, x, name="feed_forward")
+
+    heads = GameHeads(num_games, num_actions, num_atoms, x.shape[-1], style.seed())
+    return QNetwork(encoder_model, feed_forward_model, heads)

@@ -41,8 +41,9 @@ def network():
 )
 def test_trunks_have_the_published_sizes(arguments, millions):
     network = build_q_network(num_games=1, num_atoms=1, seed=0, **arguments)
-    assert network.trunk.count_params() / 1e6 == pytest.approx(millions, abs=0.05)
-    assert len(network.trunk.trainable_variables) == len(network.trunk.variables)
+    trunk = (network.encoder, network.feed_forward)
+    assert sum(part.count_params() for part in trunk) / 1e6 == pytest.approx(millions, abs=0.05)
+    assert all(len(part.trainable_variables) == len(part.variables) for part in trunk)
 
 
 def test_heads_count():
@@ -96,7 +97,7 @@ def test_heads_of_different_games_start_different_and_small(network):
 
 def test_stack_order_and_scale_reach_the_encoder(frames):
     network = build_q_network(**SMALL | {"feature_norm": False})
-    stem = network.trunk.layers[2](network.trunk.layers[1](frames))  # permute, rescale
+    stem = network.encoder.layers[2](network.encoder.layers[1](frames))  # permute, rescale
     np.testing.assert_allclose(stem, np.moveaxis(frames.numpy(), 1, 3) / 255, atol=1e-6)
 
 
@@ -126,6 +127,39 @@ def test_other_encoders_train(frames, encoder):
 
 def test_one_atom_gives_scalar_values(frames):
     assert build_q_network(**SMALL | {"num_atoms": 1})(frames, GAMES).shape == (6, 4, 1)
+
+
+# Encoder and feed-forward part.
+
+
+def test_the_encoder_ends_at_the_pooled_features(network, frames):
+    pooled = network.encoder(frames)
+    assert pooled.shape == (6, 16 * 8)  # channels of the last stage x blocks of the embedding
+    np.testing.assert_array_equal(network.feed_forward(pooled), network.trunk(frames))
+    assert [v.shape for v in network.feed_forward.variables] == [(128, 32), (32,), (32, 16), (16,)]
+    parts = [v for p in (network.encoder, network.feed_forward, network.heads) for v in p.variables]
+    assert [v.name for v in parts] == [v.name for v in network.variables]
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_no_gradient_goes_into_a_frozen_encoder(frames, jit_compile):
+    network = build_q_network(**SMALL)
+    network.encoder.trainable = False
+
+    @tf.function(jit_compile=jit_compile)
+    def gradients():
+        with tf.GradientTape() as tape:  # watches every variable by itself
+            loss = tf.reduce_sum(network(frames, GAMES) ** 2)
+        found = tape.gradient(loss, network.variables)
+        names.update(v.name for v, g in zip(network.variables, found) if g is not None)
+        return [gradient for gradient in found if gradient is not None]
+
+    names: set[str] = set()
+    assert all(np.any(gradient) for gradient in gradients())
+    assert names == {v.name for v in network.trainable_variables}
+    assert names == {v.name for v in network.variables} - {
+        v.name for v in network.encoder.variables
+    }
 
 
 # Determinism, precision, compilation.
