@@ -45,6 +45,14 @@ def find(game: str, rom_dir: str | Path | None) -> Path:
     Raises:
       UserError: where there is none, or it is another game's, or it doesn't load.
     """
+    path = locate(game, rom_dir)
+    if rom_dir is not None and ale_py.ALEInterface.isSupportedROM(path) is None:
+        _try(path)
+    return path
+
+
+def locate(game: str, rom_dir: str | Path | None) -> Path:
+    """As `find`, but doesn't try a file that ale-py doesn't know."""
     rom = games.spec(game).rom
     if rom_dir is None:
         if path := ale_py.roms.get_rom_path(rom):
@@ -56,14 +64,12 @@ def find(game: str, rom_dir: str | Path | None) -> Path:
     known = ale_py.ALEInterface.isSupportedROM(path)
     if known not in (None, rom):
         raise UserError(f"{path} is the ROM of {known!r}; {game} needs that of {rom!r}")
-    if known is None:
-        _try(path)
     return path
 
 
 def md5(game: str, rom_dir: str | Path | None) -> str:
-    """MD5, in hexadecimal, of the ROM that `find` gives; errors as there."""
-    return hashlib.md5(find(game, rom_dir).read_bytes()).hexdigest()
+    """MD5, in hexadecimal, of the ROM that `locate` gives; errors as there."""
+    return hashlib.md5(locate(game, rom_dir).read_bytes()).hexdigest()
 
 
 @functools.cache
@@ -86,18 +92,15 @@ def recorded_md5(game: str, run: Path) -> str | None:
         return table().get(game, {}).get("recorded")
 
 
-def warn_where_other(data: Data, rom_dir: str | Path | None) -> list[str]:
-    """Logs one warning that names the games to be played with other ROMs than recorded their data.
+def find_others(data: Data, rom_dir: str | Path | None) -> list[str]:
+    """The games whose ROM isn't the one that recorded their data.
 
     Args:
       data: what a policy learns from. Where that isn't on this machine, it is taken for DQN-Replay.
       rom_dir: the ROMs to be played, as for `find`.
 
-    Returns:
-      The games that it named.
-
     Raises:
-      UserError: as `find`, for any of the games.
+      UserError: as `locate`, for any of the games.
     """
     others = []
     for game in data.games:
@@ -105,7 +108,14 @@ def warn_where_other(data: Data, rom_dir: str | Path | None) -> list[str]:
         recorded = {recorded_md5(game, folder / str(run)) for run in data.runs}
         if recorded - {md5(game, rom_dir), None}:
             others.append(game)
-    if others:
+    return others
+
+
+def warn_where_other(data: Data, rom_dir: str | Path | None) -> list[str]:
+    """Logs one warning that names `find_others`, which it returns, having tried every ROM."""
+    for game in data.games:
+        find(game, rom_dir)
+    if others := find_others(data, rom_dir):
         logging.warning(
             "%d of %d games are evaluated with other ROMs than recorded their data, which may cost "
             "score: %s. If you have the recorded ones (DQN-Replay: those of atari-py 0.2.5), give "

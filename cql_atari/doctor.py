@@ -1,0 +1,298 @@
+"""Is this machine ready? python -m cql_atari.doctor --gin_files=F --gin_bindings=B --workdir=W
+
+Looks at Python, packages, devices, XLA, memory and disk for the chosen configuration, ROMs, data
+and ports, for ten seconds at most. A line each: ok, or what is wrong and the command that mends it;
+"note" is for what may be meant so. Ends with 1 where something is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cql_atari.installation import Finding, check_packages, check_python
+
+if TYPE_CHECKING:
+    from cql_atari.config import Config
+
+# Only the standard library up here: where packages are missing, this says which.
+
+SECONDS = 8.5  # then it prints what it has
+_PROBE = """
+import json, sys
+def tell(**facts): print(json.dumps(facts), flush=True)
+import tensorflow as tf
+tell(tensorflow=tf.__version__, gpus=len(tf.config.list_physical_devices("GPU")))
+tf.function(lambda x: x @ x, jit_compile=True)(tf.ones((8, 8)))
+tell(xla=True)
+import reverb
+tell(reverb=True)
+from cql_atari import config, experiment
+tell(parameters=sum(experiment.count_parameters(config.from_dict(json.loads(sys.argv[1])))))
+"""
+_STAGES = {"gpus": "TensorFlow", "xla": "XLA", "reverb": "Reverb", "parameters": "network"}
+_LATE = "no answer in time: a busy machine or a cold disk; run this again"
+NVIDIA = Path("/proc/driver/nvidia")
+_COPIES = 4  # of the weights in a checkpoint: themselves, the target's, Adam's two moments
+
+
+class Probe:
+    """A process apart that imports TensorFlow and tells, fact by fact, what works."""
+
+    def __init__(self, config: Config):
+        from cql_atari import config as config_lib
+
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _PROBE, json.dumps(config_lib.to_dict(config))],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        )  # fmt: skip
+
+    def ask(self, seconds: float) -> tuple[dict[str, Any], str]:
+        """What it told within that time, and why it told no more ("" where it told all)."""
+        try:
+            out, err = self._process.communicate(timeout=max(seconds, 0.1))
+            code = self._process.returncode
+            why = (err.strip().splitlines() or [f"ended with {code}"])[-1] if code else ""
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            out, _ = self._process.communicate()
+            why = _LATE
+        return {k: v for line in out.splitlines() for k, v in json.loads(line).items()}, why
+
+
+def check_devices(config: Config, facts: dict[str, Any], why: str) -> list[Finding]:
+    """What the probe told: devices, XLA, Reverb, the network; and where it stopped."""
+    findings = []
+    if "gpus" in facts:
+        gpus, draws = facts["gpus"], config.feed.draws
+        seen = f"{facts['tensorflow']}; {os.cpu_count()} CPU cores, {gpus} GPUs"
+        findings.append(Finding("ok", "TensorFlow", seen))
+        if not gpus and NVIDIA.exists():
+            text = "this machine has NVIDIA's driver, but TensorFlow sees no GPU"
+            mend = f"{sys.executable} -m pip install 'tensorflow[and-cuda]=={facts['tensorflow']}'"
+            findings.append(Finding("wrong", "devices", text, mend))
+        if config.train.strategy == "none" and gpus > 1:
+            text = f"one of {gpus} GPUs will be used"
+            findings.append(Finding("note", "devices", text, "launchers/multi_gpu.sh"))
+        if config.train.strategy == "mirrored" and draws % max(gpus, 1):
+            text = f"feed.draws = {draws} don't divide over {gpus} GPUs"
+            mend = f"--gin_bindings='feed.draws = {-(-draws // gpus) * gpus}'"
+            findings.append(Finding("wrong", "devices", text, mend))
+    if "xla" in facts:
+        findings.append(Finding("ok", "XLA", "compiles and runs"))
+    if "reverb" in facts:
+        findings.append(Finding("ok", "Reverb", "loads"))
+    if why and not (why == _LATE and "reverb" in facts):  # then check_disk has a note
+        stopped = next(name for fact, name in _STAGES.items() if fact not in facts)
+        mend = f"{sys.executable} -c 'import tensorflow, reverb, tf_agents' shows more"
+        if stopped == "XLA" and why != _LATE:
+            mend = "--gin_bindings='train.jit_compile = False'"
+        findings.append(Finding("wrong", stopped, why, mend))
+    return findings
+
+
+def check_memory(config: Config) -> list[Finding]:
+    """What the feed will take against what is free."""
+    from cql_atari.feed.free_memory import free_bytes
+    from cql_atari.plan import REPLAY_BYTES
+
+    free, feed, about = free_bytes(), config.feed, "memory"
+    if feed.kind == "replay":
+        held = feed.transitions_per_game * len(config.data.games)
+        need, mend = held * REPLAY_BYTES, "--gin_bindings='feed.transitions_per_game = {}'"
+        mend = mend.format(max(int(feed.transitions_per_game * free / need / 2), 1))
+    else:
+        if config.data.dir is None or (count := count_frames(config)) is None:
+            return [Finding("note", about, f"{_gb(free)} free; the data's size isn't known here")]
+        need, mend = count * 7_056, "--gin_bindings=\"feed.kind = 'replay'\""
+        if feed.cache_dir is not None:
+            about, free = "cache", shutil.disk_usage(_existing(feed.cache_dir)).free
+        elif feed.memory_gb is not None:
+            free = min(free, int(feed.memory_gb * 1e9))
+    state = "ok" if need < free else "wrong"
+    text = f"{_gb(free)} free, about {_gb(need)} for the {feed.kind} feed"
+    return [Finding(state, about, text, mend if state == "wrong" else "")]
+
+
+def check_disk(config: Config, workdir: Path, parameters: int | None) -> list[Finding]:
+    """Whether the run's folder can be written and holds the checkpoints that are kept."""
+    place = _existing(workdir)
+    if not os.access(place, os.W_OK):
+        return [Finding("wrong", "disk", f"{place} can't be written", "give another --workdir")]
+    free = shutil.disk_usage(place).free
+    if parameters is None:
+        return [Finding("note", "disk", f"{_gb(free)} free in {place}; a checkpoint's size isn't "
+                        "known", "see python -m cql_atari.plan")]  # fmt: skip
+    need = (config.train.keep + 1) * _COPIES * 4 * parameters  # one is written before one goes
+    text = f"{_gb(free)} free in {place}, {_gb(need)} for {config.train.keep} + 1 checkpoints"
+    if free < need:
+        return [Finding("wrong", "disk", text, "give another --workdir, or a lower train.keep")]
+    return [Finding("ok", "disk", text)]
+
+
+def check_roms(config: Config) -> list[Finding]:
+    """Whether every game has a ROM, and the one that recorded its data."""
+    from cql_atari.envs import roms
+
+    total = len(config.data.games)
+    if others := roms.find_others(config.data, config.evaluation.rom_dir):
+        text = f"{total} there; {len(others)} didn't record the data: {', '.join(others)}"
+        mend = "--gin_bindings=\"evaluation.rom_dir = 'FOLDER'\", if you have the recorded ones"
+        return [Finding("note", "ROMs", text, mend)]
+    return [Finding("ok", "ROMs", f"{total} there, those that recorded the data")]
+
+
+def check_data(config: Config) -> list[Finding]:
+    """Whether the recorded play that is selected is there."""
+    from cql_atari.data import sources
+
+    if config.data.dir is None:
+        mend = "--gin_bindings=\"data.dir = 'FOLDER'\"; launchers/get_data.sh fetches some"
+        return [Finding("note", "data", "no data.dir given", mend)]
+    found = sources.find(config.data)
+    parts = sum(len(source.suffixes) for source in found)
+    kinds = " and ".join(sorted({source.format for source in found}))
+    return [
+        Finding("ok", "data", f"{len(found)} runs, {parts} suffixes in {config.data.dir}, {kinds}")
+    ]
+
+
+def count_frames(config: Config) -> int | None:
+    """Frames that the selected data hold; None where it would take reading everything."""
+    from cql_atari.data import sources
+
+    total = 0
+    for source in sources.find(config.data):
+        for suffix in source.suffixes:
+            extents = sources.reader(source).survey(
+                source.path, source.game, suffix,
+                fraction=source.fraction, left_out=source.left_out,
+            )  # fmt: skip
+            if extents is None:
+                return None
+            total += sum(extent.steps for extent in extents)
+    return total
+
+
+def check_ports() -> list[Finding]:
+    """Whether a server can listen here and be reached; and the port that TF_CONFIG gives us."""
+    try:
+        with socket.create_server(("", 0)) as server:
+            socket.create_connection(("localhost", server.getsockname()[1]), timeout=2).close()
+    except OSError as error:
+        return [Finding("wrong", "ports", f"a server on localhost can't be reached ({error})",
+                        "allow loopback connections in the firewall or sandbox")]  # fmt: skip
+    outside = ", ".join(name for _, name in socket.if_nameindex() if name != "lo")
+    text = "a server can listen" + (f"; Reverb's will be open to {outside}" if outside else "")
+    if "TF_CONFIG" not in os.environ:
+        return [Finding("ok", "ports", text)]
+    try:
+        cluster = json.loads(os.environ["TF_CONFIG"])
+        task = cluster["task"]
+        port = int(cluster["cluster"][task["type"]][task["index"]].rpartition(":")[2])
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        return [Finding("wrong", "ports", f"port {port} of TF_CONFIG: {error}",
+                        f"ss -ltnp 'sport = :{port}'")]  # fmt: skip
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        return [Finding("wrong", "ports", f"TF_CONFIG isn't as TensorFlow wants it: {error!r}",
+                        "unset TF_CONFIG")]  # fmt: skip
+    return [Finding("ok", "ports", f"{text}; port {port} of TF_CONFIG is free")]
+
+
+def diagnose(config: Config, workdir: Path, deadline: float) -> list[Finding]:
+    """All findings, in the order of the lines; what isn't done by the deadline says so."""
+    from cql_atari.types import UserError
+
+    probe = Probe(config)
+    answers: dict[str, list[Finding]] = {}
+
+    def look(about: str, check: Callable[[], list[Finding]]) -> None:
+        try:
+            answers[about] = check()
+        except UserError as error:
+            answers[about] = [Finding("wrong", about, "", str(error))]
+        except Exception as error:  # a broken package shows here, too
+            answers[about] = [Finding("wrong", about, repr(error))]
+
+    checks: dict[str, Callable[[], list[Finding]]] = {
+        "Python": check_python,
+        "packages": check_packages,
+        "memory": lambda: check_memory(config),
+        "ROMs": lambda: check_roms(config),
+        "data": lambda: check_data(config),
+        "ports": check_ports,
+    }
+    for about, check in checks.items():  # as daemons: one that hangs doesn't hold us
+        threading.Thread(target=look, args=(about, check), daemon=True).start()
+    facts, why = probe.ask(deadline - time.monotonic())
+    while len(answers) < len(checks) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for about in checks:
+        answers.setdefault(about, [Finding("wrong", about, _LATE)])
+    answers["devices"] = check_devices(config, facts, why)
+    answers["disk"] = check_disk(config, workdir, facts.get("parameters"))
+    order = ("Python", "packages", "devices", "memory", "disk", "ROMs", "data", "ports")
+    return [finding for about in order for finding in answers[about]]
+
+
+def show(findings: Sequence[Finding]) -> int:
+    """Prints the findings; 1 where something is wrong."""
+    for finding in findings:
+        print(f"{finding.state:<6}{finding.about:<12}{finding.text}".rstrip())
+        if finding.mend:
+            print(f"{'':<6}{'':<12}mend: {finding.mend}")
+    return int(any(finding.state == "wrong" for finding in findings))
+
+
+def _gb(number: float) -> str:
+    return f"{number / 1e9:.3g} GB"
+
+
+def _existing(path: str | Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    path = Path(path).absolute()
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def main(argv: list[str]) -> int:
+    from absl import flags
+
+    from cql_atari import config as config_lib
+    from cql_atari.types import UserError
+
+    deadline = time.monotonic() + SECONDS
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; flags start with --.")
+    config = config_lib.load(flags.FLAGS.gin_files, flags.FLAGS.gin_bindings)
+    return show(diagnose(config, Path(flags.FLAGS.workdir), deadline))
+
+
+def _define_flags() -> None:
+    # Not at import: every command has its own, and a test imports them all.
+    from absl import flags
+
+    flags.DEFINE_multi_string("gin_files", [], "gin file; repeats, later ones win.")
+    flags.DEFINE_multi_string("gin_bindings", [], "gin binding; repeats, wins over the files.")
+    flags.DEFINE_string("workdir", "runs/train", "Folder of the run, as for train.")
+
+
+if __name__ == "__main__":
+    try:
+        from cql_atari import cli
+        from cql_atari import config as _config  # noqa: F401
+    except ImportError as error:
+        broken = Finding("wrong", "import", str(error), "python -m pip install -e .")
+        sys.exit(show([*check_python(), *check_packages(), broken]))
+    _define_flags()
+    cli.run(main)

@@ -1,0 +1,256 @@
+"""The doctor: each check against numbers by hand and broken surroundings; the command for real."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from cql_atari import config as config_lib
+from cql_atari import doctor
+from cql_atari.envs import roms
+from cql_atari.feed import free_memory
+from cql_atari.types import Extent, UserError
+
+ALL = {"tensorflow": "2.15.1", "gpus": 0, "xla": True, "reverb": True, "parameters": 10}
+
+
+def configure(*bindings: str) -> config_lib.Config:
+    return config_lib.load((), bindings)
+
+
+def states(findings) -> list[tuple[str, str]]:
+    return [(finding.state, finding.about) for finding in findings]
+
+
+# Memory and disk.
+
+
+def test_the_replay_needs_its_tables(monkeypatch):
+    """40 games x 250,000 transitions x 400 bytes = 4 GB; what mends it fits."""
+    config = configure()
+    monkeypatch.setattr(free_memory, "free_bytes", lambda: 4_100_000_000)
+    (finding,) = doctor.check_memory(config)
+    assert finding.state == "ok" and "4.1 GB free, about 4 GB for the replay" in finding.text
+    monkeypatch.setattr(free_memory, "free_bytes", lambda: 3_900_000_000)
+    (finding,) = doctor.check_memory(config)
+    assert finding.state == "wrong"
+    mended = configure(re.fullmatch("--gin_bindings='(.*)'", finding.mend)[1])
+    assert states(doctor.check_memory(mended)) == [("ok", "memory")]
+
+
+def test_the_memory_feed_needs_its_frames(monkeypatch, tmp_path):
+    """1,000,000 frames of 84 x 84 bytes: 7.06 GB."""
+    memory = ("feed.kind = 'memory'", "data.dir = '/d'")
+    monkeypatch.setattr(doctor, "count_frames", lambda config: 1_000_000)
+    for free, more, state, about in (
+        (8e9, (), "ok", "memory"),
+        (7e9, (), "wrong", "memory"),
+        (8e9, ("feed.memory_gb = 7.0",), "wrong", "memory"),
+        (1e9, (f"feed.cache_dir = {str(tmp_path / 'new')!r}",), "ok", "cache"),
+    ):
+        monkeypatch.setattr(free_memory, "free_bytes", lambda free=free: int(free))
+        monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=8e9))
+        assert states(doctor.check_memory(configure(*memory, *more))) == [(state, about)]
+    monkeypatch.setattr(doctor, "count_frames", lambda config: None)
+    assert states(doctor.check_memory(configure(*memory))) == [("note", "memory")]
+
+
+def test_frames_are_counted_over_sources_and_suffixes(monkeypatch):
+    from cql_atari.data import sources
+
+    extents = {0: [Extent(3, True, True), Extent(4, False, True)], 1: [Extent(5, True, True)]}
+    source = SimpleNamespace(path="p", game="Pong", suffixes=(0, 1), fraction=0.5, left_out={})
+    asked = []
+
+    def survey(path, game, suffix, **options):
+        asked.append((path, game, suffix, options))
+        return extents[suffix]
+
+    monkeypatch.setattr(sources, "find", lambda data: [source, source])
+    monkeypatch.setattr(sources, "reader", lambda source: SimpleNamespace(survey=survey))
+    assert doctor.count_frames(configure()) == 24
+    assert asked[1] == ("p", "Pong", 1, {"fraction": 0.5, "left_out": {}})
+    extents[1] = None
+    assert doctor.count_frames(configure()) is None
+
+
+def test_a_run_needs_its_checkpoints(monkeypatch, tmp_path):
+    """3 + 1 checkpoints x 4 copies x 4 bytes x 1,000,000 parameters = 64 MB."""
+    config, workdir = configure(), tmp_path / "not" / "there"
+    for free, state in ((65_000_000, "ok"), (63_000_000, "wrong")):
+        monkeypatch.setattr(
+            doctor.shutil, "disk_usage", lambda path, free=free: SimpleNamespace(free=free)
+        )
+        (finding,) = doctor.check_disk(config, workdir, 1_000_000)
+        assert finding.state == state and "0.064 GB for 3 + 1" in finding.text
+        assert f"free in {tmp_path}, " in finding.text and not workdir.parent.exists()
+    assert states(doctor.check_disk(config, workdir, None)) == [("note", "disk")]
+    monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
+    assert states(doctor.check_disk(config, workdir, 1)) == [("wrong", "disk")]
+
+
+# Devices.
+
+
+def test_what_the_probe_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "NVIDIA", tmp_path / "none")
+    fine = [("ok", "TensorFlow"), ("ok", "XLA"), ("ok", "Reverb")]
+    assert states(doctor.check_devices(configure(), ALL, "")) == fine
+    for told, stopped in enumerate(("TensorFlow", "XLA", "Reverb", "network")):
+        facts = dict(list(ALL.items())[: told + 1 if told else 0])
+        *before, last = doctor.check_devices(configure(), facts, "ImportError: no")
+        assert states(before) == fine[:told]
+        assert (last.state, last.about, last.text) == ("wrong", stopped, "ImportError: no")
+        assert ("jit_compile = False" in last.mend) == (stopped == "XLA")
+    late = {name: ALL[name] for name in list(ALL)[:4]}
+    assert states(doctor.check_devices(configure(), late, doctor._LATE)) == fine
+
+
+@pytest.mark.parametrize(
+    "gpus, strategy, state",
+    [
+        (0, "none", "wrong"),
+        (1, "none", None),
+        (2, "none", "note"),
+        (2, "mirrored", None),
+        (3, "mirrored", "wrong"),
+    ],
+)
+def test_devices_that_stay_unused_or_do_not_divide(monkeypatch, tmp_path, gpus, strategy, state):
+    monkeypatch.setattr(doctor, "NVIDIA", tmp_path)
+    config = configure(f"train.strategy = {strategy!r}")
+    findings = doctor.check_devices(config, {**ALL, "gpus": gpus}, "")
+    found = [finding for finding in findings if finding.about == "devices"]
+    assert [finding.state for finding in found] == ([state] if state else [])
+    if gpus == 3:  # 128 draws; the next multiple of 3
+        assert found[0].mend == "--gin_bindings='feed.draws = 129'"
+
+
+@pytest.mark.parametrize(
+    "code, facts, why",
+    [
+        ("print('{\"gpus\": 1}'); print('{\"xla\": true}')", {"gpus": 1, "xla": True}, ""),
+        ("print('{\"gpus\": 1}', flush=True); 1 / 0", {"gpus": 1}, "ZeroDivisionError: division"),
+        ("import os; os.abort()", {}, "ended with -6"),
+        ("print('{\"gpus\": 1}', flush=True); import time; time.sleep(60)", {"gpus": 1}, "in time"),
+    ],
+)
+def test_the_probe_tells_as_far_as_it_comes(monkeypatch, code, facts, why):
+    monkeypatch.setattr(doctor, "_PROBE", code)
+    told, stopped = doctor.Probe(configure()).ask(4)
+    assert told == facts and why in stopped and bool(stopped) == bool(why)
+
+
+# ROMs, data, ports.
+
+
+def test_roms_that_did_not_record_the_data_and_none(tmp_path):
+    game = "data.games = ('Pong', 'Amidar')"
+    (finding,) = doctor.check_roms(configure(game, f"data.dir = {str(tmp_path)!r}"))
+    assert finding.state == "note" and "2 there; 1 didn't record the data: Amidar" in finding.text
+    assert states(doctor.check_roms(configure("data.games = ('Pong',)"))) == [("ok", "ROMs")]
+    with pytest.raises(UserError, match=r"pong\.bin doesn't exist"):
+        doctor.check_roms(configure(game, f"evaluation.rom_dir = {str(tmp_path)!r}"))
+
+
+def test_a_rom_is_not_tried(monkeypatch, tmp_path):
+    """A process for each unknown ROM would take longer than the doctor has."""
+    (tmp_path / "pong.bin").write_bytes(b"no ROM")
+    monkeypatch.setattr(roms, "_try", None)
+    config = configure("data.games = ('Pong',)", f"evaluation.rom_dir = {str(tmp_path)!r}")
+    assert states(doctor.check_roms(config)) == [("note", "ROMs")]
+
+
+def test_data_that_are_there_and_none(monkeypatch):
+    from cql_atari.data import sources
+
+    assert states(doctor.check_data(configure())) == [("note", "data")]
+    found = [SimpleNamespace(suffixes=(0, 1), format=name) for name in ("rlds", "dopamine")]
+    monkeypatch.setattr(sources, "find", lambda data: found)
+    (finding,) = doctor.check_data(configure("data.dir = '/d'"))
+    assert finding[:3] == ("ok", "data", "2 runs, 4 suffixes in /d, dopamine and rlds")
+
+
+def test_ports(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert states(doctor.check_ports()) == [("ok", "ports")]
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        cluster = {"worker": ["elsewhere:1", f"here:{port}"]}
+        task = {"type": "worker", "index": 1}
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+        (finding,) = doctor.check_ports()
+        assert finding.state == "wrong" and f"port {port} of TF_CONFIG" in finding.text
+    assert states(doctor.check_ports()) == [("ok", "ports")]
+    for broken in (
+        "{",
+        "{}",
+        '{"cluster": {"worker": []}, "task": {"type": "worker", "index": 0}}',
+    ):
+        monkeypatch.setenv("TF_CONFIG", broken)
+        (finding,) = doctor.check_ports()
+        assert finding.state == "wrong" and "isn't as TensorFlow wants it" in finding.text
+
+
+# All of it.
+
+
+def test_a_check_that_fails_or_hangs_does_not_keep_the_others(monkeypatch, tmp_path):
+    never = threading.Event()
+    monkeypatch.setattr(doctor, "_PROBE", f"print({json.dumps(json.dumps(ALL))})")
+    monkeypatch.setattr(doctor, "check_ports", never.wait)
+    monkeypatch.setattr(doctor, "check_roms", lambda config: 1 / 0)
+    config = configure(f"data.dir = {str(tmp_path)!r}")
+    found = {f.about: f for f in doctor.diagnose(config, tmp_path, time.monotonic() + 3)}
+    hanging = [t for t in threading.enumerate() if t._target and t._target.__name__ == "look"]
+    assert len(hanging) == 1 and hanging[0].daemon  # else the process would wait for it
+    never.set()
+    assert list(found) == [
+        "Python", "packages", "TensorFlow", "XLA", "Reverb", "memory", "disk", "ROMs", "data",
+        "ports",
+    ]  # fmt: skip
+    assert found["ports"].state == "wrong" and "no answer in time" in found["ports"].text
+    assert "ZeroDivisionError" in found["ROMs"].text
+    assert found["data"].state == "wrong" and "no recorded play" in found["data"].mend
+    assert found["disk"].state == "ok"
+
+
+def test_every_line_is_ok_or_mends(capsys):
+    Finding = doctor.Finding
+    assert doctor.show([Finding("ok", "a", "b"), Finding("note", "c", "d", "e")]) == 0
+    assert doctor.show([Finding("wrong", "a", "b", "do it"), Finding("ok", "c", "d")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3].split() == ["wrong", "a", "b"] and lines[4].split() == ["mend:", "do", "it"]
+
+
+def test_the_command(tmp_path):
+    """Whatever else runs on this machine, it answers; TensorFlow may be late there."""
+    ended = subprocess.run(
+        [
+            sys.executable, "-m", "cql_atari.doctor", "--gin_files=gin_configs/quickstart.gin",
+            "--gin_bindings=data.dir = '/nowhere'", f"--workdir={tmp_path}",
+        ],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert re.search("^ok +Python ", ended.stdout, re.M)
+    assert re.search("^wrong +data\n.*mend: no recorded play of BattleZone", ended.stdout, re.M)
+
+
+def test_where_packages_cannot_be_imported_it_still_says_which():
+    code = "import sys, runpy; sys.modules['absl'] = None; sys.argv[1:] = []; "
+    code += "runpy.run_module('cql_atari.doctor', run_name='__main__')"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert re.search("^wrong +import .*absl", ended.stdout, re.M)
+    assert re.search("^.* +packages ", ended.stdout, re.M)
