@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from cql_atari import strategy as strategy_lib
 from cql_atari.agent import ScaledQAgent
 from cql_atari.config import Train
 from cql_atari.types import Batch, UserError
@@ -29,11 +30,14 @@ def make_train_call(
       sums over steps and replicas: "count", "td", "cql", "total", "q_data" (each float32 [G], by
       game) and "gradient_norm" (float32 [], a sum over steps).
     """
-    step = tf.function(agent.train, jit_compile=True) if jit_compile else agent.train
 
     def replica_step(batches: Batch, k: tf.Tensor):
-        info = step(Batch(*(part[k] for part in batches)))
+        batch = Batch(*(part[k] for part in batches))
+        info = agent.train(batch._replace(frames=strategy_lib.unpack(batch.frames)))
         return info.extra["sums"], info.extra["gradient_norm"]
+
+    if jit_compile and not isinstance(strategy, tf.distribute.TPUStrategy):  # it compiles itself
+        replica_step = tf.function(replica_step, jit_compile=True)
 
     def one_step(batches: Batch, k: tf.Tensor) -> dict[str, tf.Tensor]:
         sums, norm = strategy.run(replica_step, (batches, k))

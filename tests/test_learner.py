@@ -14,12 +14,14 @@ from cql_atari.types import UserError
 
 
 def dataset(config, episodes=None):
-    store = memory.load(episodes or tiny.episodes(), config.data.games,
-                        n_step=config.feed.n_step, discount=config.feed.discount,
-                        capacity=1000)  # fmt: skip
+    store = tiny.store(config, episodes)
     law = BatchLaw(config.feed.draws, config.feed.transitions_per_draw)
     k = config.train.steps_per_call
-    return memory.dataset(store, law, seed=0, start_step=0, steps_per_call=k)
+
+    def of_rows(rows=slice(None)):
+        return memory.dataset(store, law, seed=0, start_step=0, steps_per_call=k, rows=rows)
+
+    return of_rows
 
 
 def run(config, devices, episodes=None, jit_compile=False, **overrides):
@@ -28,7 +30,10 @@ def run(config, devices, episodes=None, jit_compile=False, **overrides):
         agent = experiment.make_agent(config)
     agent.initialize()
     call = learner.make_train_call(agent, devices, jit_compile)
-    rows = config.batch_size // devices.num_replicas_in_sync
+    feed = config.feed
+    split = strategy.divide(
+        feed.draws, feed.transitions_per_draw, devices.num_replicas_in_sync
+    )
     tape = []
     options = {
         "save": lambda step: tape.append(("save", step)),
@@ -38,7 +43,7 @@ def run(config, devices, episodes=None, jit_compile=False, **overrides):
         "should_stop": lambda: False,
         **overrides,
     }
-    batches = strategy.place(devices, dataset(config, episodes), rows)
+    batches = strategy.place(devices, dataset(config, episodes), split)
     tape.append(("finished", learner.learn(agent, call, batches, config.train, **options)))
     return agent, call, tape
 
@@ -114,7 +119,7 @@ def test_the_target_follows_every_target_period():
                 agent.target_network.variables, agent.network.variables)])  # fmt: skip
         return call(batch)
 
-    learner.learn(agent, spy, iter(dataset(config)), config.train, save=lambda s: note(agent, s),
+    learner.learn(agent, spy, iter(dataset(config)()), config.train, save=lambda s: note(agent, s),
                   log=lambda *_: None, evaluate=lambda _: None, evaluate_every=0,
                   should_stop=lambda: False)  # fmt: skip
     assert all((target == online).all() for target, online in after_copy[0])
@@ -134,20 +139,3 @@ def test_a_loss_that_is_not_finite_names_step_and_games_and_saves_nothing():
     with pytest.raises(UserError, match=r"not finite at step [12] \(games: Freeway\)"):
         run(tiny.config(), strategy.make_strategy("none"), episodes=bad, save=saved.append)
     assert saved == []
-
-
-def test_draws_that_do_not_divide_are_told_with_the_numbers():
-    with pytest.raises(UserError, match=r"128 draws of 4 .* over 3 replicas"):
-        strategy.rows_per_replica(128, 4, 3)
-    assert strategy.rows_per_replica(128, 4, 128) == 4
-
-
-def test_placed_rows_are_the_global_batch_in_order():
-    config = tiny.config()
-    two = strategy.make_strategy("mirrored", ["CPU:0", "CPU:1"])
-    whole = next(iter(dataset(config)))
-    placed = next(iter(strategy.place(two, dataset(config), 4)))
-    for part, spread in zip(whole, placed):
-        joined = np.concatenate([x.numpy() for x in two.experimental_local_results(spread)], 1)
-        np.testing.assert_array_equal(part, joined)
-    assert isinstance(whole.frames, tf.Tensor)

@@ -1,0 +1,86 @@
+"""Trains tiny agents on several logical CPU devices and on one, for tests and as a process of its own.
+
+Usage: python tests/strategy_runs.py DEVICES    compares, and says so in its last line.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import tensorflow as tf
+import tiny
+
+from cql_atari import experiment, learner, strategy
+from cql_atari.feed import memory
+from cql_atari.feed.sampling import BatchLaw
+
+
+def make_dataset(config):
+    """As an open feed's: rows of the global batches."""
+    law = BatchLaw(config.feed.draws, config.feed.transitions_per_draw)
+    store = tiny.store(config)
+    k = config.train.steps_per_call
+    return lambda rows: memory.dataset(
+        store, law, seed=0, start_step=0, steps_per_call=k, rows=rows
+    )
+
+
+def trainer(devices, config, jit_compile=False):
+    """A function of batches: trains from the same start, returns what each call leaves behind."""
+    with devices.scope():
+        agent = experiment.make_agent(config)
+    agent.initialize()
+    variables = [*agent.network.variables, *agent.target_network.variables,
+                 *agent.optimizer.variables()]  # fmt: skip
+    start = [variable.numpy() for variable in variables]
+    call = learner.make_train_call(agent, devices, jit_compile)
+
+    def train(batches, calls):
+        for variable, value in zip(variables, start):
+            variable.assign(value)
+        for _ in range(calls):
+            made, sums = call(next(batches))
+            assert int(made) == config.train.steps_per_call
+            agent.update_target()
+            left = {name: value.numpy() for name, value in sums.items()}
+            yield left | {i: v.numpy() for i, v in enumerate(agent.network.trainable_variables)}
+
+    return train
+
+
+def place(devices, config, by_coordinator=None):
+    feed = config.feed
+    split = strategy.divide(feed.draws, feed.transitions_per_draw, devices.num_replicas_in_sync)
+    return strategy.place(devices, make_dataset(config), split, by_coordinator)
+
+
+def assert_same(one, other, **tolerance):
+    for nth, (a, b) in enumerate(zip(one, other, strict=True)):
+        assert a.keys() == b.keys()
+        for name in a:
+            np.testing.assert_allclose(b[name], a[name], err_msg=f"{nth} {name}", **tolerance)
+
+
+def compare(count, calls=3):
+    """Both ways on `count` devices against one device, step by step."""
+    config = tiny.config("feed.draws = 8")
+    alone = strategy.make_strategy("none")
+    one = list(trainer(alone, config)(place(alone, config), calls))
+    assert [left["count"].sum() for left in one] == [32] * calls
+    many = strategy.make_strategy("mirrored", [f"CPU:{i}" for i in range(count)])
+    assert many.num_replicas_in_sync == count
+    train = trainer(many, config)
+    for by_coordinator in (False, True):
+        spread = train(place(many, config, by_coordinator), calls)
+        assert_same(one, spread, atol=2e-5, rtol=1e-4)
+
+
+if __name__ == "__main__":
+    number = int(sys.argv[1])
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0],
+        [tf.config.LogicalDeviceConfiguration()] * number,
+    )
+    compare(number)
+    print(f"equal on {number}")
