@@ -82,7 +82,7 @@ def arguments_of(name: str, folder: Path) -> list[str]:
         "tpu_pod.sh": ["cql", "us-central1-a"],
         "offline.sh": ["/d q", str(folder / "out")],
         "finetune.sh": ["runs/first", str(folder / "out")],
-        "transfer.sh": ["runs/first", "/d q", str(folder / "out")],
+        "transfer.sh": ["runs/first", "/data", str(folder / "out")],
         "sweep.sh": [str(folder / "out"), "loss.kind='c51'|'mse'", "train.seed=0|1", "--"],
         "get_data.sh": ["gsutil", str(folder / "out"), "Pong_run_1", "Qbert_run_2"],
     }
