@@ -19,6 +19,10 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; flags start with --.")
     config = config_lib.load(FLAGS.gin_files, FLAGS.gin_bindings)
+    if config.train.phase == "online":
+        from cql_atari.feed import online_pace
+
+        config = online_pace.complete(config)
     if FLAGS.print_config:
         print(config_lib.to_gin(config), end="")
         from cql_atari import experiment
@@ -28,19 +32,24 @@ def main(argv: list[str]) -> int:
         return 0
 
     # Everything that can be refused is refused before TensorFlow takes its seconds to import.
-    found = sources.find(config.data)
+    reads = config.train.phase == "offline" or config.online.offline_share > 0
+    found = sources.find(config.data) if reads else []
     from cql_atari.envs import roms
 
-    roms.warn_where_other(config.data, config.evaluation.rom_dir)
+    if reads:
+        roms.warn_where_other(config.data, config.evaluation.rom_dir)
     folder = Path(FLAGS.workdir)
     with workdir.locked(folder), workdir.stop_on_signals() as should_stop:
         workdir.record(folder, config, FLAGS.accept_config_change)
-        selection = manifest.make(found, config.feed.n_step)
-        manifest.record(selection, folder)
-        print(manifest.table(selection), file=sys.stderr)
-        from cql_atari import experiment
-
-        finished = experiment.train(config, found, folder, should_stop)
+        if reads:
+            selection = manifest.make(found, config.feed.n_step)
+            manifest.record(selection, folder)
+            print(manifest.table(selection), file=sys.stderr)
+        if config.train.phase == "online":
+            from cql_atari.online import train
+        else:
+            from cql_atari.experiment import train
+        finished = train(config, found, folder, should_stop)
     if not finished:
         print("stopped and saved; run the same command to go on.", file=sys.stderr)
     return 0 if finished else workdir.EXIT_INTERRUPTED

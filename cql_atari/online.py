@@ -1,0 +1,269 @@
+"""The online phase: acts in ALE, writes to the replay, learns from it, evaluates on the variant."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+from tqdm import tqdm
+
+from cql_atari import checkpoint, experiment, learner, logs, start, strategy
+from cql_atari.agent import ScaledQAgent
+from cql_atari.config import Config
+from cql_atari.data import sources
+from cql_atari.envs import atari
+from cql_atari.feed import online_pace, online_replay, online_wire
+from cql_atari.feed.online_actor import Ledger, act
+from cql_atari.feed.opening import open_feed
+from cql_atari.feed.order import Place
+from cql_atari.types import Batch
+
+_SILENCE_SECONDS = 30  # between messages that no actor is there
+_WEIGHTS_SECONDS = 5  # between new weights for remote actors
+
+
+def train(
+    config: Config,
+    found: Sequence[sources.Source],
+    directory: Path,
+    should_stop: Callable[[], bool],
+) -> bool:
+    """Acts and learns until `online.frames` are used up, evaluates, writes scores.json.
+
+    Args:
+      config: what to do, as `online_pace.complete` returns it.
+      found: recorded play to mix in, as `sources.find`; needed with an `online.offline_share`.
+      directory: the run's folder, which the caller holds.
+      should_stop: turns true when the process is asked to stop.
+
+    Returns:
+      Whether the run is finished; False when it was asked to stop (it is saved then).
+    """
+    # 1. One device, and everything that owns variables.
+    devices = strategy.make_strategy(config.train.strategy)
+    agent = experiment.make_agent(config)
+    state = experiment.training_state(agent)
+
+    # 2. Start policy: go on with this folder's own run; else a pre-trained encoder; else scratch.
+    checkpoints = directory / "checkpoints"
+    first = start.begin(agent, state, config, directory)
+    before = checkpoint.read_extra(checkpoints, first)
+    places = {game: Place(*place) for game, place in before.get("places", {}).items()}
+    ledger = Ledger(before.get("frames", 0))
+    if ledger.frames:
+        logging.warning(
+            "the replay of the earlier process (%d frames, step %d) is gone: refilling it with %d "
+            "transitions of the current policy, which count as frames",
+            ledger.frames, first, config.online.first_fill,
+        )  # fmt: skip
+
+    # 3. Actors to replay to batches, from where the run stands.
+    log = logs.make_log(directory)
+    q_function = experiment.make_q_function(agent.network, agent.objective)
+
+    def interruptible(frames: np.ndarray, heads: np.ndarray) -> np.ndarray:
+        if should_stop():
+            raise KeyboardInterrupt
+        return q_function(frames, heads)
+
+    def evaluate(step: int, episodes: int) -> None:
+        summary = experiment.evaluate(
+            config, interruptible, directory, step=step, episodes=episodes
+        )
+        log(step, {**experiment.evaluation_scalars(summary), "online/frames": ledger.frames})
+
+    try:
+        if first < config.train.steps:
+            with _open_feed(
+                config, found, agent, ledger, step=first, places=places, should_stop=should_stop
+            ) as feed:
+
+                def save(step: int) -> None:
+                    extra = {"frames": ledger.frames, "places": feed.places()}
+                    checkpoint.save(checkpoints, state, step, config.train.keep, extra)
+
+                try:
+                    finished = learner.learn(
+                        agent,
+                        learner.make_train_call(
+                            agent, devices, experiment.use_xla(config.train.jit_compile)
+                        ),
+                        feed.batches,
+                        config.train,
+                        save=save,
+                        log=lambda step, new: log(step, {**new, **_scalars(config, ledger)}),
+                        evaluate=lambda step: evaluate(step, config.evaluation.curve_episodes),
+                        evaluate_every=config.evaluation.every,
+                        should_stop=should_stop,
+                    )
+                except KeyboardInterrupt:  # while it waited for a batch, or in an evaluation
+                    save(int(agent.optimizer.iterations.numpy()))
+                    return False
+            if not finished:
+                return False
+
+        # 4. Full episodes with the final weights, once.
+        if not experiment.scores_path(directory, config.train.steps).exists():
+            evaluate(config.train.steps, config.evaluation.episodes)
+    except KeyboardInterrupt:
+        return False
+    return True
+
+
+class _Feed(NamedTuple):
+    """Batches, and where the writers of recorded play stand."""
+
+    batches: Iterator[Batch]
+    places: Callable[[], dict[str, Place]]
+
+
+@contextmanager
+def _open_feed(
+    config: Config,
+    found: Sequence[sources.Source],
+    agent: ScaledQAgent,
+    ledger: Ledger,
+    *,
+    step: int,
+    places: Mapping[str, Place],
+    should_stop: Callable[[], bool],
+) -> Iterator[_Feed]:
+    """Replay, actors and recorded play, for as long as the context lasts."""
+    online, frames = config.online, ledger.frames
+    replay_rows, recorded_rows = online_pace.rows(config)
+    remote = online.actors == "remote"
+    with ExitStack() as stack:
+        recorded = None
+        if recorded_rows:
+            part = dataclasses.replace(config.feed, draws=recorded_rows, transitions_per_draw=1)
+            recorded = stack.enter_context(
+                open_feed(
+                    dataclasses.replace(config, feed=part),
+                    found, step, places=places, should_stop=should_stop,
+                )
+            )  # fmt: skip
+        address = stack.enter_context(
+            online_replay.serve(
+                config.feed.n_step,
+                config.feed.transitions_per_game,
+                online_pace.make_pace(config, frames, step),
+                port=online.port,
+                more=online_wire.tables() if remote else (),
+            )
+        )
+        actors = (_remote_actors if remote else _local_actor)(config, address, agent, ledger)
+        tick = stack.enter_context(actors)
+        bar = stack.enter_context(
+            tqdm(total=online.first_fill, desc="filling the replay", unit="transition", delay=2,
+                 leave=False)
+        )  # fmt: skip
+
+        def tick_and_show(waiting: bool) -> None:
+            tick(waiting)
+            acted = (ledger.frames - frames) // atari.FRAME_SKIP
+            bar.update(min(acted, online.first_fill) - bar.n)
+
+        batches = stack.enter_context(
+            online_replay.batches(
+                address,
+                config.feed.n_step,
+                (config.train.steps_per_call, replay_rows),
+                recorded=recorded and iter(recorded.dataset(slice(None))),
+                tick=tick_and_show,
+                should_stop=should_stop,
+            )
+        )
+        yield _Feed(batches, recorded.places if recorded else dict)
+
+
+@contextmanager
+def _local_actor(
+    config: Config, address: str, agent: ScaledQAgent, ledger: Ledger
+) -> Iterator[Callable[[bool], None]]:
+    """An actor in a thread of this process; yields a function that raises what it raised."""
+    ended, errors = threading.Event(), []
+    q_function = experiment.make_q_function(agent.network, agent.objective)
+    head = np.zeros(1, np.int32)
+
+    def run() -> None:
+        try:
+            act(
+                config,
+                address,
+                lambda stacks: q_function(stacks, head),
+                frames=lambda: ledger.frames,
+                report=ledger.add,
+                seed=(config.train.seed, ledger.frames),
+                should_stop=ended.is_set,
+                budget=online_pace.budget(config, ledger.frames),
+            )
+        except Exception as error:
+            errors.append(error)
+
+    def check(_: bool) -> None:
+        if errors:
+            raise errors[0]
+
+    thread = threading.Thread(target=run, name="act", daemon=True)
+    thread.start()
+    try:
+        yield check
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
+def _remote_actors(
+    config: Config, address: str, agent: ScaledQAgent, ledger: Ledger
+) -> Iterator[Callable[[bool], None]]:
+    """Actors that come and go; yields what counts for them, sends weights, warns if none is there.
+
+    Every transition that arrives counts as a step: what an actor that is killed hadn't written yet
+    doesn't count.
+    """
+    wire = online_wire.LearnerEnd(address, config)
+    before, last_arrival, last_message, last_weights = ledger.frames, time.monotonic(), 0.0, 0.0
+    port = address.rsplit(":", 1)[1]
+    command = f"python -m cql_atari.act --learner={socket.gethostname()}:{port}"
+    logging.warning("actors connect by: %s", command)
+
+    def tick(waiting: bool) -> None:
+        nonlocal last_arrival, last_message, last_weights
+        now = time.monotonic()
+        if now - last_weights > _WEIGHTS_SECONDS:
+            last_weights = now
+            wire.publish([variable.numpy() for variable in agent.network.variables], ledger.frames)
+        frames = before + atari.FRAME_SKIP * wire.inserted()
+        if frames > ledger.frames or not waiting:
+            last_arrival = now
+        ledger.add(frames - ledger.frames, wire.take_scores())
+        silent = now - max(last_arrival, last_message)
+        if silent > _SILENCE_SECONDS:
+            last_message = now
+            logging.warning(
+                "no actor has written anything for %.0f s; start one: %s",
+                now - last_arrival, command,
+            )  # fmt: skip
+
+    tick(False)
+    yield tick
+
+
+def _scalars(config: Config, ledger: Ledger) -> dict[str, float]:
+    """What the log says of the acting since it last did."""
+    scores, frames = ledger.take_scores(), ledger.frames
+    scalars = {
+        "online/frames": frames,
+        "online/epsilon": online_pace.epsilon(config.online, frames),
+        "online/episodes": len(scores),
+    }
+    return scalars | ({"online/episode_score": float(np.mean(scores))} if scores else {})
