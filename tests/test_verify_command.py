@@ -221,3 +221,4 @@ def test_ctrl_c(tmp_path):
     assert process.returncode == 130, errors
     assert "stopped after 0 files" in errors and "Traceback" not in errors
     assert "checked" not in out and not repair.exists()
+    assert "100%" not in errors  # nor was the rest read

@@ -65,6 +65,15 @@ def test_a_damaged_length_costs_the_rest_of_the_shard(folder):
     assert check(folder) == ({1: [0, 1]}, [(2, 4)])
 
 
+def test_what_cannot_be_stepped_over_is_tried_once(tmp_path):
+    folder = write_set(tmp_path, {0: [play(20, n) for n in range(6)]}, per_shard=6)
+    data = shard_of(folder).read_bytes()
+    second = 16 + int.from_bytes(data[:8], "little")
+    flip(shard_of(folder), second)
+    (file,), left_out = verify_rlds.check_suffix(folder, GAME, 0, lambda _: None)
+    assert [problem.entry for problem in file.problems] == [1, 2] and left_out == [(1, 6)]
+
+
 def test_a_cut_shard_costs_what_is_gone(folder):
     path = shard_of(folder, 0, 1)
     path.write_bytes(path.read_bytes()[:-10])
