@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -16,7 +17,9 @@ from absl import logging
 from cql_atari.types import UserError
 
 PREFIX = "variables"
-DAMAGE = (tf.errors.OpError, IndexError, OSError)  # a flipped bit, a cut file, a missing file
+EXTRA = "extra.json"
+# A flipped bit, a cut file, a missing file, JSON that is none.
+DAMAGE = (tf.errors.OpError, IndexError, OSError, ValueError)
 # Without the optimizer's slots, whose names go on after the variable's.
 _ENCODER_VARIABLE = re.compile(
     r"network/encoder/layer_with_weights-(\d+)/(\w+)/\.ATTRIBUTES/VARIABLE_VALUE"
@@ -25,8 +28,21 @@ _SHOWN = 10  # differences that an error lists
 T = TypeVar("T")
 
 
-def save(directory: Path, checkpoint: tf.train.Checkpoint, step: int, keep: int) -> Path:
+def save(
+    directory: Path,
+    checkpoint: tf.train.Checkpoint,
+    step: int,
+    keep: int,
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
     """Writes `directory/<step>/` under another name first, so that it exists whole or not at all.
+
+    Args:
+      directory: of all checkpoints.
+      checkpoint: the variables.
+      step: the learner step.
+      keep: how many checkpoints stay.
+      extra: what else to go on from, JSON-ready; `read_extra` returns it.
 
     Returns:
       The checkpoint's folder. The `keep` newest ones stay.
@@ -39,6 +55,7 @@ def save(directory: Path, checkpoint: tf.train.Checkpoint, step: int, keep: int)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         checkpoint.write(str(partial / PREFIX))
+        (partial / EXTRA).write_text(json.dumps(extra or {}))
         for file in partial.iterdir():
             with open(file, "rb+") as handle:
                 os.fsync(handle.fileno())
@@ -97,6 +114,7 @@ def restore_latest(
     for step in reversed(found):
         try:
             restore_one(directory / f"{step:010d}", target)
+            read_extra(directory, step)
             return step
         except DAMAGE as error:
             logging.warning("checkpoint %s/%010d is damaged (%s); trying an older one",
@@ -107,6 +125,12 @@ def restore_latest(
             "where that folder is gone."
         )
     return None
+
+
+def read_extra(directory: Path, step: int) -> dict[str, Any]:
+    """What was saved with a step beside its variables; {} where that is nothing."""
+    path = directory / f"{step:010d}" / EXTRA
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def restore_encoder(path: Path, encoder: tf.keras.Model) -> None:

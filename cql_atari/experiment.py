@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +11,16 @@ import tensorflow as tf
 
 from cql_atari import checkpoint as checkpoint_lib
 from cql_atari import config as config_lib
-from cql_atari import learner, logs, strategy, workdir
+from cql_atari import cluster, learner, logs, strategy, workdir
 from cql_atari.agent import Objective, ScaledQAgent, make_objective, make_optimizers
 from cql_atari.config import Config
 from cql_atari.data import sources
 from cql_atari.evaluation import aggregate, rollout
-from cql_atari.feed import memory, replay_reader, replay_service, replay_writer
-from cql_atari.feed.sampling import BatchLaw
-from cql_atari.feed.transitions import LEAD
+from cql_atari.feed.opening import open_feed
+from cql_atari.feed.order import Place
 from cql_atari.networks.q_network import QNetwork, build_q_network
 from cql_atari.start import begin
-from cql_atari.types import Episode, UserError
+from cql_atari.types import UserError
 
 
 def train(
@@ -31,25 +28,34 @@ def train(
     found: Sequence[sources.Source],
     directory: Path,
     should_stop: Callable[[], bool],
+    tpu: str | None = None,
 ) -> bool:
     """The offline phase: trains from recorded play, evaluates, writes scores.json.
 
     Args:
       config: what to do.
       found: the recorded play, as `sources.find`.
-      directory: the run's folder, which the caller holds.
-      should_stop: turns true when the process is asked to stop.
+      directory: the run's folder, which the caller holds; all hosts see it, the chief writes.
+      should_stop: turns true when the process is asked to stop; all hosts stop together.
+      tpu: as `strategy.make_strategy`.
 
     Returns:
       Whether the run is finished; False when it was asked to stop (it is saved then).
+
+    Raises:
+      UserError: also where another host is gone.
     """
     if config.feed.kind == "memory":
         tf.config.experimental.enable_op_determinism()
 
     # 1. Devices, then everything that owns variables.
-    devices = strategy.make_strategy(config.train.strategy)
-    rows = strategy.rows_per_replica(
-        config.feed.draws, config.feed.transitions_per_draw, devices.num_replicas_in_sync
+    here = cluster.find(config.train.strategy)
+    devices = strategy.make_strategy(config.train.strategy, tpu=tpu)
+    split = strategy.divide(
+        config.feed.draws,
+        config.feed.transitions_per_draw,
+        devices.num_replicas_in_sync,
+        here.hosts,
     )
     with devices.scope():
         agent = make_agent(config)
@@ -58,9 +64,12 @@ def train(
     # 2. Start policy: go on with this folder's own run; else pre-trained encoder, else scratch.
     checkpoints = directory / "checkpoints"
     start = begin(agent, state, config, directory)
+    strategy.check_same_start(devices, start)
+    saved = checkpoint_lib.read_extra(checkpoints, start).get("places", {})
+    places = {game: Place(*place) for game, place in saved.items()}
 
     # 3. Data to batches to devices, from the step where the run stands.
-    log = logs.make_log(directory)
+    log = logs.make_log(directory) if here.is_chief else lambda *_: None
     q_function = make_q_function(agent.network, agent.objective)
 
     def interruptible(frames: np.ndarray, heads: np.ndarray) -> np.ndarray:
@@ -69,91 +78,48 @@ def train(
         return q_function(frames, heads)
 
     def evaluate_now(step: int, episodes: int) -> None:
+        if not here.is_chief:
+            return
         summary = evaluate(config, interruptible, directory, step=step, episodes=episodes)
         log(step, evaluation_scalars(summary))
 
-    def save(step: int) -> None:
-        checkpoint_lib.save(checkpoints, state, step, config.train.keep)
-
     try:
         if start < config.train.steps:
-            with open_feed(config, found, start) as dataset:
+            with open_feed(
+                config, found, start, places=places, should_stop=should_stop
+            ) as feed:
+
+                def save(step: int) -> None:
+                    if not here.is_chief:
+                        return
+                    extra = {"places": feed.places()}
+                    checkpoint_lib.save(checkpoints, state, step, config.train.keep, extra)
+
                 finished = learner.learn(
                     agent,
                     learner.make_train_call(agent, devices, use_xla(config.train.jit_compile)),
-                    strategy.place(devices, dataset, rows),
+                    strategy.place(devices, feed.dataset, split),
                     config.train,
                     save=save,
                     log=log,
                     evaluate=lambda step: evaluate_now(step, config.evaluation.curve_episodes),
                     evaluate_every=config.evaluation.every,
-                    should_stop=should_stop,
+                    should_stop=lambda: any(strategy.across_hosts(devices, should_stop())),
                 )
             if not finished:
                 return False
 
-        # 4. Full episodes with the final weights, once.
+        # 4. Full episodes with the final weights, once; the other hosts wait for the chief.
         if not scores_path(directory, config.train.steps).exists():
             evaluate_now(config.train.steps, config.evaluation.episodes)
+        strategy.across_hosts(devices, start)
     except KeyboardInterrupt:
         return False
+    except strategy.LOST_HOST as error:
+        if here.hosts == 1:
+            raise
+        raise UserError(strategy.lost_host_message(error)) from error
     return True
-
-
-def read_episodes(found: Sequence[sources.Source]) -> Iterator[Episode]:
-    """Episodes of the given sources, one source after another."""
-    for source in found:
-        for suffix in source.suffixes:
-            yield from sources.read_part(source, suffix)
-
-
-@contextmanager
-def open_feed(
-    config: Config, found: Sequence[sources.Source], start_step: int
-) -> Iterator[tf.data.Dataset]:
-    """The configured feed: an endless data set of `Batch` with leading axes [K, B]."""
-    feed, games = config.feed, config.data.games
-    law = BatchLaw(feed.draws, feed.transitions_per_draw)
-    position: dict[str, Any] = {
-        "seed": config.train.seed,
-        "start_step": start_step,
-        "steps_per_call": config.train.steps_per_call,
-    }
-    if feed.kind == "memory":
-        store = memory.load(
-            read_episodes(found),
-            games,
-            n_step=feed.n_step,
-            discount=feed.discount,
-            capacity=sum(
-                extent.steps + LEAD
-                for source in found
-                for suffix in source.suffixes
-                for extent in sources.reader(source).survey(
-                    source.path,
-                    source.game,
-                    suffix,
-                    fraction=source.fraction,
-                    left_out=source.left_out,
-                )
-            ),
-        )
-        yield memory.dataset(store, law, **position)
-        return
-    passes = {
-        game: functools.partial(read_episodes, [s for s in found if s.game == game])
-        for game in games
-    }
-    with (
-        replay_service.serve(
-            games,
-            n_step=feed.n_step,
-            transitions_per_game=feed.transitions_per_game,
-            samples_per_insert=feed.samples_per_insert,
-        ) as replay,
-        replay_writer.stream(replay, passes, discount=feed.discount) as check,
-    ):
-        yield replay_reader.dataset(replay, law, **position, check=check)
 
 
 def make_agent(config: Config) -> ScaledQAgent:

@@ -9,7 +9,7 @@ import tiny
 from tf_agents.agents import tf_agent
 from tf_agents.trajectories import time_step
 
-from cql_atari import experiment, games
+from cql_atari import checkpoint, experiment, games
 from cql_atari.agent import make_objective
 from cql_atari.config import Loss
 from cql_atari.feed import memory
@@ -25,8 +25,7 @@ def make(*bindings):
 
 
 def first_batch(config) -> Batch:
-    store = memory.load(tiny.episodes(), config.data.games, n_step=config.feed.n_step,
-                        discount=config.feed.discount, capacity=1000)  # fmt: skip
+    store = tiny.store(config)
     law = BatchLaw(config.feed.draws, config.feed.transitions_per_draw)
     super_batch = next(iter(memory.dataset(store, law, seed=0, start_step=0, steps_per_call=1)))
     return Batch(*(part[0] for part in super_batch))
@@ -128,3 +127,72 @@ def test_hl_gauss_and_c51_take_their_support_from_the_configuration():
     peaked = tf.one_hot([50], 51)[None] * 1e3
     assert float(make_objective(Loss(v_max=7.0)).q_values(peaked)[0, 0]) == pytest.approx(7.0)
     assert float(objective.q_values(peaked)[0, 0]) == pytest.approx(10 - 10 / 51)
+
+
+# The encoder's learning rate.
+
+
+def weights(agent, *parts: str) -> list[np.ndarray]:
+    return [w for part in parts for w in getattr(agent.network, part).get_weights()]
+
+
+def trained(steps: int, *bindings: str):
+    config, agent = make(*bindings)
+    batch = first_batch(config)
+    for _ in range(steps):
+        agent.train(batch)
+    return agent
+
+
+def test_the_encoder_learns_at_its_own_rate():
+    """Gradients of a first step are alike, whatever the rates."""
+    both = trained(1, "optimizer.learning_rate = 1e-3", "optimizer.encoder_learning_rate = 1e-4")
+    fast, slow = (trained(1, f"optimizer.learning_rate = {rate}") for rate in ("1e-3", "1e-4"))
+    for parts, reference in ((("encoder",), slow), (("feed_forward", "heads"), fast)):
+        for ours, expected in zip(weights(both, *parts), weights(reference, *parts)):
+            np.testing.assert_array_equal(ours, expected)
+    assert int(both.train_step_counter) == 1
+
+
+def test_the_same_rate_twice_is_one_rate():
+    one = trained(2, "optimizer.learning_rate = 1e-3")
+    two = trained(2, "optimizer.learning_rate = 1e-3", "optimizer.encoder_learning_rate = 1e-3")
+    for a, b in zip(one.network.get_weights(), two.network.get_weights()):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("double_q", [False, True])
+def test_a_frozen_encoder_keeps_every_bit_and_costs_no_backward_pass(double_q):
+    bindings = ("optimizer.encoder_learning_rate = 0", f"loss.double_q = {double_q}")
+    config, agent = make(*bindings)
+    before = weights(agent, "encoder"), weights(agent, "feed_forward", "heads")
+    train, batch = tf.function(agent.train), first_batch(config)
+    for _ in range(5):
+        train(batch)
+    agent.update_target()
+    after = weights(agent, "encoder"), weights(agent, "feed_forward", "heads")
+    assert all(np.array_equal(a, b) for a, b in zip(before[0], after[0]))
+    assert not any(np.array_equal(a, b) for a, b in zip(before[1], after[1]))
+    for target, first in zip(agent.target_network.encoder.get_weights(), before[0]):
+        np.testing.assert_array_equal(target, first)
+    # No convolution is differentiated, no moment of a convolution is kept.
+    ops = {op.type for op in train.get_concrete_function(batch).graph.get_operations()}
+    assert "Conv2D" in ops
+    assert not {op for op in ops if "Conv2DBackprop" in op or "AvgPoolGrad" in op}
+    assert agent.encoder_optimizer is None
+    assert len(agent.optimizer.weights) == 1 + 2 * len(before[1])
+
+
+@pytest.mark.parametrize("rate", [None, 1e-4, 0])
+def test_a_restored_agent_goes_on_bit_for_bit(rate, tmp_path):
+    config, agent = make(f"optimizer.encoder_learning_rate = {rate}")
+    batch = first_batch(config)
+    agent.train(batch)
+    checkpoint.save(tmp_path, experiment.training_state(agent), 1, keep=1)
+    agent.train(batch)
+    _, again = make(f"optimizer.encoder_learning_rate = {rate}", "train.seed = 7")
+    assert checkpoint.restore_latest(tmp_path, experiment.training_state(again)) == 1
+    again.train(batch)
+    for a, b in zip(agent.network.get_weights(), again.network.get_weights()):
+        np.testing.assert_array_equal(a, b)
+    assert int(again.train_step_counter) == 2

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from cql_atari import config as config_lib
-from cql_atari.types import Episode
+from cql_atari.feed import memory
+from cql_atari.types import Episode, Extent
 
 GAMES = ("Breakout", "Freeway")
 BINDINGS = (
@@ -54,3 +55,14 @@ def episodes(steps: int = 60, seed: int = 0, per_game: int = 2) -> list[Episode]
         for game in GAMES
         for _ in range(per_game)
     ]
+
+
+def store(config: config_lib.Config, played: list[Episode] | None = None) -> memory.Store:
+    """The episodes in memory, as the configuration's feed keeps them."""
+    played = played or episodes()
+    extents = {
+        game: [Extent(len(e.frames), e.terminal, e.starts) for e in played if e.game == game]
+        for game in config.data.games
+    }
+    plan = memory.plan(extents, config.feed.n_step)
+    return memory.load(played, plan, discount=config.feed.discount)

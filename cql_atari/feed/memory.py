@@ -1,13 +1,16 @@
-"""The `memory` feed: every frame once in RAM, batches a pure function of (seed, step).
+"""The `memory` feed: every frame once, in RAM or in mapped files; batches a pure function of
+(seed, step).
 
 A transition costs its frame (7,056 bytes), 20 bytes of columns and index, and its share of the
-3 zero frames between episodes. Nothing is kept between batches, so a run that restarts at step s
-gets the batches of an uninterrupted run bit for bit.
+3 zero frames between episodes. How much that is in all is known from the extents of the episodes,
+before any is read; beside it, reading takes two copies of one episode. Nothing is kept between
+batches, so a run that restarts at step s gets the batches of an uninterrupted run bit for bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +18,10 @@ import tensorflow as tf
 import tqdm
 
 from cql_atari.feed.sampling import BatchLaw, draw_transitions
-from cql_atari.feed.transitions import LEAD, block, empty_frames
-from cql_atari.types import STACK, Batch, Episode, UserError
+from cql_atari.feed.transitions import LEAD, block, count, empty_frames
+from cql_atari.types import FRAME_SHAPE, STACK, Batch, Episode, Extent, UserError
+
+Write = Callable[[str, int, np.ndarray], None]  # field of a `Store`, first element, values
 
 
 class Store(NamedTuple):
@@ -41,64 +46,142 @@ class Store(NamedTuple):
     n_step: int
 
 
-def load(
-    episodes: Iterable[Episode],
-    games: Sequence[str],
-    *,
-    n_step: int,
-    discount: float,
-    capacity: int,
-) -> Store:
-    """Reads all episodes into one store.
+class Plan(NamedTuple):
+    """What a store will hold, known before an episode is read.
+
+    Attributes:
+      frames: N.
+      sizes: transitions of each game.
+      n_step: the n of the transitions.
+    """
+
+    frames: int
+    sizes: Mapping[str, int]
+    n_step: int
+
+    def arrays(self) -> dict[str, tuple[tuple[int, ...], type]]:
+        """Shapes and dtypes of the store's large arrays."""
+        frames = (self.frames,)
+        return {
+            "frames": ((*frames, *FRAME_SHAPE), np.uint8),
+            "actions": (frames, np.int32),
+            "rewards": (frames, np.float32),
+            "discounts": (frames, np.float32),
+            "rows": ((sum(self.sizes.values()),), np.int64),
+        }
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(math.prod(s) * np.dtype(d).itemsize for s, d in self.arrays().values())
+
+
+def plan(extents: Mapping[str, Iterable[Extent]], n_step: int) -> Plan:
+    """The plan of a store.
 
     Args:
-      episodes: of any of the games, in any order.
-      games: the run's list of games; `Batch.games` are indices into it.
+      extents: of each game's episodes; the order of the games is that of `Batch.games`.
       n_step: steps of the n-step return.
-      discount: gamma.
-      capacity: upper bound of the steps, padding of the files included. Only address space is
-        reserved: memory that no episode reaches costs nothing.
 
     Raises:
       UserError: if a game has no valid transition.
-      ValueError: if the episodes exceed the capacity by more than an eighth (zero frames between
-        very short episodes), or one is of a game that isn't listed.
     """
-    slots = capacity + capacity // 8 + 1024
-    frames = empty_frames(slots)
-    actions = np.empty(slots, np.int32)
-    rewards, discounts = np.empty(slots, np.float32), np.empty(slots, np.float32)
-    rows: list[list[np.ndarray]] = [[] for _ in games]
-    start = end = 0
-    with tqdm.tqdm(total=capacity, desc="loading", unit="frame", unit_scale=True, delay=2) as bar:
-        for episode in episodes:
-            new = block(episode, n_step, discount)
-            end = start + len(new.frames)
-            if end > slots:
-                raise ValueError(f"{end} frames with padding exceed {capacity=} by over an eighth")
-            frames[start:end] = new.frames
-            steps = slice(start, start + len(new.actions))
-            actions[steps], rewards[steps] = new.actions, new.rewards
-            discounts[steps] = new.discounts
-            rows[games.index(episode.game)].append(start + np.flatnonzero(new.valid))
-            start = end - min(LEAD, n_step)  # neighbours share their zeros
-            bar.update(len(new.actions))
-
-    sizes = np.array([sum(map(len, parts)) for parts in rows], np.int64)
-    if empty := [game for game, size in zip(games, sizes) if size == 0]:
+    frames, sizes = 0, {}
+    for game, mine in extents.items():
+        sizes[game] = 0
+        for extent in mine:
+            frames += extent.steps + max(LEAD, n_step)
+            sizes[game] += count(extent, n_step)
+    if empty := [game for game, size in sizes.items() if not size]:
         raise UserError(
             f"no transition of {', '.join(empty)} in the data ({n_step=}): give files with "
             f"episodes longer than {n_step} steps, or leave the game out."
         )
-    return Store(
-        frames=frames[:end],
-        actions=actions[:end],
-        rewards=rewards[:end],
-        discounts=discounts[:end],
-        rows=np.concatenate([part for parts in rows for part in parts]).astype(np.int64),
-        sizes=sizes,
-        n_step=n_step,
-    )
+    return Plan(frames + min(LEAD, n_step), sizes, n_step)
+
+
+def load(episodes: Iterable[Episode], planned: Plan, *, discount: float) -> Store:
+    """Reads all episodes into RAM; arguments and errors as `fill`."""
+    arrays: dict[str, np.ndarray] = {
+        name: np.empty(shape, dtype)
+        for name, (shape, dtype) in planned.arrays().items()
+        if name != "frames"
+    }
+    arrays["frames"] = empty_frames(planned.frames)
+
+    def write(name: str, start: int, values: np.ndarray) -> None:
+        arrays[name][start : start + len(values)] = values
+
+    fill(write, episodes, planned, discount=discount)
+    sizes = np.array([*planned.sizes.values()], np.int64)
+    return Store(**arrays, sizes=sizes, n_step=planned.n_step)
+
+
+def fill(write: Write, episodes: Iterable[Episode], planned: Plan, *, discount: float) -> None:
+    """Writes every element of a store's arrays that is ever read.
+
+    Args:
+      write: stores values; frames and columns come in order, rows game by game.
+      episodes: those whose extents were planned, in any order.
+      planned: the plan.
+      discount: gamma.
+
+    Raises:
+      UserError: if the episodes aren't those that were planned.
+    """
+    n_step, sizes = planned.n_step, [*planned.sizes.values()]
+    ends = dict(zip(planned.sizes, np.cumsum(sizes).tolist()))
+    next_row = {game: ends[game] - size for game, size in planned.sizes.items()}
+    start = end = 0
+
+    def check(fits: bool) -> None:
+        if not fits:
+            raise UserError(
+                "the data changed while they were read: other episodes than were counted before. "
+                "Run the same command once they are at rest."
+            )
+
+    def add(episode: Episode) -> int:
+        nonlocal start, end
+        new, game = block(episode, n_step, discount), episode.game
+        end = start + len(new.frames)
+        rows = start + np.flatnonzero(new.valid)
+        check(end <= planned.frames and next_row[game] + len(rows) <= ends[game])
+        write("frames", start, new.frames)
+        for name in ("actions", "rewards", "discounts"):
+            write(name, start, getattr(new, name))
+        write("rows", next_row[game], rows)
+        next_row[game] += len(rows)
+        start = end - min(LEAD, n_step)  # neighbours share their zeros
+        return len(new.actions)
+
+    total = planned.frames
+    with tqdm.tqdm(total=total, desc="loading", unit="frame", unit_scale=True, delay=2) as bar:
+        # Not a loop over episodes: its variable would keep one while the next is read.
+        for steps in map(add, episodes):
+            bar.update(steps)
+    check(end == planned.frames and next_row == ends)
+
+
+def check_budget(planned: Plan, limit: float, source: str) -> None:
+    """Refuses what wouldn't fit, before anything is read.
+
+    Args:
+      planned: the plan.
+      limit: bytes that the store may take.
+      source: where the limit comes from.
+
+    Raises:
+      UserError: with the bytes that it would take.
+    """
+    if planned.num_bytes > limit:
+        share = limit / planned.num_bytes
+        raise UserError(
+            f"feed.kind = 'memory' would take {planned.num_bytes / 1e9:.3g} GB for "
+            f"{sum(planned.sizes.values()):,} transitions; it may take {limit / 1e9:.3g} GB "
+            f"({source}). Set feed.kind = 'replay', which takes little whatever the data; or "
+            f"data.fraction to {share:.2g} of what it is or less; or feed.cache_dir to a folder "
+            "for memory-mapped files; or feed.memory_gb, if there is more."
+        )
 
 
 def dataset(
@@ -139,4 +222,7 @@ def dataset(
         at, *columns = [tf.ensure_shape(column, shape) for column in columns]
         return Batch(tf.gather(frames, at[..., None] + windows), *columns)
 
-    return tf.data.Dataset.counter().map(batch).prefetch(1)
+    # The default optimisations copy what a function has captured: all frames, a second time.
+    options = tf.data.Options()
+    options.experimental_optimization.apply_default_optimizations = False
+    return tf.data.Dataset.counter().map(batch).prefetch(1).with_options(options)

@@ -41,6 +41,7 @@ def dataset(
     steps_per_call: int,
     rows: slice = slice(None),
     check: Callable[[], None] = lambda: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> tf.data.Dataset:
     """Waits for the first fill, then returns what `memory.dataset` does: `Batch` of [K, B].
 
@@ -54,8 +55,12 @@ def dataset(
       steps_per_call: K.
       rows: this host's rows of the global batch.
       check: raises if the tables' writers failed; called while waiting and once an element.
+      should_stop: whether to stop waiting.
+
+    Raises:
+      KeyboardInterrupt: if told to stop before the first fill.
     """
-    _wait_for_first_fill(replay, check)
+    _wait_for_first_fill(replay, check, should_stop)
     shape = (steps_per_call, len(range(law.batch_size)[rows]))
     frames = (*shape, STACK + replay.n_step, *FRAME_SHAPE)
     spec = Batch(
@@ -148,7 +153,9 @@ def _segments(address: str, game: str) -> Generator[bytes, None, None]:
         yield from sample.data["segment"].numpy()
 
 
-def _wait_for_first_fill(replay: Replay, check: Callable[[], None]) -> None:
+def _wait_for_first_fill(
+    replay: Replay, check: Callable[[], None], should_stop: Callable[[], bool]
+) -> None:
     client = reverb.Client(replay.address)
 
     def tables() -> list[reverb.reverb_types.TableInfo]:
@@ -161,6 +168,8 @@ def _wait_for_first_fill(replay: Replay, check: Callable[[], None]) -> None:
         filled: list[int] = []
         while filled != needed:
             check()
+            if should_stop():
+                raise KeyboardInterrupt
             filled = [min(table.current_size, n) for table, n in zip(tables(), needed)]
             bar.update(sum(filled) * ROWS - bar.n)
             time.sleep(_POLL_SECONDS)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cql_atari.types import FRAME_SHAPE, STACK, Episode
+from cql_atari.types import FRAME_SHAPE, STACK, Episode, Extent
 
 LEAD = STACK - 1  # zero frames before an episode's first frame
 _ALIGNMENT = 64  # TensorFlow shares NumPy memory that starts on a cache line
@@ -59,6 +59,12 @@ def block(episode: Episode, n_step: int, discount: float) -> Block:
     if not episode.starts:
         valid[:LEAD] = False
     return Block(frames, np.asarray(episode.actions, np.int32), rewards, discounts, valid)
+
+
+def count(extent: Extent, n_step: int) -> int:
+    """Transitions of an episode: the valid rows of its `block`."""
+    lost = (0 if extent.starts else LEAD) + (0 if extent.terminal else n_step)
+    return max(extent.steps - lost, 0)
 
 
 def empty_frames(*leading: int) -> np.ndarray:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 
-from cql_atari.types import FRAME_SHAPE, Episode
+from cql_atari.feed.order import Part
+from cql_atari.types import FRAME_SHAPE, Episode, Extent
 
 
 def make_episode(
@@ -24,6 +27,28 @@ def make_episode(
         terminal=terminal,
         starts=starts,
     )
+
+
+def extent(episode: Episode) -> Extent:
+    return Extent(len(episode.frames), episode.terminal, episode.starts)
+
+
+def extents(episodes: Iterable[Episode], games: Iterable[str]) -> dict[str, list[Extent]]:
+    """The extents of episodes of several games, by game."""
+    found = {game: [] for game in games}
+    for episode in episodes:
+        found[episode.game].append(extent(episode))
+    return found
+
+
+def known(episodes: list[Episode]) -> Part:
+    """A part whose extents a survey tells."""
+    return Part(lambda: episodes, lambda: [extent(episode) for episode in episodes])
+
+
+def unknown(read: Callable[[], Iterable[Episode]]) -> Part:
+    """A part that nobody can survey."""
+    return Part(read, lambda: None)
 
 
 def tags(frames: np.ndarray) -> np.ndarray:

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from synthetic_episodes import keys, make_episode
+from synthetic_episodes import extents, keys, make_episode
 
 from cql_atari.feed import memory
 from cql_atari.feed.sampling import BatchLaw, draw_transitions
 from cql_atari.feed.transitions import block
-from cql_atari.types import Batch, UserError
+from cql_atari.types import Batch, Extent, UserError
 
 GAMES = ("Pong", "Breakout")
 LAW = BatchLaw(draws=4, transitions_per_draw=2)
@@ -29,9 +29,14 @@ def episodes():
     yield make_episode(4, 1)
 
 
+def load(make_episodes, games, n_step):
+    planned = memory.plan(extents(make_episodes(), games), n_step)
+    return memory.load(make_episodes(), planned, discount=0.9)
+
+
 @pytest.fixture(params=[1, 3, 5])
 def store(request):
-    return memory.load(episodes(), GAMES, n_step=request.param, discount=0.9, capacity=24)
+    return load(episodes, GAMES, request.param)
 
 
 def take(store, count, **kwargs):
@@ -97,30 +102,69 @@ def test_element_spec(store):
 
 def test_frames_are_shared_with_tensorflow():
     """A second copy of the frames would double the largest thing in memory."""
-    store = memory.load(episodes(), GAMES, n_step=1, discount=0.9, capacity=24)
+    store = load(episodes, GAMES, 1)
     data = memory.dataset(store, LAW, seed=0, start_step=0, steps_per_call=1)
     store.frames[:] = 77
     assert (next(iter(data)).frames.numpy() == 77).all()
 
 
+def test_a_plan_is_exactly_what_is_taken(store):
+    planned = memory.plan(extents(episodes(), GAMES), store.n_step)
+    arrays = [getattr(store, name) for name in planned.arrays()]
+    assert planned.num_bytes == sum(array.nbytes for array in arrays)
+    assert [*planned.sizes.values()] == store.sizes.tolist()
+
+
 def test_bytes_a_transition():
-    store = memory.load(
-        (make_episode(i, 200) for i in range(10)), ["Pong"], n_step=3, discount=0.9, capacity=2000
-    )
-    stored = sum(column.nbytes for column in store[:6])
-    assert stored <= 7200 * store.sizes.sum()
+    planned = memory.plan({"Pong": [Extent(200, True, True)] * 10}, 3)
+    assert planned.num_bytes <= 7200 * 2000
 
 
-def test_pads_beyond_the_capacity_are_refused():
-    short = (make_episode(0, 1) for _ in range(2000))
-    with pytest.raises(ValueError, match="capacity=100"):
-        memory.load(short, ["Pong"], n_step=1, discount=0.9, capacity=100)
+def test_every_frame_and_row_is_written():
+    """Into arrays full of garbage, which is what memory holds at first."""
+    planned = memory.plan(extents(episodes(), GAMES), 5)
+    untouched = {name: np.ones(shape[0], bool) for name, (shape, _) in planned.arrays().items()}
+
+    def write(name, start, values):
+        untouched[name][start : start + len(values)] = False
+
+    memory.fill(write, episodes(), planned, discount=0.9)
+    assert not untouched["frames"].any() and not untouched["rows"].any()
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [make_episode(1, 9), make_episode(2, 12)],
+        [make_episode(1, 9), make_episode(2, 10)],
+        [make_episode(1, 9)],
+        [make_episode(1, 9), make_episode(2, 11, terminal=False)],
+        [make_episode(1, 9), make_episode(2, 5), make_episode(3, 3)],
+    ],
+    ids=["longer", "shorter", "fewer", "cut", "divided"],
+)
+def test_other_episodes_than_were_planned_are_refused(others):
+    planned = memory.plan({"Pong": [Extent(9, True, True), Extent(11, True, True)]}, 1)
+    memory.load([make_episode(2, 11), make_episode(1, 9)], planned, discount=0.9)
+    with pytest.raises(UserError, match="changed while they were read"):
+        memory.load(others, planned, discount=0.9)
 
 
 def test_game_without_transitions_is_a_user_error():
     with pytest.raises(UserError, match=r"Breakout.*n_step=3"):
-        data = [make_episode(0, 5), make_episode(1, 3, game="Breakout", terminal=False)]
-        memory.load(data, GAMES, n_step=3, discount=0.9, capacity=8)
+        memory.plan({"Pong": [Extent(5, True, True)], "Breakout": [Extent(3, False, True)]}, 3)
+
+
+def test_more_than_the_budget_is_refused_with_the_number_and_the_mend():
+    """A million steps in one episode: 1,000,005 frames of 7,068 bytes, 8 bytes a transition."""
+    planned = memory.plan({"Pong": [Extent(1_000_000, True, True)]}, 1)
+    assert planned.num_bytes == 1_000_004 * 7068 + 8_000_000
+    memory.check_budget(planned, planned.num_bytes, "all of it")
+    with pytest.raises(UserError) as caught:
+        memory.check_budget(planned, 1.5e9, "feed.memory_gb")
+    for words in ("7.08 GB", "1.5 GB", "feed.kind = 'replay'", "data.fraction to 0.21",
+                  "feed.cache_dir", "feed.memory_gb"):  # fmt: skip
+        assert words in str(caught.value)
 
 
 DETERMINISTIC = """
@@ -134,7 +178,7 @@ print(test_memory.digest())
 
 
 def digest():
-    store = memory.load(episodes(), GAMES, n_step=3, discount=0.9, capacity=24)
+    store = load(episodes, GAMES, 3)
     columns = (column.tobytes() for batch in take(store, 3) for column in batch)
     return hashlib.sha256(b"".join(columns)).hexdigest()
 

@@ -12,7 +12,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
-from synthetic_episodes import keys, make_episode
+from synthetic_episodes import extents, keys, known, make_episode
 
 from cql_atari.feed import memory, replay_reader, replay_service, replay_writer
 from cql_atari.feed.sampling import BatchLaw, draw_games
@@ -31,12 +31,12 @@ EPISODES = {
 @contextmanager
 def open_replay(n_step=1, episodes=EPISODES, transitions_per_game=1600):
     """A replay that holds all of the episodes, ready to be read."""
-    passes = {game: lambda mine=mine: mine for game, mine in episodes.items()}
+    parts = {game: [known(mine)] for game, mine in episodes.items()}
     with (
         replay_service.serve(
             list(episodes), n_step=n_step, transitions_per_game=transitions_per_game
         ) as replay,
-        replay_writer.stream(replay, passes, discount=0.9) as check,
+        replay_writer.stream(replay, parts, discount=0.9, seed=0) as writers,
     ):
         for thread in threading.enumerate():
             if thread.name.startswith("write-"):
@@ -44,7 +44,7 @@ def open_replay(n_step=1, episodes=EPISODES, transitions_per_game=1600):
 
         def read(law, count, **options):
             settings = {"seed": 1, "start_step": 0, "steps_per_call": 4} | options
-            data = replay_reader.dataset(replay, law, check=check, **settings)
+            data = replay_reader.dataset(replay, law, check=writers.check, **settings)
             return data, list(data.take(count).as_numpy_iterator())
 
         yield read
@@ -52,7 +52,7 @@ def open_replay(n_step=1, episodes=EPISODES, transitions_per_game=1600):
 
 def load(n_step):
     episodes = [episode for mine in EPISODES.values() for episode in mine]
-    return memory.load(episodes, GAMES, n_step=n_step, discount=0.9, capacity=64)
+    return memory.load(episodes, memory.plan(extents(episodes, GAMES), n_step), discount=0.9)
 
 
 @pytest.mark.parametrize("n_step", [1, 3])

@@ -6,7 +6,7 @@ import threading
 import time
 
 import reverb
-from synthetic_episodes import make_episode, tags
+from synthetic_episodes import make_episode, tags, unknown
 
 from cql_atari.feed import replay_reader, replay_service, replay_writer
 from cql_atari.feed.sampling import BatchLaw
@@ -38,7 +38,9 @@ def test_no_batch_before_the_first_fill():
 
     with (
         replay_service.serve(["Pong"], n_step=1, transitions_per_game=200 * ROWS) as replay,
-        replay_writer.stream(replay, {"Pong": episodes}, discount=0.9) as check,
+        replay_writer.stream(
+            replay, {"Pong": [unknown(episodes)]}, discount=0.9, seed=0
+        ) as writers,
     ):
         assert wait_for(lambda: size(replay) == 3)
         drawn = reverb.TrajectoryDataset.from_table_signature(
@@ -50,7 +52,7 @@ def test_no_batch_before_the_first_fill():
 
         def read():
             data = replay_reader.dataset(
-                replay, LAW, seed=0, start_step=0, steps_per_call=1, check=check
+                replay, LAW, seed=0, start_step=0, steps_per_call=1, check=writers.check
             )
             results.append(next(iter(data)))
 
@@ -73,14 +75,15 @@ def test_writers_wait_for_the_reader_and_old_segments_leave():
             yield make_episode(i, ROWS)
 
     with replay_service.serve(["Pong"], n_step=1, transitions_per_game=10 * ROWS) as replay:
-        with replay_writer.stream(replay, {"Pong": episodes}, discount=0.9) as check:
+        parts = {"Pong": [unknown(episodes)]}
+        with replay_writer.stream(replay, parts, discount=0.9, seed=0) as writers:
             assert wait_for(lambda: size(replay) == 10)
             time.sleep(0.5)
             at_rest = len(started)
             assert at_rest <= 10 + 33  # the table and what a writer may be ahead
 
             data = replay_reader.dataset(
-                replay, LAW, seed=0, start_step=0, steps_per_call=1, check=check
+                replay, LAW, seed=0, start_step=0, steps_per_call=1, check=writers.check
             )
             seen: set[int] = set()
             batches = iter(data)
