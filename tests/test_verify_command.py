@@ -215,7 +215,9 @@ def test_ctrl_c(tmp_path):
     repair = tmp_path / "x.json"
     arguments = command(tmp_path / "data", f"--repair={repair}")
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    process.stderr.read(1)  # the progress bar: 10 GB of frames are being read
+    shown = ""
+    while shown.count("\r") < 2:  # the progress bar moves: 10 GB of frames are being read
+        shown += process.stderr.read(1)
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=20)
     assert process.returncode == 130, errors
