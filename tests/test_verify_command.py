@@ -216,7 +216,7 @@ def test_ctrl_c(tmp_path):
     arguments = command(tmp_path / "data", f"--repair={repair}")
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     shown = ""
-    while shown.count("\r") < 2:  # the progress bar moves: 10 GB of frames are being read
+    while shown.count("B/s]") < 2:  # the progress bar moves: 10 GB of frames are being read
         shown += process.stderr.read(1)
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=20)
