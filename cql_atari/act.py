@@ -6,6 +6,7 @@ import difflib
 import sys
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -13,6 +14,9 @@ from cql_atari import cli, workdir
 from cql_atari import config as config_lib
 from cql_atari.config import Config
 from cql_atari.types import UserError
+
+if TYPE_CHECKING:
+    from cql_atari.feed.online_wire import ActorEnd
 
 FLAGS = flags.FLAGS
 _EXCHANGE_SECONDS = 2  # between looks for new weights
@@ -40,10 +44,12 @@ def main(argv: list[str]) -> int:
 
 def compare(theirs: Config, ours: Config, learner: str) -> None:
     """Raises a UserError with the difference where the learner has another configuration."""
-    lines = [config_lib.to_gin(config).splitlines() for config in (theirs, ours)]
+    lines = (config_lib.to_gin(theirs).splitlines(), config_lib.to_gin(ours).splitlines())
     changes = [
         line
-        for line in difflib.unified_diff(*lines, "the learner's", "this actor's", "", "", 0, "")
+        for line in difflib.unified_diff(
+            *lines, fromfile="the learner's", tofile="this actor's", lineterm="", n=0
+        )
         if not line.startswith("@@")
     ]
     if changes:
@@ -53,7 +59,7 @@ def compare(theirs: Config, ours: Config, learner: str) -> None:
         )
 
 
-def _act(config: Config, wire, should_stop: Callable[[], bool]) -> None:  # noqa: ANN001
+def _act(config: Config, wire: ActorEnd, should_stop: Callable[[], bool]) -> None:
     """Acts until told to stop; a UserError once the learner is gone."""
     import numpy as np
 
