@@ -21,11 +21,11 @@ class Cluster(NamedTuple):
 
     Attributes:
       addresses: "host:port" of each; () where there is only this process.
-      index: this one's; 0 is the chief, which alone writes to the workdir.
+      host: this one's; 0 is the chief, which alone writes to the workdir.
     """
 
     addresses: tuple[str, ...] = ()
-    index: int = 0
+    host: int = 0
 
     @property
     def hosts(self) -> int:
@@ -33,7 +33,7 @@ class Cluster(NamedTuple):
 
     @property
     def is_chief(self) -> bool:
-        return self.index == 0
+        return self.host == 0
 
 
 def find(strategy: str, environ: Mapping[str, str] = os.environ) -> Cluster:
@@ -50,9 +50,7 @@ def find(strategy: str, environ: Mapping[str, str] = os.environ) -> Cluster:
         return _from_tf_config(environ["TF_CONFIG"])
     if "SLURM_STEP_NODELIST" in environ:
         return _from_slurm(environ)
-    raise UserError(
-        f"train.strategy = 'multi_worker' finds no cluster in the environment. {_MEND}"
-    )
+    raise UserError(f"train.strategy = 'multi_worker' finds no cluster in the environment. {_MEND}")
 
 
 def _from_tf_config(text: str) -> Cluster:

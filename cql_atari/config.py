@@ -28,7 +28,7 @@ CHOICES = {
     "network.dtype": ("float32", "mixed_bfloat16"),
     "loss.kind": ("c51", "mse", "hl_gauss", "cloning"),
     "train.phase": ("offline", "online"),
-    "train.strategy": ("none", "mirrored"),
+    "train.strategy": ("none", "mirrored", "multi_worker", "tpu"),
     "online.actors": ("local", "remote"),
     "train.jit_compile": (None, True, False),
 }
@@ -221,7 +221,8 @@ class Train:
       log_every: steps between log lines.
       save_every: steps between checkpoints.
       keep: checkpoints kept.
-      strategy: "none" (one device) or "mirrored" (all GPUs of this host).
+      strategy: "none" (one device), "mirrored" (all GPUs of this host), "multi_worker" (one process
+        a host, named by TF_CONFIG or SLURM's environment) or "tpu" (--tpu of train says which).
       jit_compile: XLA; None: on accelerators only (on CPUs it is slower).
     """
 

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from cql_atari import checkpoint as checkpoint_lib
-from cql_atari import config as config_lib
 from cql_atari import cluster, learner, logs, strategy, workdir
+from cql_atari import config as config_lib
 from cql_atari.agent import Objective, ScaledQAgent, make_objective, make_optimizers
 from cql_atari.config import Config
 from cql_atari.data import sources
@@ -85,9 +85,7 @@ def train(
 
     try:
         if start < config.train.steps:
-            with open_feed(
-                config, found, start, places=places, should_stop=should_stop
-            ) as feed:
+            with open_feed(config, found, start, places=places, should_stop=should_stop) as feed:
 
                 def save(step: int) -> None:
                     if not here.is_chief:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 
@@ -30,17 +31,12 @@ def make_train_call(
       sums over steps and replicas: "count", "td", "cql", "total", "q_data" (each float32 [G], by
       game) and "gradient_norm" (float32 [], a sum over steps).
     """
-
-    def replica_step(batches: Batch, k: tf.Tensor):
-        batch = Batch(*(part[k] for part in batches))
-        info = agent.train(batch._replace(frames=strategy_lib.unpack(batch.frames)))
-        return info.extra["sums"], info.extra["gradient_norm"]
-
+    step = functools.partial(replica_step, agent)
     if jit_compile and not isinstance(strategy, tf.distribute.TPUStrategy):  # it compiles itself
-        replica_step = tf.function(replica_step, jit_compile=True)
+        step = tf.function(step, jit_compile=True)
 
     def one_step(batches: Batch, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        sums, norm = strategy.run(replica_step, (batches, k))
+        sums, norm = strategy.run(step, (batches, k))
         sums = {n: strategy.reduce(tf.distribute.ReduceOp.SUM, s, None) for n, s in sums.items()}
         return {**sums, "gradient_norm": strategy.reduce(tf.distribute.ReduceOp.MEAN, norm, None)}
 
@@ -61,6 +57,24 @@ def make_train_call(
         return made, sums
 
     return train_call
+
+
+def replica_step(
+    agent: ScaledQAgent, batches: Batch, k: tf.Tensor
+) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    """What a replica does in a gradient step: all of it can be compiled by XLA, for a TPU too.
+
+    Args:
+      agent: the agent.
+      batches: this replica's [K, b, ...], frames packed or not.
+      k: int32 [], which of the K.
+
+    Returns:
+      This replica's sums by game, and the global gradient norm.
+    """
+    batch = Batch(*(part[k] for part in batches))
+    info = agent.train(batch._replace(frames=strategy_lib.unpack(batch.frames)))
+    return info.extra["sums"], info.extra["gradient_norm"]
 
 
 def learn(

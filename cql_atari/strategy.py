@@ -20,6 +20,8 @@ from cql_atari import cluster
 from cql_atari.types import FRAME_SHAPE, Batch, UserError
 
 MakeDataset = Callable[[slice], tf.data.Dataset]  # rows of the global batch -> `Batch` [K, rows]
+LOST_HOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,
+             tf.errors.DeadlineExceededError, tf.errors.InternalError)  # fmt: skip
 _AHEAD = 2  # elements that a coordinator places while a step runs
 _WORDS = math.prod(FRAME_SHAPE) // 4  # uint32 of a packed frame
 
@@ -47,7 +49,7 @@ def make_strategy(
         resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
             tf.train.ClusterSpec({"worker": found.addresses}),
             task_type="worker",
-            task_id=found.index,
+            task_id=found.host,
             rpc_layer="grpc",
         )
         return tf.distribute.MultiWorkerMirroredStrategy(resolver)
@@ -219,11 +221,29 @@ def across_hosts(strategy: tf.distribute.Strategy, value: int) -> list[int]:
     first = host * strategy.num_replicas_in_sync // hosts
 
     def share(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
-        mine = value if context.replica_id_in_sync_group == first else 0
+        mine = int(value) if context.replica_id_in_sync_group == first else 0
         return tf.one_hot(host, hosts, tf.constant(mine, tf.int64), dtype=tf.int64)
 
     shares = strategy.experimental_distribute_values_from_function(share)
     return strategy.reduce(tf.distribute.ReduceOp.SUM, shares, None).numpy().tolist()
+
+
+def check_same_start(strategy: tf.distribute.Strategy, step: int) -> None:
+    """Raises a UserError where the hosts go on from different steps."""
+    steps = across_hosts(strategy, step)
+    if len(set(steps)) > 1:
+        raise UserError(
+            f"the hosts would go on from different steps, {steps}: --workdir must be one folder "
+            "on a disk that all of them see."
+        )
+
+
+def lost_host_message(error: Exception) -> str:
+    """What to tell the user after one of `LOST_HOST` in a run on several hosts."""
+    return (
+        f"another host is gone ({str(error).splitlines()[0]}). Run the same command on all hosts: "
+        "it goes on from the newest checkpoint."
+    )
 
 
 def _is_tpu(strategy: tf.distribute.Strategy) -> bool:

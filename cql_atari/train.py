@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
 from absl import flags
 
-from cql_atari import cli, manifest, workdir
+from cql_atari import cli, cluster, manifest, workdir
 from cql_atari import config as config_lib
 from cql_atari.data import sources
 from cql_atari.types import UserError
@@ -30,6 +31,7 @@ def main(argv: list[str]) -> int:
         trunk, head = experiment.count_parameters(config)
         print(f"trunk parameters: {trunk}\nhead parameters: {head}")
         return 0
+    _check_strategy(config.train.strategy, config.train.phase)
 
     # Everything that can be refused is refused before TensorFlow takes its seconds to import.
     reads = config.train.phase == "offline" or config.online.offline_share > 0
@@ -39,20 +41,40 @@ def main(argv: list[str]) -> int:
     if reads:
         roms.warn_where_other(config.data, config.evaluation.rom_dir)
     folder = Path(FLAGS.workdir)
-    with workdir.locked(folder), workdir.stop_on_signals() as should_stop:
-        workdir.record(folder, config, FLAGS.accept_config_change)
-        if reads:
+    # Of several hosts only the chief writes.
+    is_chief = cluster.find(config.train.strategy).is_chief
+    lock = workdir.locked(folder) if is_chief else contextlib.nullcontext()
+    with lock, workdir.stop_on_signals() as should_stop:
+        if is_chief:
+            workdir.record(folder, config, FLAGS.accept_config_change)
+        if is_chief and reads:
             selection = manifest.make(found, config.feed.n_step)
             manifest.record(selection, folder)
             print(manifest.table(selection), file=sys.stderr)
         if config.train.phase == "online":
-            from cql_atari.online import train
+            from cql_atari import online
+
+            finished = online.train(config, found, folder, should_stop)
         else:
-            from cql_atari.experiment import train
-        finished = train(config, found, folder, should_stop)
+            from cql_atari import experiment
+
+            finished = experiment.train(config, found, folder, should_stop, FLAGS.tpu)
     if not finished:
         print("stopped and saved; run the same command to go on.", file=sys.stderr)
     return 0 if finished else workdir.EXIT_INTERRUPTED
+
+
+def _check_strategy(strategy: str, phase: str) -> None:
+    if (strategy == "tpu") != bool(FLAGS.tpu):
+        raise UserError(
+            f"--tpu={FLAGS.tpu} with train.strategy = {strategy!r}: a TPU needs both, --tpu=local "
+            "(or its name) and train.strategy = 'tpu'."
+        )
+    if phase == "online" and strategy not in ("none", "mirrored"):
+        raise UserError(
+            f"train.strategy = {strategy!r} with train.phase = 'online': it learns on one host; "
+            "set train.strategy to 'none' or 'mirrored'."
+        )
 
 
 def _define_flags() -> None:
@@ -60,6 +82,7 @@ def _define_flags() -> None:
     flags.DEFINE_multi_string("gin_files", [], "gin file; repeats, later ones win.")
     flags.DEFINE_multi_string("gin_bindings", [], "gin binding; repeats, wins over the files.")
     flags.DEFINE_string("workdir", "runs/train", "Folder of the run; the same one goes on with it.")
+    flags.DEFINE_string("tpu", None, "TPU to train on: local (this host's) or its name.")
     flags.DEFINE_bool("print_config", False, "Print the effective configuration, then exit.")
     flags.DEFINE_bool(
         "accept_config_change", False, "Go on with a run under another configuration."

@@ -1,4 +1,4 @@
-"""Trains tiny agents on several logical CPU devices and on one, for tests and as a process of its own.
+"""Trains tiny agents on several logical CPU devices and on one, for tests and as a process.
 
 Usage: python tests/strategy_runs.py DEVICES    compares, and says so in its last line.
 """
@@ -83,4 +83,4 @@ if __name__ == "__main__":
         [tf.config.LogicalDeviceConfiguration()] * number,
     )
     compare(number)
-    print(f"equal on {number}")
+    sys.stdout.write(f"equal on {number}\n")

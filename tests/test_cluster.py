@@ -17,12 +17,12 @@ def tf_config(index, kind="worker", **jobs):
 
 def test_one_process_needs_no_environment():
     found = cluster.find("mirrored", {"TF_CONFIG": "nonsense"})
-    assert (found.hosts, found.index, found.is_chief) == (1, 0, True)
+    assert (found.hosts, found.host, found.is_chief) == (1, 0, True)
 
 
 def test_tf_config_names_hosts_and_index():
     found = cluster.find("multi_worker", tf_config(1, worker=["a:1", "b:1", "c:1"]))
-    assert (found.addresses, found.index) == (("a:1", "b:1", "c:1"), 1)
+    assert (found.addresses, found.host) == (("a:1", "b:1", "c:1"), 1)
     assert not found.is_chief
     assert found.hosts == 3
 
@@ -31,7 +31,7 @@ def test_a_chief_of_its_own_comes_first():
     jobs = {"chief": ["x:1"], "worker": ["a:1", "b:1"]}
     assert cluster.find("multi_worker", tf_config(0, "chief", **jobs)).is_chief
     found = cluster.find("multi_worker", tf_config(1, **jobs))
-    assert (found.addresses, found.index) == (("x:1", "a:1", "b:1"), 2)
+    assert (found.addresses, found.host) == (("x:1", "a:1", "b:1"), 2)
 
 
 @pytest.mark.parametrize("environ, told", [
@@ -56,7 +56,7 @@ def slurm(nodes, tasks, index):
 
 def test_slurm_hosts_keep_their_order_and_the_job_its_port():
     found = cluster.find("multi_worker", slurm("n[9-10]", 2, 1))
-    assert (found.addresses, found.index) == (("n9:24567", "n10:24567"), 1)
+    assert (found.addresses, found.host) == (("n9:24567", "n10:24567"), 1)
 
 
 def test_several_slurm_tasks_on_a_node_are_refused():

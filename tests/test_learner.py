@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tensorflow as tf
 import tiny
 
 from cql_atari import experiment, learner, strategy
@@ -31,9 +30,7 @@ def run(config, devices, episodes=None, jit_compile=False, **overrides):
     agent.initialize()
     call = learner.make_train_call(agent, devices, jit_compile)
     feed = config.feed
-    split = strategy.divide(
-        feed.draws, feed.transitions_per_draw, devices.num_replicas_in_sync
-    )
+    split = strategy.divide(feed.draws, feed.transitions_per_draw, devices.num_replicas_in_sync)
     tape = []
     options = {
         "save": lambda step: tape.append(("save", step)),

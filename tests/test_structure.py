@@ -22,7 +22,7 @@ FLOORS = (
     {"games"},
     {"config"},
     {"losses", "networks", "data", "envs"},
-    {"feed", "agent", "evaluation", "workdir"},
+    {"feed", "agent", "evaluation", "workdir", "cluster"},
     {"strategy", "checkpoint", "learner", "logs", "workers", "cli", "manifest", "start"},
     {"experiment"},
     {"online"},

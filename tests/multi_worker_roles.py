@@ -1,0 +1,76 @@
+"""The processes of the multi-worker test.
+
+Usage: python tests/multi_worker_roles.py server              prints the replay's address
+       python tests/multi_worker_roles.py writer ADDRESS      writes until its input ends
+       python tests/multi_worker_roles.py worker ADDRESS OUT  trains, by TF_CONFIG, on both feeds
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+
+import numpy as np
+import strategy_runs
+import tiny
+
+from cql_atari import cluster, strategy
+from cql_atari.feed import order, replay_reader, replay_service, replay_writer
+from cql_atari.feed.sampling import BatchLaw
+from cql_atari.types import Extent
+
+BINDINGS = ("feed.draws = 8",)
+CALLS = 3
+
+
+def serve():
+    with replay_service.serve(tiny.GAMES, n_step=3, transitions_per_game=160) as replay:
+        sys.stdout.write(f"{replay.address}\n")
+        sys.stdout.flush()
+        sys.stdin.read()
+
+
+def write(replay):
+    def part(game):
+        played = [e for e in tiny.episodes() if e.game == game]
+        extents = [Extent(len(e.frames), e.terminal, e.starts) for e in played]
+        return order.Part(lambda: played, lambda: extents)
+
+    parts = {game: [part(game)] for game in tiny.GAMES}
+    with replay_writer.stream(replay, parts, discount=0.99, seed=0):
+        sys.stdin.read()
+
+
+def work(replay, out):
+    devices = strategy.make_strategy("multi_worker")  # before any TensorFlow operation
+    here, config = cluster.find("multi_worker"), tiny.config(*BINDINGS)
+    split = strategy.divide(8, 2, devices.num_replicas_in_sync, here.hosts)
+    assert split == (16, 8, 8)
+    asked = []
+
+    def from_replay(rows):
+        asked.append(rows)
+        law = BatchLaw(8, 2)
+        return replay_reader.dataset(replay, law, seed=0, start_step=0, steps_per_call=2, rows=rows)
+
+    train = strategy_runs.trainer(devices, config)
+    left = {}
+    for by_coordinator in (False, True):
+        for feed, make in (("memory", strategy_runs.make_dataset(config)), ("replay", from_replay)):
+            batches = strategy.place(devices, make, split, by_coordinator)
+            for call, sums in enumerate(train(batches, CALLS)):
+                for name, value in sums.items():
+                    left[f"{feed}/{by_coordinator}/{call}/{name}"] = value
+    assert asked == [slice(8 * here.host, 8 * here.host + 8)] * 2
+    assert strategy.across_hosts(devices, 10 + here.host) == [10, 11]
+    np.savez(out, **left)
+    replay.readers.close()
+
+
+def main(role, address=None, out=None):
+    replay = replay_service.Replay(address, tiny.GAMES, 3, contextlib.ExitStack())
+    {"server": serve, "writer": lambda: write(replay), "worker": lambda: work(replay, out)}[role]()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
