@@ -91,6 +91,21 @@ def test_a_leftover_of_a_killed_save_is_ignored_and_replaced(tmp_path):
     assert not list(tmp_path.glob("partial*"))
 
 
+def test_what_else_is_saved_comes_back_with_its_step(tmp_path):
+    lib.save(tmp_path, state(1.0), 10, keep=3, extra={"places": {"Pong": (0, 2, 7)}})
+    lib.save(tmp_path, state(2.0), 20, keep=3)
+    assert lib.read_extra(tmp_path, 10) == {"places": {"Pong": [0, 2, 7]}}
+    assert lib.read_extra(tmp_path, 20) == lib.read_extra(tmp_path, 30) == {}
+
+
+def test_one_whose_extra_is_cut_is_passed_over(tmp_path):
+    for step in (10, 20):
+        lib.save(tmp_path, state(step), step, keep=3, extra={"places": {}})
+    path = tmp_path / f"{20:010d}" / lib.EXTRA
+    path.write_text(path.read_text()[:-2])
+    assert lib.restore_latest(tmp_path, state(0.0)) == 10
+
+
 # The encoder alone.
 
 
