@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,6 +140,22 @@ def test_a_run_leaves_scores_logs_and_its_configuration(tmp_path, data):
     assert again.returncode == 2
     assert "-train.seed = 0" in again.stderr
     assert "+train.seed = 5" in again.stderr
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path, data):
+    folder, mine = tmp_path / "run", tmp_path / "data"
+    shutil.copytree(data, mine)
+    short = ("data.fraction = 0.5", "train.steps = 2", "train.save_every = 2")
+    first = run(folder, mine, *short)
+    assert first.returncode == 0, first.stderr
+    assert "transitions" in first.stderr  # the table
+    made = json.loads((folder / "manifest.json").read_text())
+    assert [entry["game"] for entry in made["sources"]] == list(tiny.GAMES)
+    other = mine / "Freeway" / "1" / "replay_logs" / "$store$_reward_ckpt.0.gz"
+    shutil.copy(mine / "Breakout" / "1" / "replay_logs" / other.name, other)
+    second = run(folder, mine, *short)
+    assert second.returncode == 2 and "Traceback" not in second.stderr
+    assert "Freeway, run 1, suffix 0, $store$_reward_ckpt.0.gz" in second.stderr
 
 
 @pytest.mark.parametrize(
