@@ -55,7 +55,7 @@ def make(found: Sequence[Source], n_step: int) -> dict[str, Any]:
 def table(manifest: dict[str, Any]) -> str:
     """What is selected of each game, as text: groups, episodes, steps, transitions."""
     columns = ("episodes", "steps", "transitions")
-    rows = [("game", "format", "groups", *columns)]
+    rows: list[tuple[str, ...]] = [("game", "format", "groups", *columns)]
     games: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for entry in manifest["sources"]:
         games.setdefault((entry["game"], entry["format"]), []).extend(entry["suffixes"].values())

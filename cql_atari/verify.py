@@ -91,7 +91,7 @@ def find(directory: Path) -> list[Recording]:
 def _find_rlds(folder: Path) -> Iterator[Recording]:
     """The RLDS data sets in a folder; of several versions the newest, as training takes it."""
     if match := _RLDS_RUN.fullmatch(folder.name):
-        versions = sources._list_folders(str(folder))
+        versions = sources.list_versions(str(folder))
         yield Recording(match[1], match[2], folder / versions[-1] if versions else folder, True)
     elif (match := _RLDS_RUN.fullmatch(folder.parent.name)) and (folder / rlds_files.INFO).exists():
         yield Recording(match[1], match[2], folder, True)
@@ -231,7 +231,7 @@ def _check_repair_path(repair: Path, directory: Path, recordings: Sequence[Recor
 
 def _write(repair: Path, exclude: Exclusions) -> None:
     partial = repair.with_name(f".{repair.name}.partial")
-    content = {"format": sources._EXCLUSIONS, "exclude": exclude}
+    content = {"format": sources.EXCLUSIONS, "exclude": exclude}
     partial.write_text(json.dumps(content, indent=1) + "\n")
     partial.rename(repair)
 

@@ -69,7 +69,7 @@ def scan(file: GzipArray, report: Callable[[int], None], rows: int = _BLOCK) -> 
         cut = _is_cut(file, error)
         if not cut or rows == 1:
             return Frames(zero, blank, still, start, error, cut)
-        again = GzipArray(file.path, *replay_files._LAYOUT[OBSERVATION])
+        again = GzipArray(file.path, *replay_files.LAYOUT[OBSERVATION])
         with contextlib.closing(again):  # frame by frame, to find the last whole one
             return scan(again, lambda _: None, rows=1)
     return Frames(zero, blank, still, slots, None, cut=False)

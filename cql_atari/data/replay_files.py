@@ -22,7 +22,7 @@ PathLike = str | os.PathLike[str]
 Ranges = Sequence[tuple[int, int]]  # of slots, each [start, stop)
 
 # What each file may hold: dtypes, and the shape with None for any length.
-_LAYOUT: dict[str, tuple[tuple[str, ...], tuple[int | None, ...]]] = {
+LAYOUT: dict[str, tuple[tuple[str, ...], tuple[int | None, ...]]] = {
     "$store$_observation": (("uint8",), (None, *FRAME_SHAPE)),
     "$store$_action": (("int32", "int64"), (None,)),
     "$store$_reward": (("float32", "float64"), (None,)),
@@ -30,13 +30,13 @@ _LAYOUT: dict[str, tuple[tuple[str, ...], tuple[int | None, ...]]] = {
     "add_count": (("int64", "int32"), ()),
     "invalid_range": (("int64", "int32", "float64"), (None,)),
 }
-_ENDS = "episode_end_indices"
+ENDS = "episode_end_indices"
 # All the names in a pickled set of NumPy integers.
 _ENDS_WORDS = {"builtins", "set", "numpy", "dtype", "i8", "<", "scalar"}
 _ENDS_WORDS |= {"numpy.core.multiarray", "numpy._core.multiarray"}
 _ENDS_LIMIT = 1 << 25  # bytes of a pickled set of a million slots, and more
 _FILE_NAME = re.compile(
-    rf"(?:{'|'.join(map(re.escape, (*_LAYOUT, _ENDS)))})_ckpt\.(0|[1-9][0-9]*)\.gz"
+    rf"(?:{'|'.join(map(re.escape, (*LAYOUT, ENDS)))})_ckpt\.(0|[1-9][0-9]*)\.gz"
 )
 _EXPECTED = (
     "expected DQN-Replay files such as $store$_observation_ckpt.0.gz in "
@@ -109,7 +109,7 @@ def fingerprints(replay_logs_dir: PathLike, suffix: int) -> dict[str, list[int |
     The checksum is the one that ends the gzip file: nothing is decompressed.
     """
     found: dict[str, list[int | str]] = {}
-    for name in (*_LAYOUT, _ENDS):
+    for name in (*LAYOUT, ENDS):
         path = Path(replay_logs_dir) / f"{name}_ckpt.{suffix}.gz"
         if not path.is_file():
             continue
@@ -130,7 +130,7 @@ def open_group(directory: Path, suffix: int) -> Iterator[Group]:
     Raises:
       UserError: naming the file that is missing or wrong.
     """
-    names = {name: f"{name}_ckpt.{suffix}.gz" for name in _LAYOUT}
+    names = {name: f"{name}_ckpt.{suffix}.gz" for name in LAYOUT}
     missing = sorted(set(names.values()) - set(_list_names(directory)))
     if missing:
         raise UserError(
@@ -139,12 +139,17 @@ def open_group(directory: Path, suffix: int) -> Iterator[Group]:
         )
     with contextlib.ExitStack() as stack:
         files = {}
-        for name, layout in _LAYOUT.items():
+        for name, layout in LAYOUT.items():
             files[name] = GzipArray(directory / names[name], *layout)
             stack.callback(files[name].close)
         lengths = {f.path.name: f.shape[0] for f in files.values() if f.path.name[0] == "$"}
         if len(set(lengths.values())) > 1:
             raise UserError(f"files in {directory} differ in length: {lengths}. {MEND}")
+        invalid, slots = files["invalid_range"], min(lengths.values())
+        if invalid.shape[0] > slots:  # before it is allocated
+            raise UserError(
+                f"{invalid.path} has {invalid.shape[0]} entries for {slots} slots. {MEND}"
+            )
         yield Group(files, _count_valid(files))
 
 
@@ -155,14 +160,6 @@ def _count_valid(files: dict[str, GzipArray]) -> int:
     if count < 0:
         raise UserError(f"{files['add_count'].path} holds {count}; expected a count. {MEND}")
     return slots if count and count % slots == 0 else count % slots
-
-
-class _Steps(NamedTuple):
-    """The small arrays of one group's valid slots, checked."""
-
-    actions: np.ndarray
-    rewards: np.ndarray
-    terminals: np.ndarray
 
 
 def read_columns(group: Group, kept: Ranges, num_actions: int) -> Columns:
@@ -187,7 +184,8 @@ def read_columns(group: Group, kept: Ranges, num_actions: int) -> Columns:
 
     actions = f"an index into the game's minimal set, 0 to {num_actions - 1}"
     terminals = read("$store$_terminal", lambda x: x > 1, "0 or 1")
-    unmarked = _unmarked_ends(files["add_count"], valid)
+    beside = files["add_count"].path
+    unmarked = read_unmarked_ends(beside.with_name(beside.name.replace("add_count", ENDS)), valid)
     return Columns(
         read("$store$_action", lambda x: (x < 0) | (x >= num_actions), actions),
         read("$store$_reward", lambda x: ~(np.abs(x) <= 1), "a clipped reward in [-1, 1]"),
@@ -196,13 +194,15 @@ def read_columns(group: Group, kept: Ranges, num_actions: int) -> Columns:
     )
 
 
-def _unmarked_ends(add_count: GzipArray, valid: int) -> np.ndarray:
-    """Slots where an episode ended, int64, from the optional seventh file.
+def read_unmarked_ends(path: Path, valid: int) -> np.ndarray:
+    """Slots where an episode ended, int64, from the optional seventh file; none if it isn't there.
 
     Dopamine pickles a set of NumPy integers. Loading a pickle can run anything, so only its
     literals are looked at: each integer's eight bytes, or plain Python integers.
+
+    Raises:
+      UserError: where it is damaged or holds anything else.
     """
-    path = add_count.path.with_name(add_count.path.name.replace("add_count", _ENDS))
     if not os.path.lexists(path):
         return np.zeros(0, np.int64)
     data = read_bytes(path, _ENDS_LIMIT)

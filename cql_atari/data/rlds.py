@@ -105,7 +105,7 @@ def read_episodes(
             for suffix, shards in splits.items():
                 kept = keep(shards, fraction, (left_out or {}).get(suffix, ()))
                 for where, data in kept_records(shards, kept):
-                    yield from _episodes(data, where, game, lookup, pool)
+                    yield from episodes_of(data, where, game, lookup, pool)
 
     return stream()
 
@@ -162,9 +162,21 @@ def count(
     ]
 
 
-def _episodes(
+def episodes_of(
     data: bytes, where: str, game: str, lookup: np.ndarray, pool: Executor
 ) -> Iterator[Episode]:
+    """What a record is read as: its episode, or fragments of a very long one.
+
+    Args:
+      data: the record.
+      where: names it in errors.
+      game: CamelCase name.
+      lookup: minimal -> full actions.
+      pool: decodes the frames.
+
+    Raises:
+      UserError: as `read_episodes`, of one record.
+    """
     record = _parse(data, where, len(lookup))
     first = 0
     for extent in _extents(record):

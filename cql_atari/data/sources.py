@@ -15,7 +15,7 @@ from cql_atari.data.replay_files import Ranges
 from cql_atari.types import Episode, UserError
 
 RLDS_NAMES = ("rlu_atari_checkpoints_ordered", "rlu_atari_checkpoints")
-_EXCLUSIONS = "cql_atari exclusions 1"
+EXCLUSIONS = "cql_atari exclusions 1"
 
 
 class Source(NamedTuple):
@@ -102,7 +102,7 @@ def _locate(directory: str, game: str, run: int) -> tuple[str, str]:
         return str(logs_dir), "dopamine"
     for name in RLDS_NAMES:
         base = f"{directory.rstrip('/')}/{name}/{game}_run_{run}"
-        if versions := _list_folders(base):
+        if versions := list_versions(base):
             return f"{base}/{versions[-1]}", "rlds"
     raise UserError(
         f"no recorded play of {game}, run {run}, in {directory}: neither {game}/{run}/replay_logs "
@@ -112,7 +112,7 @@ def _locate(directory: str, game: str, run: int) -> tuple[str, str]:
     )
 
 
-def _list_folders(path: str) -> list[str]:
+def list_versions(path: str) -> list[str]:
     """Names of the version folders in a directory, oldest first; none where it doesn't exist."""
     if "://" in path:
         import tensorflow as tf
@@ -129,7 +129,7 @@ def _read_exclusions(path: str) -> dict[str, dict[int, Ranges]]:
     """{"Game/run": {suffix: ranges}} from the file that `verify --repair` writes."""
     try:
         content: Any = json.loads(Path(path).read_text())
-        if content["format"] != _EXCLUSIONS:
+        if content["format"] != EXCLUSIONS:
             raise ValueError(f"its format is {content['format']!r}")
         return {
             run: {int(k): [(int(a), int(b)) for a, b in ranges] for k, ranges in suffixes.items()}

@@ -19,10 +19,9 @@ import functools
 import itertools
 import math
 import os
-import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -115,10 +114,10 @@ def check_suffix(
       report: called now and then with the bytes of the observation file read since the last call.
     """
     problems = _Problems()
-    paths = {name: _path(directory, name, suffix) for name in replay_files._LAYOUT}
+    paths = {name: _path(directory, name, suffix) for name in replay_files.LAYOUT}
     with contextlib.ExitStack() as stack:
         files = {}
-        for name, layout in replay_files._LAYOUT.items():
+        for name, layout in replay_files.LAYOUT.items():
             file = problems.catch(name, functools.partial(GzipArray, paths[name], *layout))
             if file is not None:
                 files[name] = file
@@ -134,13 +133,12 @@ def check_suffix(
     valid = _count_valid(read.get("add_count"), slots, problems)
     columns = {n: array[:valid] for n in _COLUMNS if (array := read.get(n)) is not None}
     ends = np.flatnonzero(columns.get(TERMINAL, ()))
-    seventh = _path(directory, replay_files._ENDS, suffix)
+    seventh = _path(directory, replay_files.ENDS, suffix)
     if os.path.lexists(seventh):
-        beside = cast(GzipArray, types.SimpleNamespace(path=paths["add_count"]))
-        find = functools.partial(replay_files._unmarked_ends, beside, valid)
-        paths[replay_files._ENDS] = seventh
-        if (unmarked := problems.catch(replay_files._ENDS, find)) is not None:
-            lengths[replay_files._ENDS] = len(unmarked)
+        find = functools.partial(replay_files.read_unmarked_ends, seventh, valid)
+        paths[replay_files.ENDS] = seventh
+        if (unmarked := problems.catch(replay_files.ENDS, find)) is not None:
+            lengths[replay_files.ENDS] = len(unmarked)
             ends = np.union1d(ends, unmarked)
     left_out = [EVERYTHING] if problems else []
     if frames is not None and frames.error is not None:

@@ -49,7 +49,7 @@ def check_suffix(path: Path, game: str, suffix: int, report: Callable[[int], Non
 
         def read(data: bytes, where: str) -> Iterator[Episode]:
             report(len(data))
-            return rlds._episodes(data, where, game, lookup, pool)
+            return rlds.episodes_of(data, where, game, lookup, pool)
 
         for shard in rlds_files.choose_shards(path, game, [suffix])[suffix]:
             problems, wrong = _check_shard(shard, read)

@@ -14,7 +14,7 @@ from cql_atari.data import replay_files
 from cql_atari.data.dopamine import list_suffixes, read_episodes, survey
 from cql_atari.types import UserError
 
-MEMBERS = tuple(replay_files._LAYOUT)
+MEMBERS = tuple(replay_files.LAYOUT)
 
 
 @pytest.mark.parametrize("name", MEMBERS)
