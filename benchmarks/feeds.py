@@ -3,9 +3,12 @@
 The gather copies windows of 4 + n consecutive frames, one by one at random, out of an array into a
 preallocated batch, on one thread: the least that any feed must do. Every feed runs in a process of
 its own; its bytes a transition are how far that process's resident memory grows over what a feed
-of a few episodes left behind.
+of a few episodes left behind, after a first batch of each.
+
+The first batch of a million frames is timed beside dopamine-rl's own loader, once: it takes 14 GB.
 
 Usage: python benchmarks/feeds.py [--rounds 7] [--n_step 1] [--steps_per_call 10]
+       [--only speed|first_batch]
 """
 
 from __future__ import annotations
@@ -17,8 +20,7 @@ import itertools
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import common
@@ -27,11 +29,12 @@ import reading
 import reverb
 from tqdm import tqdm
 
-from cql_atari.data.dopamine import read_episodes
+from cql_atari.data.dopamine import read_episodes, survey
 from cql_atari.feed import memory, replay_reader, replay_service, replay_writer
+from cql_atari.feed.order import Part
 from cql_atari.feed.sampling import BatchLaw
-from cql_atari.feed.transitions import block
-from cql_atari.types import FRAME_SHAPE, STACK, Episode
+from cql_atari.feed.transitions import count
+from cql_atari.types import FRAME_SHAPE, STACK
 
 GAMES = reading.GAMES
 SLOTS = 50_000  # a game, where speed and memory are measured
@@ -42,28 +45,39 @@ DISCOUNT = 0.99
 ROWS = 30_000  # transitions a round, rounded up to whole super-batches
 
 
-Passes = dict[str, Callable[[], Iterable[Episode]]]
+Parts = dict[str, list[Part]]
+
+
+def parts_of(directories: dict[str, Path], episodes: int | None = None) -> Parts:
+    """The first suffix of each game, or its first few episodes."""
+
+    def part(game: str, path: Path) -> Part:
+        return Part(
+            lambda: itertools.islice(read_episodes(path, game, [0]), episodes),
+            lambda: survey(path, game, 0)[:episodes],
+        )
+
+    return {game: [part(game, path)] for game, path in directories.items()}
 
 
 @contextlib.contextmanager
-def open_memory(passes: Passes, n_step: int, **options) -> Iterator:
+def open_memory(parts: Parts, n_step: int, **options) -> Iterator:
     """Yields a function that makes data sets of a law, and one that waits until all is loaded."""
-    store = memory.load(
-        itertools.chain.from_iterable(start() for start in passes.values()),
-        list(passes),
-        n_step=n_step,
-        discount=DISCOUNT,
-        capacity=2 * SLOTS + 10_000,
+    plan = memory.plan(
+        {game: [e for part in mine for e in part.survey() or ()] for game, mine in parts.items()},
+        n_step,
     )
+    episodes = (part.read() for mine in parts.values() for part in mine)
+    store = memory.load(itertools.chain.from_iterable(episodes), plan, discount=DISCOUNT)
     yield lambda law: memory.dataset(store, law, **options), lambda: None
 
 
 @contextlib.contextmanager
-def open_replay(passes: Passes, n_step: int, **options) -> Iterator:
+def open_replay(parts: Parts, n_step: int, **options) -> Iterator:
     """The same for the replay."""
     with (
-        replay_service.serve(list(passes), n_step=n_step, transitions_per_game=WINDOW) as replay,
-        replay_writer.stream(replay, passes, discount=DISCOUNT) as check,
+        replay_service.serve(list(parts), n_step=n_step, transitions_per_game=WINDOW) as replay,
+        replay_writer.stream(replay, parts, discount=DISCOUNT, seed=0) as writers,
     ):
         client = reverb.Client(replay.address)
 
@@ -74,7 +88,7 @@ def open_replay(passes: Passes, n_step: int, **options) -> Iterator:
                     break
                 time.sleep(0.1)
 
-        yield lambda law: replay_reader.dataset(replay, law, check=check, **options), settle
+        yield lambda law: replay_reader.dataset(replay, law, check=writers.check, **options), settle
 
 
 FEEDS = {"memory": open_memory, "replay": open_replay}
@@ -118,20 +132,17 @@ def measure_speed(
 ) -> None:
     """For a process of its own: one line a batch size, one for memory."""
     options = {"seed": 0, "start_step": 0, "steps_per_call": k}
-    passes: Passes = {g: partial(read_episodes, path, g) for g, path in directories.items()}
-    transitions = sum(
-        int(block(episode, n_step, DISCOUNT).valid.sum())
-        for start in passes.values()
-        for episode in start()
-    )
+    parts = parts_of(directories)
+    extents = [e for mine in parts.values() for part in mine for e in part.survey() or ()]
+    transitions = sum(count(extent, n_step) for extent in extents)
     frames = np.random.default_rng(0).integers(256, size=(20_000, *FRAME_SHAPE), dtype=np.uint8)
-    few = {game: lambda start=start: itertools.islice(start(), 2) for game, start in passes.items()}
-    with FEEDS[kind](few, n_step, **options) as (make_dataset, settle):
+    with FEEDS[kind](parts_of(directories, 2), n_step, **options) as (make_dataset, settle):
         settle()
         next(iter(make_dataset(law_of(32))))  # what any feed takes once, whatever it holds
     before = resident_bytes()
-    with FEEDS[kind](passes, n_step, **options) as (make_dataset, settle):
+    with FEEDS[kind](parts, n_step, **options) as (make_dataset, settle):
         settle()
+        next(iter(make_dataset(law_of(32))))
         grown = resident_bytes() - before
         common.emit(
             f"feed_{kind}_memory",
@@ -160,32 +171,61 @@ def first_batch(kind: str, directory: Path, n_step: int, k: int, started: float)
     """For a process of its own: seconds from its start and from opening the feed, peak MB."""
     opened = time.monotonic()
     options = {"seed": 0, "start_step": 0, "steps_per_call": k}
-    passes: Passes = {GAMES[0]: partial(read_episodes, directory, GAMES[0])}
-    with FEEDS[kind](passes, n_step, **options) as (make_dataset, settle):
+    with FEEDS[kind](parts_of({GAMES[0]: directory}), n_step, **options) as (make_dataset, settle):
         next(iter(make_dataset(law_of(32))))
         now = time.monotonic()
         settle()
     return now - started, now - opened, reading.peak_mb()
 
 
+def dopamine_first_batch(directory: Path, slots: int, n_step: int, started: float) -> tuple:
+    """The same for dopamine-rl's buffer."""
+    from dopamine.replay_memory.circular_replay_buffer import OutOfGraphReplayBuffer
+
+    opened = time.monotonic()
+    buffer = OutOfGraphReplayBuffer(FRAME_SHAPE, STACK, slots, 32, n_step, DISCOUNT)
+    buffer.load(str(directory), "0")
+    buffer.sample_transition_batch()
+    now = time.monotonic()
+    return now - started, now - opened, reading.peak_mb()
+
+
 def measure_first_batch(kind: str, slots: int, n_step: int, k: int, rounds: int) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    with reading.files(GAMES[0], slots) as directory:
-        results = []
-        for _ in tqdm(range(rounds), desc=f"{kind}, first batch"):
-            reading.forget(directory)
-            with spawn.Pool(1) as pool:
-                arguments = (kind, directory, n_step, k, time.monotonic())
-                results.append(pool.apply(first_batch, arguments))
+    """One line for ours; with a round of dopamine-rl's where `slots` are many."""
+
+    def run(function: Callable[..., tuple], *arguments) -> tuple:
+        reading.forget(directory)
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            return pool.apply(function, (*arguments, time.monotonic()))
+
+    def emit(name: str, results: list[tuple], **more) -> None:
         from_start, from_opening, peak = (common.summarise(values) for values in zip(*results))
         common.emit(
-            f"feed_{kind}_first_batch",
-            slots=reading.count_frames(directory),
-            array_mb=slots * FRAME_SHAPE[0] * FRAME_SHAPE[1] / 1e6,
+            name,
+            slots=frames,
+            array_mb=frames * FRAME_SHAPE[0] * FRAME_SHAPE[1] / 1e6,
             seconds_from_process_start=from_start,
             seconds_from_opening=from_opening,
             peak_mb=peak,
+            **more,
         )
+
+    with reading.files(GAMES[0], slots) as directory:
+        frames = reading.count_frames(directory)
+        theirs = []
+        if slots == MANY_SLOTS:
+            theirs = [run(dopamine_first_batch, directory, frames + 1, n_step)]
+            emit("dopamine_first_batch", theirs)
+        ours = [
+            run(first_batch, kind, directory, n_step, k)
+            for _ in tqdm(range(rounds), desc=f"{kind}, first batch")
+        ]
+        more = {}
+        if theirs:
+            middle = [common.summarise(values)["median"] for values in zip(*ours)]
+            more = dict(zip(("times_sooner", "times_sooner_from_opening", "times_less_memory"),
+                            [a / b for a, b in zip(theirs[0], middle)]))  # fmt: skip
+        emit(f"feed_{kind}_first_batch", ours, **more)
 
 
 def main() -> None:
@@ -193,16 +233,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--n_step", type=int, default=1)
     parser.add_argument("--steps_per_call", type=int, default=10)
+    parser.add_argument("--only", choices=("speed", "first_batch"))
     arguments = parser.parse_args()
     n_step, k, rounds = arguments.n_step, arguments.steps_per_call, arguments.rounds
     spawn = multiprocessing.get_context("spawn")
-    with contextlib.ExitStack() as stack:
-        directories = {game: stack.enter_context(reading.files(game, SLOTS)) for game in GAMES}
-        for kind in FEEDS:
-            with spawn.Pool(1) as pool:
-                pool.apply(measure_speed, (kind, directories, n_step, k, rounds))
-    measure_first_batch("replay", MANY_SLOTS, n_step, k, 3)
-    measure_first_batch("memory", SLOTS, n_step, k, 3)
+    if arguments.only != "first_batch":
+        with contextlib.ExitStack() as stack:
+            directories = {game: stack.enter_context(reading.files(game, SLOTS)) for game in GAMES}
+            for kind in FEEDS:
+                with spawn.Pool(1) as pool:
+                    pool.apply(measure_speed, (kind, directories, n_step, k, rounds))
+    if arguments.only != "speed":
+        measure_first_batch("replay", MANY_SLOTS, n_step, k, 3)
+        measure_first_batch("memory", SLOTS, n_step, k, 3)
 
 
 if __name__ == "__main__":
