@@ -55,8 +55,8 @@ def find(config: Data) -> list[Source]:
             "Breakout/1/replay_logs/$store$_observation_ckpt.0.gz;\n"
             "or rlu_atari_checkpoints_ordered/<Game>_run_<run>/<version>/, as TensorFlow Datasets "
             "prepares it.\n"
-            "No data at hand? launchers/get_data.sh fetches it; `python -m cql_atari.collect` plays "
-            "it;\n`make quickstart` does everything on play of its own."
+            "No data? launchers/get_data.sh fetches it, `python -m cql_atari.collect` plays.\n"
+            "`make quickstart` does everything on play of its own."
         )
     excluded = _read_exclusions(config.exclude) if config.exclude else {}
     sources = []
