@@ -34,12 +34,13 @@ def test_one_is_killed_another_goes_on_and_ends_with_the_learner(tmp_path):
         )  # fmt: skip
     test_online.wait_for(lambda: "--learner=" in log.read_text(), learner)
     port = re.search(r"--learner=\S+:(\d+)", log.read_text()).group(1)
-    actors = [start_actor(f"localhost:{port}") for _ in range(2)]
+    address = f"localhost:{port}"
+    actors = [start_actor(address), start_actor(address)]
     metrics = folder / "metrics.jsonl"
     test_online.wait_for(lambda: metrics.exists() and len(metrics.read_text()) > 100, learner)
     actors[0].send_signal(signal.SIGKILL)
     actors[0].communicate()
-    assert learner.wait(timeout=200) == 0, log.read_text()
+    assert learner.wait(timeout=400) == 0, log.read_text()
     _, errors = actors[1].communicate(timeout=60)
     assert actors[1].returncode == 2
     assert f"no learner answers at localhost:{port}" in errors

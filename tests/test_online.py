@@ -47,7 +47,7 @@ def start(folder, *bindings) -> subprocess.Popen:
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
 
 
-def wait_for(condition, process, seconds=120.0):
+def wait_for(condition, process, seconds=300.0):
     until = time.time() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -82,7 +82,7 @@ def test_killed_it_refills_its_replay_and_counts_no_frame_twice(tmp_path, record
     logged = len((folder / "metrics.jsonl").read_text().splitlines())
 
     process = start(folder, *mixed)
-    _, errors = process.communicate(timeout=200)
+    _, errors = process.communicate(timeout=400)
     assert process.returncode == 0, errors
     assert f"({before} frames, step {killed_at}) is gone: refilling it with 100" in errors
     # (2400 / 4 - 100) transitions of which each is worth a batch of 8; 8 draws each.
