@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,9 +20,8 @@ from cql_atari.agent import ScaledQAgent
 from cql_atari.config import Config
 from cql_atari.data import sources
 from cql_atari.envs import atari
-from cql_atari.feed import online_pace, online_replay, online_wire
+from cql_atari.feed import online_pace, online_replay, online_wire, opening
 from cql_atari.feed.online_actor import Ledger, act
-from cql_atari.feed.opening import open_feed
 from cql_atari.feed.order import Place
 from cql_atari.types import Batch
 
@@ -67,18 +66,7 @@ def train(
 
     # 3. Actors to replay to batches, from where the run stands.
     log = logs.make_log(directory)
-    q_function = experiment.make_q_function(agent.network, agent.objective)
-
-    def interruptible(frames: np.ndarray, heads: np.ndarray) -> np.ndarray:
-        if should_stop():
-            raise KeyboardInterrupt
-        return q_function(frames, heads)
-
-    def evaluate(step: int, episodes: int) -> None:
-        summary = experiment.evaluate(
-            config, interruptible, directory, step=step, episodes=episodes
-        )
-        log(step, {**experiment.evaluation_scalars(summary), "online/frames": ledger.frames})
+    evaluate = _make_evaluate(config, agent, ledger, directory, log, should_stop=should_stop)
 
     try:
         if first < config.train.steps:
@@ -118,6 +106,32 @@ def train(
     return True
 
 
+def _make_evaluate(
+    config: Config,
+    agent: ScaledQAgent,
+    ledger: Ledger,
+    directory: Path,
+    log: Callable[[int, dict[str, float]], None],
+    *,
+    should_stop: Callable[[], bool],
+) -> Callable[[int, int], None]:
+    """A function (step, episodes) that evaluates; KeyboardInterrupt where it was told to stop."""
+    q_function = experiment.make_q_function(agent.network, agent.objective)
+
+    def interruptible(frames: np.ndarray, heads: np.ndarray) -> np.ndarray:
+        if should_stop():
+            raise KeyboardInterrupt
+        return q_function(frames, heads)
+
+    def evaluate(step: int, episodes: int) -> None:
+        summary = experiment.evaluate(
+            config, interruptible, directory, step=step, episodes=episodes
+        )
+        log(step, {**experiment.evaluation_scalars(summary), "online/frames": ledger.frames})
+
+    return evaluate
+
+
 class _Feed(NamedTuple):
     """Batches, and where the writers of recorded play stand."""
 
@@ -138,18 +152,12 @@ def _open_feed(
 ) -> Iterator[_Feed]:
     """Replay, actors and recorded play, for as long as the context lasts."""
     online, frames = config.online, ledger.frames
-    replay_rows, recorded_rows = online_pace.rows(config)
     remote = online.actors == "remote"
     with ExitStack() as stack:
         recorded = None
-        if recorded_rows:
-            part = dataclasses.replace(config.feed, draws=recorded_rows, transitions_per_draw=1)
-            recorded = stack.enter_context(
-                open_feed(
-                    dataclasses.replace(config, feed=part),
-                    found, step, places=places, should_stop=should_stop,
-                )
-            )  # fmt: skip
+        if online_pace.rows(config)[1]:
+            opened = _recorded(config, found, step, places, should_stop)
+            recorded = stack.enter_context(opened)
         address = stack.enter_context(
             online_replay.serve(
                 config.feed.n_step,
@@ -175,13 +183,28 @@ def _open_feed(
             online_replay.batches(
                 address,
                 config.feed.n_step,
-                (config.train.steps_per_call, replay_rows),
+                (config.train.steps_per_call, online_pace.rows(config)[0]),
                 recorded=recorded and iter(recorded.dataset(slice(None))),
                 tick=tick_and_show,
                 should_stop=should_stop,
             )
         )
         yield _Feed(batches, recorded.places if recorded else dict)
+
+
+def _recorded(
+    config: Config,
+    found: Sequence[sources.Source],
+    step: int,
+    places: Mapping[str, Place],
+    should_stop: Callable[[], bool],
+) -> AbstractContextManager[opening.Feed]:
+    """The feed of recorded play, with as many rows a batch as come from there."""
+    rows = online_pace.rows(config)[1]
+    part = dataclasses.replace(config.feed, draws=rows, transitions_per_draw=1)
+    return opening.open_feed(
+        dataclasses.replace(config, feed=part), found, step, places=places, should_stop=should_stop
+    )
 
 
 @contextmanager
