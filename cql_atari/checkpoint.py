@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -166,6 +166,35 @@ def restore_encoder(path: Path, encoder: tf.keras.Model) -> None:
     for layer, variable in here.items():
         if not np.array_equal(variable.numpy(), reader.get_tensor(there[layer][0])):
             raise RuntimeError(f"{layer} of the encoder differs from {path} after restoring it")
+
+
+def restore_rest(
+    path: Path, network: tf.keras.Model, there: Sequence[str], here: Sequence[str]
+) -> None:
+    """Restores the feed-forward layers, and the heads of the games that are in both lists.
+
+    Args:
+      path: one checkpoint folder of another run.
+      network: a `QNetwork` of the same shape but for the number of heads.
+      there: that run's games, in the order of its heads.
+      here: the network's.
+
+    Raises:
+      UserError: where the layers there have other shapes.
+      One of `DAMAGE`: where the files are damaged.
+    """
+    part = tf.train.Checkpoint(network=tf.train.Checkpoint(feed_forward=network.feed_forward))
+    try:
+        part.read(str(path / PREFIX)).expect_partial().assert_existing_objects_matched()
+    except (AssertionError, ValueError) as error:
+        raise UserError(f"checkpoint {path} holds other feed-forward layers: {error}") from error
+    reader = tf.train.load_checkpoint(str(path / PREFIX))
+    for name in ("kernel", "bias"):
+        variable = getattr(network.heads, name)
+        stored = reader.get_tensor(f"network/heads/{name}/.ATTRIBUTES/VARIABLE_VALUE")
+        rows = [stored[there.index(game)] if game in there else row
+                for game, row in zip(here, variable.numpy())]  # fmt: skip
+        variable.assign(np.stack(rows))
 
 
 def _by_layer(encoder: tf.keras.Model) -> dict[str, tf.Variable]:

@@ -91,6 +91,8 @@ class Feed:
         it. 8 as in Dopamine's DQN: batches of 32, one every 4 steps.
       memory_gb: most that the memory feed may take, 10^9 bytes; None: 80 % of what is free.
       cache_dir: where the memory feed keeps its frames as a memory-mapped file in place of RAM.
+      servers: "host:port" of processes of `python -m cql_atari.serve_replay` that hold the replay;
+        (): it is in this process.
     """
 
     kind: str = "replay"
@@ -102,6 +104,7 @@ class Feed:
     samples_per_insert: float = 8.0
     memory_gb: float | None = None
     cache_dir: str | None = None
+    servers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -169,9 +172,12 @@ class Start:
     Attributes:
       encoder_from: workdir of a pre-trained run whose newest checkpoint gives the encoder; the
         feed-forward layers and heads are new (reconstructed). None: from scratch.
+      whole_network: take the feed-forward layers too, and the heads of the games that both runs
+        have: a variant of a training game begins with what was learned of the game.
     """
 
     encoder_from: str | None = None
+    whole_network: bool = False
 
 
 @dataclass(frozen=True)
@@ -349,6 +355,11 @@ def check(config: Config) -> Config:
         games.spec(game)
     if not config.data.games or len(set(config.data.games)) != len(config.data.games):
         raise UserError(f"data.games = {config.data.games}: name at least one game, each once.")
+    if config.feed.servers and config.feed.kind != "replay":
+        raise UserError(
+            f"feed.servers = {config.feed.servers} with feed.kind = {config.feed.kind!r}: servers "
+            "hold a replay; set feed.kind to 'replay', or feed.servers to ()."
+        )
     k = config.train.steps_per_call
     for parameters, holds, what in (
         (_AT_LEAST_1, lambda value: value >= 1, "at least 1"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
 
 from cql_atari import checkpoint, workdir
 from cql_atari.agent import ScaledQAgent
-from cql_atari.config import Config, Network
+from cql_atari.config import Config
 from cql_atari.types import UserError
 
 FILE = "start.json"
@@ -21,13 +22,16 @@ _SETTINGS = {
     "resnet": ("block", "depths", "widths", "strides", "stem_kernel", "stem_stride", "stem_pool",
                "groups"),
 }  # fmt: skip
+# What the rest of the network must have in common.
+_WHOLE = ["network.feed_forward", "network.feature_norm"]
+_WHOLE += ["loss.kind", "loss.num_atoms", "loss.v_max"]
 
 
 def begin(agent: ScaledQAgent, state: tf.train.Checkpoint, config: Config, directory: Path) -> int:
     """Brings the agent to where the run stands; its own checkpoint comes before anything else.
 
-    A new run with `start.encoder_from` takes that run's encoder and notes in `start.json` where it
-    is from.
+    A new run with `start.encoder_from` takes that run's encoder, or all, and notes in `start.json`
+    where it is from.
 
     Args:
       agent: with fresh weights.
@@ -44,19 +48,20 @@ def begin(agent: ScaledQAgent, state: tf.train.Checkpoint, config: Config, direc
     step = checkpoint.restore_latest(directory / "checkpoints", state)
     if step is None:
         if config.start.encoder_from is not None:
-            _take_encoder(agent, config.network, Path(config.start.encoder_from), directory)
+            _take_encoder(agent, config, Path(config.start.encoder_from), directory)
         agent.initialize()
     logging.info("starting at step %d", step or 0)
     return step or 0
 
 
-def _take_encoder(agent: ScaledQAgent, network: Network, run: Path, directory: Path) -> None:
-    theirs = workdir.read_config(run).network
-    problems = [
-        f"network.{name} = {getattr(theirs, name)!r} there, {getattr(network, name)!r} here"
-        for name in ("encoder", *_SETTINGS[network.encoder], "pooling", "embedding_blocks")
-        if getattr(theirs, name) != getattr(network, name)
-    ]
+def _take_encoder(agent: ScaledQAgent, config: Config, run: Path, directory: Path) -> None:
+    theirs, whole = workdir.read_config(run), config.start.whole_network
+    settings = ["encoder", *_SETTINGS[config.network.encoder], "pooling", "embedding_blocks"]
+    names = [f"network.{name}" for name in settings] + (_WHOLE if whole else [])
+    pairs = [(name, _setting(theirs, name), _setting(config, name)) for name in names]
+    problems = [f"{name} = {a!r} there, {b!r} here" for name, a, b in pairs if a != b]
+    if whole and not set(theirs.data.games) & set(config.data.games):
+        problems.append(f"it knows {', '.join(theirs.data.games)}; start.whole_network needs one")
     step = None
     try:
         step = checkpoint.restore_latest(
@@ -64,6 +69,9 @@ def _take_encoder(agent: ScaledQAgent, network: Network, run: Path, directory: P
         )
         if step is None:
             problems = ["that run has no checkpoint yet; train it first"]
+        elif whole and not problems:
+            newest = run / "checkpoints" / f"{step:010d}"
+            checkpoint.restore_rest(newest, agent.network, theirs.data.games, config.data.games)
     except UserError as error:
         problems.append(str(error))
     if problems:
@@ -71,8 +79,13 @@ def _take_encoder(agent: ScaledQAgent, network: Network, run: Path, directory: P
             "\n  ".join([f"start.encoder_from = {str(run)!r} can't give its encoder:", *problems])
             + f"\nUse the gin files of its network (all of it stands in {run / 'config.gin'})."
         )
-    note = {"encoder_from": str(run.resolve()), "step": step}
-    logging.info("encoder of %s at step %d", note["encoder_from"], step)
+    note = {"encoder_from": str(run.resolve()), "step": step, "whole_network": whole}
+    logging.info("%s of %s at step %d", "network" if whole else "encoder", run.resolve(), step)
     partial = directory / f"{FILE}.partial"
     partial.write_text(json.dumps(note) + "\n")
     partial.rename(directory / FILE)
+
+
+def _setting(config: Config, name: str) -> Any:
+    section, setting = name.split(".")
+    return getattr(getattr(config, section), setting)

@@ -71,7 +71,7 @@ def test_the_phase_through_the_real_command(data, pretrained, tmp_path):
         "optimizer.encoder_learning_rate = 0", files=("gin_configs/transfer.gin",),
     )  # fmt: skip
     assert json.loads((folder / "start.json").read_text()) == {
-        "encoder_from": str(pretrained), "step": 8,
+        "encoder_from": str(pretrained), "step": 8, "whole_network": False,
     }  # fmt: skip
     assert workdir.read_config(folder).data.suffixes is None
     assert all(equal(stored_encoder(folder), stored_encoder(pretrained)))
@@ -123,6 +123,44 @@ def test_the_encoder_comes_and_nothing_else(pretrained, tmp_path):
         assert all(np.array_equal(a, b) for a, b in zip(ours, new))
     for target, online in zip(agent.target_network.variables, agent.network.variables):
         np.testing.assert_array_equal(target, online)
+
+
+def test_a_whole_network_comes_with_the_heads_of_common_games(pretrained, tmp_path):
+    games = "data.games = ('Pong', 'Freeway')"  # pre-trained: Breakout, Freeway
+    binding = f"start.encoder_from = '{pretrained}'"
+    _, agent, _ = begin(tmp_path, binding, "start.whole_network = True", games, "train.seed = 1")
+    (tmp_path / "scratch").mkdir()
+    _, scratch, _ = begin(tmp_path / "scratch", games, "train.seed = 1")
+    folder = tmp_path / "source"
+    shutil.copytree(pretrained, folder)
+    _, source, _ = begin(folder, f"data.games = {tiny.GAMES!r}")
+    for part in ("encoder", "feed_forward"):
+        ours, theirs = (getattr(a.network, part).get_weights() for a in (agent, source))
+        assert all(np.array_equal(a, b) for a, b in zip(ours, theirs))
+    for name in ("kernel", "bias"):
+        ours, new, theirs = (getattr(a.network.heads, name).numpy() for a in
+                             (agent, scratch, source))  # fmt: skip
+        np.testing.assert_array_equal(ours[0], new[0])
+        np.testing.assert_array_equal(ours[1], theirs[1])
+    for target, online in zip(agent.target_network.variables, agent.network.variables):
+        np.testing.assert_array_equal(target, online)
+    assert json.loads((tmp_path / "start.json").read_text())["whole_network"] is True
+
+
+@pytest.mark.parametrize(
+    "binding, words",
+    [
+        ("loss.v_max = 5.0", "loss.v_max = 20.0 there, 5.0 here"),
+        ("network.feed_forward = (5,)", "network.feed_forward = (16,) there, (5,) here"),
+        ("data.games = ('Pong',)", "it knows Breakout, Freeway"),
+    ],
+)
+def test_a_whole_network_must_fit_wholly(pretrained, tmp_path, binding, words):
+    with pytest.raises(UserError) as error:
+        begin(tmp_path, f"start.encoder_from = '{pretrained}'", "start.whole_network = True",
+              binding)  # fmt: skip
+    assert words in str(error.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_on_two_replicas_every_one_has_the_encoder(pretrained, tmp_path):
