@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import math
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -52,7 +53,10 @@ def make_strategy(
             task_id=found.host,
             rpc_layer="grpc",
         )
-        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+        handler = signal.getsignal(signal.SIGTERM)
+        made = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+        signal.signal(signal.SIGTERM, handler)  # TensorFlow has put its own in the caller's place
+        return made
     if kind == "tpu":
         return _make_tpu_strategy(tpu)
     return tf.distribute.get_strategy()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import multi_worker_roles
@@ -15,8 +17,9 @@ import numpy as np
 import pytest
 import strategy_runs
 import tiny
+from dopamine_files import GAME, steps_of, write_run
 
-from cql_atari import strategy
+from cql_atari import checkpoint, strategy
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -93,3 +96,57 @@ def test_the_replay_gives_workers_other_batches_of_the_same_games(left):
         memory, replay = (left[0][f"{feed}/False/{call}/count"] for feed in ("memory", "replay"))
         np.testing.assert_array_equal(memory, replay)
     assert (left[0]["memory/False/2/total"] != left[0]["replay/False/2/total"]).any()
+
+
+def start(folder, data):
+    """The real command on two hosts."""
+    bindings = (
+        *tiny.BINDINGS, f"data.games = ('{GAME}',)", f"data.dir = '{data}'", "data.suffixes = None",
+        "train.steps = 100000",
+        "train.save_every = 20", "train.log_every = 20", "train.strategy = 'multi_worker'",
+    )  # fmt: skip
+    command = [sys.executable, "-m", "cql_atari.train", f"--workdir={folder}",
+               *(f"--gin_bindings={binding}" for binding in bindings)]  # fmt: skip
+    return [
+        subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stderr=subprocess.PIPE)
+        for environment in clusters(2)
+    ]
+
+
+def wait_for_step(folder, step, processes):
+    until = time.monotonic() + 300
+    while max(checkpoint.steps(folder / "checkpoints"), default=0) < step:
+        assert all(process.poll() is None for process in processes), errors(processes)
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def test_hosts_stop_together_resume_together_and_miss_one_that_is_killed(tmp_path):
+    """SIGTERM to either stops both at one step; of a killed one the other tells within a minute."""
+    data, folder = tmp_path / "data", tmp_path / "run"
+    run = data / GAME / "1" / "replay_logs"
+    run.mkdir(parents=True)
+    write_run(run, steps_of(60, 60), capacity=200)
+    processes = start(folder, data)
+    try:
+        wait_for_step(folder, 20, processes)
+        processes[1].send_signal(signal.SIGTERM)
+        told = [process.communicate(timeout=60)[1] for process in processes]
+        assert [process.returncode for process in processes] == [75, 75], told
+        stopped = checkpoint.steps(folder / "checkpoints")[-1]
+
+        processes = start(folder, data)
+        wait_for_step(folder, stopped + 20, processes)
+        processes[1].kill()
+        killed = time.monotonic()
+        _, told = processes[0].communicate(timeout=120)
+        assert processes[0].returncode == 2, told
+        assert "another host is gone" in told
+        assert time.monotonic() - killed < 60
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        steps = [json.loads(line)["step"] for line in lines]
+        assert steps == sorted(set(steps)), "two hosts wrote, or a step was made twice"
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
