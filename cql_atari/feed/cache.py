@@ -1,8 +1,9 @@
 """The `memory` feed's arrays as files that are mapped: written once, whole or absent.
 
 A store is a folder `<directory>/<key>/` of `.npy` files. It is written under another name, by one
-process at a time, with plain writes: their pages are the kernel's, not ours. A mapped page that is
-read counts as resident, but the kernel takes it back when memory is short.
+process at a time, with plain writes, so that the pages are the kernel's and not ours. A mapped page
+that is read counts as resident; the feed lets go of them every few batches (the kernel keeps them
+for as long as there is memory), so that what is resident doesn't grow with the data.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from absl import logging
 from cql_atari.feed.memory import Plan, Store, Write
 from cql_atari.types import UserError
 
+_ARRAYS = ("frames", "actions", "rewards", "discounts", "rows", "sizes")
 _MAP_NORESERVE = 0x4000  # Linux; Python's name for it is newer than 3.11
 _POLL_SECONDS = 0.2
 
@@ -59,10 +61,16 @@ def load(
                 if not final.is_dir():
                     _write(final, make_plan(), fill)
     try:
-        arrays = {name: _map(final / f"{name}.npy") for name in Store._fields if name != "n_step"}
+        maps = {name: _map(final / f"{name}.npy") for name in _ARRAYS}
     except (OSError, ValueError) as error:
         raise UserError(f"the cached data in {final} are damaged: {error}. Delete it.") from error
-    return Store(**arrays, n_step=n_step)
+
+    def let_go() -> None:
+        for _, pages in maps.values():
+            pages.madvise(mmap.MADV_DONTNEED)
+
+    arrays = {name: array for name, (array, _) in maps.items()}
+    return Store(**arrays, n_step=n_step, let_go=let_go)
 
 
 @contextlib.contextmanager
@@ -131,8 +139,8 @@ def _write(final: Path, plan: Plan, fill: Callable[[Write, Plan], None]) -> None
         partial.rename(final)
 
 
-def _map(path: Path) -> np.ndarray:
-    """A mapped array that never changes the file.
+def _map(path: Path) -> tuple[np.ndarray, mmap.mmap]:
+    """An array in a file, and its pages. Nothing changes the file.
 
     Writeable for TensorFlow's sake (DLPack can't say "read-only"), but private: a page that was
     written to would be a copy of ours. Nobody writes, so none is reserved.
@@ -143,4 +151,4 @@ def _map(path: Path) -> np.ndarray:
             file.fileno(), 0, mmap.MAP_PRIVATE | _MAP_NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE
         )
     flat = np.frombuffer(pages, array.dtype, array.size, array.offset)
-    return flat.reshape(array.shape)
+    return flat.reshape(array.shape), pages

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -21,6 +21,7 @@ from cql_atari.feed.sampling import BatchLaw, draw_transitions
 from cql_atari.feed.transitions import LEAD, block, count, empty_frames
 from cql_atari.types import FRAME_SHAPE, STACK, Batch, Episode, Extent, UserError
 
+_RESIDENT = 4096  # transitions whose pages of mapped files are resident at a time, or a super-batch
 Write = Callable[[str, int, np.ndarray], None]  # field of a `Store`, first element, values
 
 
@@ -35,6 +36,7 @@ class Store(NamedTuple):
       rows: int64 [transitions], the valid rows, game by game.
       sizes: int64 [games], transitions of each game.
       n_step: the n of the windows, returns and discounts.
+      let_go: gives back what pages of mapped files are resident; the next use finds them again.
     """
 
     frames: np.ndarray
@@ -44,6 +46,7 @@ class Store(NamedTuple):
     rows: np.ndarray
     sizes: np.ndarray
     n_step: int
+    let_go: Callable[[], None] = lambda: None
 
 
 class Plan(NamedTuple):
@@ -101,7 +104,7 @@ def plan(extents: Mapping[str, Iterable[Extent]], n_step: int) -> Plan:
 
 def load(episodes: Iterable[Episode], planned: Plan, *, discount: float) -> Store:
     """Reads all episodes into RAM; arguments and errors as `fill`."""
-    arrays: dict[str, np.ndarray] = {
+    arrays: dict[str, Any] = {
         name: np.empty(shape, dtype)
         for name, (shape, dtype) in planned.arrays().items()
         if name != "frames"
@@ -206,8 +209,11 @@ def dataset(
     windows = np.arange(STACK + store.n_step)
     frames = tf.experimental.dlpack.from_dlpack(store.frames.__dlpack__())
     offsets = np.cumsum(store.sizes) - store.sizes
+    let_go_every = max(_RESIDENT // (steps_per_call * law.batch_size), 1)
 
     def draw(call: np.ndarray) -> tuple[np.ndarray, ...]:
+        if int(call) % let_go_every == 0:
+            store.let_go()
         first = start_step + int(call) * steps_per_call
         drawn = [draw_transitions(law, store.sizes, seed, first + k) for k in range(steps_per_call)]
         games, nth = (np.stack(column)[:, rows] for column in zip(*drawn))

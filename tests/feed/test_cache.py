@@ -40,6 +40,19 @@ def load(folder, fill=fill, make_plan=make_plan, **options):
     return cache.load(folder, "key", 3, make_plan=make_plan, fill=fill, **options)
 
 
+def many():
+    """290 MB of frames."""
+    return (make_episode(i, 200) for i in range(200))
+
+
+def plan_many():
+    return memory.plan(extents([make_episode(0, 200)] * 200, ["Pong"]), 3)
+
+
+def fill_many(write, plan):
+    memory.fill(write, many(), plan, discount=0.9)
+
+
 def never(*_):
     raise AssertionError("a source was read again")
 
@@ -65,12 +78,6 @@ def test_it_gives_the_batches_of_a_store_in_ram_and_reads_the_sources_once(tmp_p
 def test_its_frames_are_pages_of_the_file(tmp_path):
     """290 MB of frames: neither writing nor mapping them takes memory of our own."""
 
-    def many():
-        return (make_episode(i, 200) for i in range(200))
-
-    def plan():
-        return memory.plan(extents([make_episode(0, 200)] * 200, ["Pong"]), 3)
-
     def anonymous():
         return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) / 1e3
 
@@ -82,7 +89,7 @@ def test_its_frames_are_pages_of_the_file(tmp_path):
             most.append(anonymous())
             yield episode
 
-    store = load(tmp_path, lambda w, p: memory.fill(w, watched(), p, discount=0.9), plan)
+    store = load(tmp_path, lambda w, p: memory.fill(w, watched(), p, discount=0.9), plan_many)
     assert store.frames.nbytes > 280e6
     assert int(store.frames[:, 0, 0].max()) == 200  # every page is touched
     batches(store)  # TensorFlow likes to copy
@@ -90,8 +97,29 @@ def test_its_frames_are_pages_of_the_file(tmp_path):
 
 
 def test_writing_to_it_leaves_the_file_as_it_is(tmp_path):
-    load(tmp_path).frames[:] = 77
-    assert load(tmp_path).frames.max() != 77 or (load(tmp_path).frames == 77).sum() < 100
+    store, before = load(tmp_path), load(tmp_path).frames.copy()
+    store.frames[:] = 77
+    np.testing.assert_array_equal(load(tmp_path).frames, before)
+
+
+def test_its_pages_are_let_go_of_while_batches_are_drawn(tmp_path, monkeypatch):
+    def mapped():
+        return int(Path("/proc/self/status").read_text().split("RssFile:")[1].split()[0]) / 1e3
+
+    store = load(tmp_path, fill_many, plan_many)
+    expected = batches(store)
+    assert store.frames[:, 0, 0].max() == 200  # every page is touched
+    full = mapped()
+    store.let_go()
+    assert full - mapped() > 250
+    monkeypatch.setattr(memory, "_RESIDENT", 16)  # a call of `batches` draws 32
+    most = 0.0
+    data = memory.dataset(store, BatchLaw(8, 2), seed=0, start_step=0, steps_per_call=2)
+    for _ in data.take(300):
+        most = max(most, mapped())
+    assert full - most > 200
+    for ours, theirs in zip(batches(store), expected):
+        np.testing.assert_array_equal(ours.frames, theirs.frames)
 
 
 @pytest.mark.parametrize("stage", [0, 2])
