@@ -106,7 +106,13 @@ def learn(
     bar = tqdm(total=config.steps, initial=step, unit="step", desc="training", mininterval=1)
     while step < config.steps:
         asked = time.perf_counter()
-        batch = next(batches)
+        try:
+            batch = next(batches)
+        except (StopIteration, tf.errors.OpError):
+            if not should_stop():
+                raise
+            save(step)  # a feed that waits ends where the process is asked to stop
+            break
         meter.wait_seconds += time.perf_counter() - asked
         made, sums = train_call(batch)
         meter.add(step, int(made), sums)

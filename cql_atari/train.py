@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -35,7 +37,7 @@ def main(argv: list[str]) -> int:
 
     # Everything that can be refused is refused before TensorFlow takes its seconds to import.
     reads = config.train.phase == "offline" or config.online.offline_share > 0
-    found = sources.find(config.data) if reads else []
+    found = sources.find(config.data) if reads and not config.feed.servers else []
     from cql_atari.envs import roms
 
     if reads:
@@ -48,7 +50,10 @@ def main(argv: list[str]) -> int:
         if is_chief:
             workdir.record(folder, config, FLAGS.accept_config_change)
         if is_chief and reads:
-            selection = manifest.make(found, config.feed.n_step)
+            try:
+                selection = _select(config, found, should_stop)
+            except KeyboardInterrupt:
+                return workdir.EXIT_INTERRUPTED
             manifest.record(selection, folder)
             print(manifest.table(selection), file=sys.stderr)
         if config.train.phase == "online":
@@ -62,6 +67,17 @@ def main(argv: list[str]) -> int:
     if not finished:
         print("stopped and saved; run the same command to go on.", file=sys.stderr)
     return 0 if finished else workdir.EXIT_INTERRUPTED
+
+
+def _select(
+    config: config_lib.Config, found: Sequence[sources.Source], should_stop: Callable[[], bool]
+) -> dict[str, Any]:
+    """The manifest of the data here, or of those that servers have."""
+    if not config.feed.servers:
+        return manifest.make(found, config.feed.n_step)
+    from cql_atari.feed import replay_remote
+
+    return replay_remote.find(config, should_stop).manifest
 
 
 def _check_strategy(strategy: str, phase: str) -> None:

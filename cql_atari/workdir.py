@@ -7,7 +7,9 @@ import difflib
 import fcntl
 import json
 import os
+import select
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -87,8 +89,14 @@ def read_config(workdir: Path) -> config_lib.Config:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Yields a predicate that turns true on SIGINT or SIGTERM; a second signal ends at once."""
+    """Yields a predicate that turns true on SIGINT or SIGTERM; a second signal ends at once.
+
+    It turns true in every thread at once, even while the main one is in a call that doesn't return
+    to Python, where no handler can run.
+    """
     seen: list[int] = []
+    told, wake = socket.socketpair()
+    wake.setblocking(False)
 
     def note(number: int, _frame: object) -> None:
         seen.append(number)
@@ -96,8 +104,12 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
 
     old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    old_wake = signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
     try:
-        yield lambda: bool(seen)
+        yield lambda: bool(seen or select.select([told], [], [], 0)[0])
     finally:
+        signal.set_wakeup_fd(old_wake)
         for number, handler in old.items():
             signal.signal(number, handler)
+        told.close()
+        wake.close()

@@ -16,9 +16,18 @@ from tqdm import tqdm
 from cql_atari.config import Config
 from cql_atari.data import sources
 from cql_atari.data.sources import Source
-from cql_atari.feed import cache, memory, replay_reader, replay_service, replay_writer
+from cql_atari.feed import (
+    cache,
+    memory,
+    replay_reader,
+    replay_remote,
+    replay_service,
+    replay_writer,
+)
 from cql_atari.feed.free_memory import free_bytes
 from cql_atari.feed.order import Part, Place
+from cql_atari.feed.replay_service import Replay
+from cql_atari.feed.replay_writer import Writers
 from cql_atari.feed.sampling import BatchLaw
 from cql_atari.types import Episode, Extent
 
@@ -30,7 +39,8 @@ class Feed(NamedTuple):
 
     Attributes:
       dataset: gives an endless data set of `Batch` [K, B] of a slice of every batch's rows.
-      places: where its writers stand, a part of what a checkpoint needs; {} for `memory`.
+      places: where its writers stand, a part of what a checkpoint needs; {} where this process
+        has none (`memory`, servers).
     """
 
     dataset: Callable[[slice], tf.data.Dataset]
@@ -50,13 +60,13 @@ def open_feed(
 
     Args:
       config: which feed, and the batch law.
-      found: the recorded play.
+      found: the recorded play; unused with `feed.servers`.
       start_step: the learner step of the first batch.
       places: where the replay's writers go on; those that it lacks begin at the start.
-      should_stop: whether to stop loading, or waiting for the replay's first fill.
+      should_stop: whether to stop loading, or waiting for the replay; called from any thread.
 
     Raises:
-      UserError: if the data don't fit in memory, or as the readers do.
+      UserError: if the data don't fit in memory, or as the readers and `replay_remote` do.
       KeyboardInterrupt: if told to stop before the first batch can be drawn.
     """
     feed, seed = config.feed, config.train.seed
@@ -67,21 +77,11 @@ def open_feed(
         position = {"seed": seed, "start_step": start_step, "steps_per_call": steps_per_call}
         yield Feed(lambda rows: memory.dataset(store, law, rows=rows, **position), dict)
         return
-    parts: dict[str, list[Part]] = {game: [] for game in config.data.games}
-    for source, suffix in _each(found):
-        read = functools.partial(sources.read_part, source, suffix)
-        parts[source.game].append(Part(read, functools.partial(_survey, source, suffix)))
-    with (
-        replay_service.serve(
-            config.data.games,
-            n_step=feed.n_step,
-            transitions_per_game=feed.transitions_per_game,
-            samples_per_insert=feed.samples_per_insert,
-        ) as replay,
-        replay_writer.stream(
-            replay, parts, discount=feed.discount, seed=seed, places=places
-        ) as writers,
-    ):
+    if feed.servers:
+        with replay_remote.open_remote(config, start_step, should_stop) as dataset:
+            yield Feed(dataset, dict)
+        return
+    with open_replay(config, found, places=places) as (replay, writers):
         yield Feed(
             lambda rows: replay_reader.dataset(
                 replay,
@@ -95,6 +95,44 @@ def open_feed(
             ),
             writers.places,
         )
+
+
+@contextmanager
+def open_replay(
+    config: Config,
+    found: Sequence[Source],
+    *,
+    places: Mapping[str, Place],
+    port: int = 0,
+    record: Mapping[str, Any] | None = None,
+) -> Iterator[tuple[Replay, Writers]]:
+    """The replay and its writers in this process, for as long as the context lasts.
+
+    Args:
+      config: of the tables; `data.games` are their names.
+      found: the recorded play.
+      places: where the writers go on; those that it lacks begin at the start.
+      port, record: as `replay_service.serve`.
+    """
+    feed = config.feed
+    parts: dict[str, list[Part]] = {game: [] for game in config.data.games}
+    for source, suffix in _each(found):
+        read = functools.partial(sources.read_part, source, suffix)
+        parts[source.game].append(Part(read, functools.partial(_survey, source, suffix)))
+    with (
+        replay_service.serve(
+            config.data.games,
+            n_step=feed.n_step,
+            transitions_per_game=feed.transitions_per_game,
+            samples_per_insert=feed.samples_per_insert,
+            port=port,
+            record=record,
+        ) as replay,
+        replay_writer.stream(
+            replay, parts, discount=feed.discount, seed=config.train.seed, places=places
+        ) as writers,
+    ):
+        yield replay, writers
 
 
 def _load_store(

@@ -61,31 +61,20 @@ def dataset(
       KeyboardInterrupt: if told to stop before the first fill.
     """
     _wait_for_first_fill(replay, check, should_stop)
-    shape = (steps_per_call, len(range(law.batch_size)[rows]))
-    frames = (*shape, STACK + replay.n_step, *FRAME_SHAPE)
-    spec = Batch(
-        frames=tf.TensorSpec(frames, tf.uint8),
-        actions=tf.TensorSpec(shape, tf.int32),
-        rewards=tf.TensorSpec(shape, tf.float32),
-        discounts=tf.TensorSpec(shape, tf.float32),
-        games=tf.TensorSpec(shape, tf.int32),
-    )
-
-    streams = [_segments(replay.address, game) for game in replay.games]
+    streams = [segments(replay.address, game) for game in replay.games]
     assembling = threading.Lock()
 
     def super_batches() -> Iterator[Batch]:
-        random = np.random.default_rng([seed, start_step])
-        for first in itertools.count(start_step, steps_per_call):
+        drawn = batches(
+            streams, law, replay.n_step,
+            seed=seed, start_step=start_step, steps_per_call=steps_per_call, rows=rows,
+        )  # fmt: skip
+        while True:
             check()
-            draws = [
-                draw_games(law, len(replay.games), seed, first + k) for k in range(steps_per_call)
-            ]
-            games = np.repeat(np.stack(draws), law.transitions_per_draw, axis=1)[:, rows]
             with assembling:
                 if not streams:
                     return
-                batch = _assemble(games, streams, replay.n_step, random)
+                batch = next(drawn)
             yield batch
 
     def close() -> None:
@@ -94,7 +83,45 @@ def dataset(
                 streams.pop().close()
 
     replay.readers.callback(close)
-    return tf.data.Dataset.from_generator(super_batches, output_signature=spec).prefetch(1)
+    signature = spec(law, replay.n_step, steps_per_call, rows)
+    return tf.data.Dataset.from_generator(super_batches, output_signature=signature).prefetch(1)
+
+
+def spec(law: BatchLaw, n_step: int, steps_per_call: int, rows: slice) -> Batch:
+    """The `tf.TensorSpec`s of a data set's elements; arguments as `batches`."""
+    shape = (steps_per_call, len(range(law.batch_size)[rows]))
+    return Batch(
+        frames=tf.TensorSpec((*shape, STACK + n_step, *FRAME_SHAPE), tf.uint8),
+        actions=tf.TensorSpec(shape, tf.int32),
+        rewards=tf.TensorSpec(shape, tf.float32),
+        discounts=tf.TensorSpec(shape, tf.float32),
+        games=tf.TensorSpec(shape, tf.int32),
+    )
+
+
+def batches(
+    streams: Sequence[Iterator[bytes]],
+    law: BatchLaw,
+    n_step: int,
+    *,
+    seed: int,
+    start_step: int,
+    steps_per_call: int,
+    rows: slice,
+) -> Iterator[Batch]:
+    """Super-batches without end, as NumPy arrays.
+
+    Args:
+      streams: each game's endless segments.
+      law: the batch law.
+      n_step: the n of the transitions.
+      seed, start_step, steps_per_call, rows: as `dataset`.
+    """
+    random = np.random.default_rng([seed, start_step])
+    for first in itertools.count(start_step, steps_per_call):
+        draws = [draw_games(law, len(streams), seed, first + k) for k in range(steps_per_call)]
+        games = np.repeat(np.stack(draws), law.transitions_per_draw, axis=1)[:, rows]
+        yield _assemble(games, streams, n_step, random)
 
 
 def _assemble(
@@ -139,7 +166,7 @@ def _deal(wanted: np.ndarray, segments: Iterator[bytes]) -> Iterator[tuple[bytes
         yield packed, slots[i::count]
 
 
-def _segments(address: str, game: str) -> Generator[bytes, None, None]:
+def segments(address: str, game: str) -> Generator[bytes, None, None]:
     """An endless stream of independent draws from a game's table."""
     draws = reverb.TrajectoryDataset(
         address,

@@ -1,22 +1,31 @@
-"""The replay's tables: an in-process Reverb server with one table a game.
+"""The replay's tables: a Reverb server in this process with one table a game.
 
 Reverb can't be bound to loopback: the server listens on all interfaces, without authentication.
 """
 
 from __future__ import annotations
 
+import fcntl
+import ipaddress
+import json
 import socket
+import struct
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import reverb
 import tensorflow as tf
 from absl import logging
 
 from cql_atari.feed.segments import ROWS
+from cql_atari.types import UserError
 
+RECORD = "record"  # the table that says what a server of recorded play serves
+_SIOCGIFADDR = 0x8915
 _FIRST_FILL = 50  # a fiftieth of the window; Dopamine's DQN starts at 20,000 of 1,000,000
 
 
@@ -38,7 +47,13 @@ class Replay(NamedTuple):
 
 @contextmanager
 def serve(
-    games: Sequence[str], *, n_step: int, transitions_per_game: int, samples_per_insert: float = 8.0
+    games: Sequence[str],
+    *,
+    n_step: int,
+    transitions_per_game: int,
+    samples_per_insert: float = 8.0,
+    port: int = 0,
+    record: Mapping[str, Any] | None = None,
 ) -> Iterator[Replay]:
     """Runs the server for as long as the context lasts.
 
@@ -52,6 +67,11 @@ def serve(
       n_step: the n of the transitions.
       transitions_per_game: what each table holds (rounded to whole segments of 16).
       samples_per_insert: draws of each before newer data replace it, on average.
+      port: to listen on; 0: any free one.
+      record: what other processes are told of it, JSON-ready; see `read_record`.
+
+    Raises:
+      UserError: if the port is taken.
     """
     size = max(transitions_per_game // ROWS, 1)
     tables = [
@@ -70,11 +90,67 @@ def serve(
         )
         for game in games
     ]
-    server = reverb.Server(tables)
-    if any(name != "lo" for _, name in socket.if_nameindex()):
-        logging.warning("Reverb listens on port %d of every interface, open to all", server.port)
+    if record is not None:
+        tables.append(
+            reverb.Table(
+                name=RECORD,
+                sampler=reverb.selectors.Fifo(),
+                remover=reverb.selectors.Fifo(),
+                max_size=1,
+                rate_limiter=reverb.rate_limiters.MinSize(1),
+            )
+        )
+    if port:
+        _check_free(port)
+    server = reverb.Server(tables, port=port or None)
+    warn_if_open(server.port)
+    address = f"localhost:{server.port}"
     try:
+        if record is not None:
+            text = np.array(json.dumps(record).encode(), object)
+            reverb.Client(address).insert([text], {RECORD: 1.0})
         with ExitStack() as readers:
-            yield Replay(f"localhost:{server.port}", tuple(games), n_step, readers)
+            yield Replay(address, tuple(games), n_step, readers)
     finally:
         server.stop()
+
+
+def read_record(client: reverb.Client) -> Any:
+    """The record of a server that has the table."""
+    return json.loads(bytes(next(client.sample(RECORD))[0].data[0].item()))
+
+
+def warn_if_open(port: int) -> None:
+    """Warns of others who can reach a port that is open on every interface; names public ones."""
+    found = [a for a in map(ipaddress.ip_address, _own_addresses()) if not a.is_loopback]
+    if public := [str(address) for address in found if address.is_global]:
+        logging.warning(
+            "Reverb listens on port %d of PUBLIC addresses (%s), without authentication: close the "
+            "port in the firewall to all but this run's hosts", port, ", ".join(public)
+        )  # fmt: skip
+    elif found:
+        logging.warning("Reverb listens on port %d of every interface, open to all", port)
+
+
+def _own_addresses() -> Iterator[str]:
+    """IPv4 and IPv6 addresses of this host's interfaces."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # an interface without an IPv4 address
+                request = struct.pack("256s", name.encode())
+                reply = fcntl.ioctl(any_socket.fileno(), _SIOCGIFADDR, request)
+                yield socket.inet_ntoa(reply[20:24])
+    with suppress(OSError):  # a kernel without IPv6
+        for line in Path("/proc/net/if_inet6").read_text().splitlines():
+            yield socket.inet_ntop(socket.AF_INET6, bytes.fromhex(line.split()[0]))
+
+
+def _check_free(port: int) -> None:
+    """Reverb would share a port with another server without a word."""
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        raise UserError(
+            f"can't listen on port {port}: {error.strerror}. Choose another --port, or stop what "
+            "listens there."
+        ) from error
