@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from cql_atari import workdir
 from cql_atari.data import sources
 from cql_atari.data.sources import Source
 from cql_atari.feed.transitions import count
@@ -71,7 +72,7 @@ def table(manifest: dict[str, Any]) -> str:
     )  # fmt: skip
 
 
-def record(manifest: dict[str, Any], workdir: Path) -> None:
+def record(manifest: dict[str, Any], directory: Path) -> None:
     """Stores the manifest with a new run; checks that a run which goes on has the same data.
 
     Where the data lies doesn't matter, nor in which order its games were named.
@@ -79,8 +80,8 @@ def record(manifest: dict[str, Any], workdir: Path) -> None:
     Raises:
       UserError: with the differences, where the run was started on other data.
     """
-    path = workdir / FILE
-    if path.exists():
+    path = directory / FILE
+    if path.exists() and workdir.has_begun(directory):
         try:
             old = _facts(json.loads(path.read_text()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -99,7 +100,7 @@ def record(manifest: dict[str, Any], workdir: Path) -> None:
             ]
             more = [f"  and {len(changed) - _SHOWN} more"] if len(changed) > _SHOWN else []
             raise UserError(
-                "\n".join([f"--workdir {workdir} was started on other data:", *lines, *more])
+                "\n".join([f"--workdir {directory} was started on other data:", *lines, *more])
                 + "\nGive it those data, or choose another --workdir."
             )
         return

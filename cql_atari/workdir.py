@@ -46,14 +46,20 @@ def locked(workdir: Path) -> Iterator[None]:
         yield
 
 
+def has_begun(workdir: Path) -> bool:
+    """Whether a run has saved anything there that another configuration or data would spoil."""
+    return any((workdir / "checkpoints").glob("[0-9]*"))
+
+
 def record(workdir: Path, config: config_lib.Config, accept_change: bool) -> None:
     """Writes config.gin (to read) and config.json (for evaluation) at the start of a run.
 
     Raises:
-      UserError: where the folder was made with another configuration; shows the difference.
+      UserError: where the run there began with another configuration; shows the difference.
     """
     path, text = workdir / "config.gin", config_lib.to_gin(config)
-    if path.exists() and path.read_text() != text and not accept_change:
+    changed = has_begun(workdir) and path.exists() and path.read_text() != text
+    if changed and not accept_change:
         old = path.read_text().splitlines()
         lines = difflib.unified_diff(
             old, text.splitlines(), "recorded", "asked for", lineterm="", n=0

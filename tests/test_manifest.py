@@ -26,6 +26,13 @@ def data_dir(tmp_path):
     return tmp_path / "data"
 
 
+@pytest.fixture
+def begun(tmp_path):
+    """The folder of a run that has saved something."""
+    (tmp_path / "checkpoints" / "0000000010").mkdir(parents=True)
+    return tmp_path
+
+
 def make(data_dir: Path, **changes):
     settings = {"games": (GAME,), "suffixes": None} | changes
     return manifest.make(sources.find(Data(dir=str(data_dir), **settings)), 3)
@@ -51,13 +58,13 @@ def test_the_table_adds_up(data_dir):
     assert rows[1].split()[:5] == [GAME, "dopamine", "2", "3", str(steps)]
 
 
-def test_a_run_goes_on_with_the_same_data_wherever_they_lie(data_dir, tmp_path):
+def test_a_run_goes_on_with_the_same_data_wherever_they_lie(data_dir, begun, tmp_path):
     manifest.record(make(data_dir), tmp_path)
     shutil.move(data_dir, tmp_path / "moved")
     manifest.record(make(tmp_path / "moved"), tmp_path)
 
 
-def test_other_data_are_refused_with_the_difference(data_dir, tmp_path):
+def test_other_data_are_refused_with_the_difference(data_dir, begun, tmp_path):
     manifest.record(make(data_dir), tmp_path)
     before = (tmp_path / manifest.FILE).read_bytes()
     for changes in ({"suffixes": (0,)}, {"fraction": 0.5}):
@@ -74,7 +81,13 @@ def test_other_data_are_refused_with_the_difference(data_dir, tmp_path):
     assert (tmp_path / manifest.FILE).read_bytes() == before
 
 
-def test_a_damaged_manifest_is_no_silent_consent(data_dir, tmp_path):
+def test_a_damaged_manifest_is_no_silent_consent(data_dir, begun, tmp_path):
     (tmp_path / manifest.FILE).write_text(json.dumps({"sources": [{"game": "Pong"}]}))
     with pytest.raises(UserError, match="damaged"):
         manifest.record(make(data_dir), tmp_path)
+
+
+def test_a_run_that_saved_nothing_may_still_choose(data_dir, tmp_path):
+    manifest.record(make(data_dir), tmp_path)
+    manifest.record(make(data_dir, fraction=0.5), tmp_path)
+    assert json.loads((tmp_path / manifest.FILE).read_text())["sources"][0]["fraction"] == 0.5
