@@ -20,12 +20,14 @@ from cql_atari.agent import ScaledQAgent
 from cql_atari.config import Config
 from cql_atari.data import sources
 from cql_atari.envs import atari
+from cql_atari.experience import Experience
 from cql_atari.feed import online_pace, online_replay, online_wire, opening
 from cql_atari.feed.online_actor import Ledger, act
 from cql_atari.feed.order import Place
 from cql_atari.types import Batch
 
 _SILENCE_SECONDS = 30  # between messages that no actor is there
+_LOOK_SECONDS = 0.1  # between looks for what remote actors have written
 _WEIGHTS_SECONDS = 5  # between new weights for remote actors
 
 
@@ -34,6 +36,7 @@ def train(
     found: Sequence[sources.Source],
     directory: Path,
     should_stop: Callable[[], bool],
+    experience: Experience | None = None,
 ) -> bool:
     """Acts and learns until `online.frames` are used up, evaluates, writes scores.json.
 
@@ -42,6 +45,7 @@ def train(
       found: recorded play to mix in, as `sources.find`; needed with an `online.offline_share`.
       directory: the run's folder, which the caller holds.
       should_stop: turns true when the process is asked to stop.
+      experience: logs every step, where the actor is in this process.
 
     Returns:
       Whether the run is finished; False when it was asked to stop (it is saved then).
@@ -57,6 +61,9 @@ def train(
     before = checkpoint.read_extra(checkpoints, first)
     places = {game: Place(*place) for game, place in before.get("places", {}).items()}
     ledger = Ledger(before.get("frames", 0))
+    if experience:
+        experience.go_on(before)
+        ledger.record = experience.add
     if ledger.frames:
         logging.warning(
             "the replay of the earlier process (%d frames, step %d) is gone: refilling it with %d "
@@ -76,7 +83,10 @@ def train(
 
                 def save(step: int) -> None:
                     extra = {"frames": ledger.frames, "places": feed.places()}
+                    extra |= experience.mark() if experience else {}
                     checkpoint.save(checkpoints, state, step, config.train.keep, extra)
+                    if experience:
+                        experience.publish()
 
                 try:
                     finished = learner.learn(
@@ -87,7 +97,7 @@ def train(
                         feed.batches,
                         config.train,
                         save=save,
-                        log=lambda step, new: log(step, {**new, **_scalars(config, ledger)}),
+                        log=lambda step, new: log(step, {**new, **ledger.scalars(config.online)}),
                         evaluate=lambda step: evaluate(step, config.evaluation.curve_episodes),
                         evaluate_every=config.evaluation.every,
                         should_stop=should_stop,
@@ -224,6 +234,7 @@ def _local_actor(
                 lambda stacks: q_function(stacks, head),
                 frames=lambda: ledger.frames,
                 report=ledger.add,
+                record=ledger.record,
                 seed=(config.train.seed, ledger.frames),
                 should_stop=ended.is_set,
                 budget=online_pace.budget(config, ledger.frames),
@@ -254,19 +265,25 @@ def _remote_actors(
     doesn't count.
     """
     wire = online_wire.LearnerEnd(address, config)
-    before, last_arrival, last_message, last_weights = ledger.frames, time.monotonic(), 0.0, 0.0
+    before, last_arrival = ledger.frames, time.monotonic()
+    last_look = last_message = last_weights = 0.0
     port = address.rsplit(":", 1)[1]
     command = f"python -m cql_atari.act --learner={socket.gethostname()}:{port}"
     logging.warning("actors connect by: %s", command)
 
     def tick(waiting: bool) -> None:
-        nonlocal last_arrival, last_message, last_weights
+        nonlocal last_arrival, last_look, last_message, last_weights
         now = time.monotonic()
+        if not waiting:
+            last_arrival = now
+        if now - last_look < _LOOK_SECONDS:
+            return
+        last_look = now
         if now - last_weights > _WEIGHTS_SECONDS:
             last_weights = now
             wire.publish([variable.numpy() for variable in agent.network.variables], ledger.frames)
         frames = before + atari.FRAME_SKIP * wire.inserted()
-        if frames > ledger.frames or not waiting:
+        if frames > ledger.frames:
             last_arrival = now
         ledger.add(frames - ledger.frames, wire.take_scores())
         silent = now - max(last_arrival, last_message)
@@ -279,14 +296,3 @@ def _remote_actors(
 
     tick(False)
     yield tick
-
-
-def _scalars(config: Config, ledger: Ledger) -> dict[str, float]:
-    """What the log says of the acting since it last did."""
-    scores, frames = ledger.take_scores(), ledger.frames
-    scalars = {
-        "online/frames": frames,
-        "online/epsilon": online_pace.epsilon(config.online, frames),
-        "online/episodes": len(scores),
-    }
-    return scalars | ({"online/episode_score": float(np.mean(scores))} if scores else {})

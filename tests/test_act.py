@@ -29,7 +29,7 @@ def test_one_is_killed_another_goes_on_and_ends_with_the_learner(tmp_path):
     folder, log = tmp_path / "run", tmp_path / "log"
     with open(log, "w") as file:
         learner = subprocess.Popen(
-            test_online.command(folder, "online.actors = 'remote'", "online.frames = 4800"),
+            test_online.command(folder, "online.actors = 'remote'", "online.frames = 2400"),
             cwd=test_online.ROOT, env=test_online.ENVIRONMENT, stdout=file, stderr=file,
         )  # fmt: skip
     test_online.wait_for(lambda: "--learner=" in log.read_text(), learner)
@@ -46,8 +46,8 @@ def test_one_is_killed_another_goes_on_and_ends_with_the_learner(tmp_path):
     assert f"no learner answers at localhost:{port}" in errors
     assert "Traceback" not in errors
     last = json.loads(metrics.read_text().splitlines()[-1])
-    assert last["step"] == 1100
-    assert last["online/frames"] == pytest.approx(4800, abs=4 * 60)
+    assert last["step"] == 500
+    assert last["online/frames"] == pytest.approx(2400, abs=4 * 60)
 
 
 def test_another_configuration_is_refused_with_the_difference():
