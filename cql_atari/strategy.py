@@ -171,8 +171,8 @@ def _place_by_coordinator(
     def spread(batch: Batch) -> Batch:
         def of_replica(context: tf.distribute.experimental.ValueContext) -> Batch:
             nth = context.replica_id_in_sync_group - host * (split.host // split.replica)
-            mine = Batch(*(part[:, nth * split.replica :][:, : split.replica] for part in batch))
-            mine = _for_device(strategy, mine)
+            rows = slice(nth * split.replica, (nth + 1) * split.replica)
+            mine = _for_device(strategy, Batch(*(part[:, rows] for part in batch)))
             with tf.device(strategy.extended.worker_devices[nth]):
                 return tf.nest.map_structure(tf.identity, mine)
 
