@@ -7,29 +7,29 @@ the game's minimal set) and, beside that folder, `episodes.jsonl` (one line an e
 score and its ROM's MD5) and `collection.json` (how it was made). Sticky actions 0.25, frames as in
 Dopamine. A game cut by the frame cap is stored as ended, as Dopamine's runner did when DQN-Replay
 was collected; `episodes.jsonl` tells the two apart.
+
+`--behaviour=online` trains an agent from scratch and logs its whole experience, so that the first
+suffixes are the first part of its training (`experience.py` says how). Stopped or killed, the same
+command goes on.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import functools
 import itertools
 import json
-import os
-import shutil
 import signal
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
 
 from cql_atari import cli, games, workdir
-from cql_atari.envs import roms
+from cql_atari.collection import EPISODES, FILE, Job, appearing, describe, is_there
 from cql_atari.types import UserError
 
 if TYPE_CHECKING:
@@ -38,19 +38,6 @@ if TYPE_CHECKING:
 STICKY = 0.25  # as when DQN-Replay was collected
 _REPORT_STEPS = 200
 _MIN_SLOTS = 5  # Dopamine's buffer holds at least a stack and a step
-
-
-class Job(NamedTuple):
-    """One game to collect; what it writes is a function of these alone."""
-
-    game: str
-    run: int
-    steps: int
-    behaviour: str
-    epsilons: tuple[float, ...]
-    slots_per_file: int
-    seed: int
-    rom_dir: str | None = None
 
 
 def player_maker(behaviour: str, game: str) -> Callable[[], Player]:
@@ -121,7 +108,7 @@ def play(job: Job, directory: Path, report: Callable[[int], None]) -> None:
     # Every episode's padding included, there can't be more than 4 slots a step.
     writer = ReplayWriter(directory / "replay_logs", min(job.slots_per_file, 4 * job.steps + 1))
     left = job.steps
-    with open(directory / "episodes.jsonl", "w") as log:
+    with open(directory / EPISODES, "w") as log:
         while left:
             epsilon = float(rng.choice(job.epsilons))
             player = actor.exploring(new_player(), epsilon, job.game)
@@ -148,7 +135,7 @@ def play(job: Job, directory: Path, report: Callable[[int], None]) -> None:
             }
             log.write(json.dumps(episode) + "\n")
     writer.finish()
-    (directory / "collection.json").write_text(json.dumps(job._asdict(), indent=2) + "\n")
+    (directory / FILE).write_text(json.dumps(job._asdict(), indent=2) + "\n")
 
 
 def collect_game(data_dir: Path, job: Job, report: Callable[[int], None]) -> None:
@@ -160,34 +147,12 @@ def collect_game(data_dir: Path, job: Job, report: Callable[[int], None]) -> Non
     """
     final = data_dir / job.game / str(job.run)
     try:
-        with _appearing(final) as directory:
+        with appearing(final) as directory:
             play(job, directory, report)
     except OSError as error:
         raise UserError(
             f"can't write {final} ({error}); free some space or give another --data_dir"
         ) from error
-
-
-@contextlib.contextmanager
-def _appearing(final: Path) -> Iterator[Path]:
-    """An empty hidden folder, this process's alone; becomes `final`, or goes where that fails."""
-    partial = final.with_name(f".{final.name}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    lock = os.open(partial, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        try:
-            for left in partial.iterdir():  # by a process that was killed
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
-            yield partial
-            partial.rename(final)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-    except BlockingIOError as error:
-        raise UserError(f"another process is collecting {final}; wait for it") from error
-    finally:
-        os.close(lock)
 
 
 def is_collected(job: Job, data_dir: Path) -> bool:
@@ -196,27 +161,7 @@ def is_collected(job: Job, data_dir: Path) -> bool:
     Raises:
       UserError: where there is another one in its place, or no such ROM.
     """
-    wanted = json.loads(json.dumps(job._asdict()))
-    del wanted["rom_dir"]  # a ROM is what its MD5 says, wherever it lies
-    wanted["rom_md5"] = roms.md5(job.game, job.rom_dir)
-    path = data_dir / job.game / str(job.run)
-    if not path.exists():
-        return False
-    try:
-        found = json.loads((path / "collection.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} exists but has no readable collection.json, so it wasn't collected here; "
-            "give another --run or --data_dir"
-        ) from error
-    found["rom_md5"] = roms.recorded_md5(job.game, path)
-    if different := [name for name in wanted if wanted[name] != found.get(name)]:
-        differences = ", ".join(f"{n} {found.get(n)} there, {wanted[n]} asked" for n in different)
-        raise UserError(
-            f"{path} holds another collection ({differences}); "
-            "give another --run or --data_dir, or remove it"
-        )
-    return True
+    return is_there(describe(job), data_dir / job.game / str(job.run))
 
 
 def collect(jobs: list[Job], data_dir: Path, processes: int) -> None:
@@ -263,7 +208,9 @@ def _define_flags() -> None:
     flags.DEFINE_list("games", None, "Games, CamelCase, separated by commas.", required=True)
     flags.DEFINE_integer("steps_per_game", 40_000, "Agent steps (4 frames each).", lower_bound=1)
     flags.DEFINE_string(
-        "behaviour", "scripted", "scripted, random, fixed:<ACTION> or checkpoint:<workdir>."
+        "behaviour",
+        "scripted",
+        "scripted, random, fixed:<ACTION>, checkpoint:<workdir>, or online: trains as it plays.",
     )
     flags.DEFINE_list(
         "epsilons", "0.2,0.4,0.6,0.8,1.0", "Shares of random actions; each episode draws one."
@@ -275,24 +222,52 @@ def _define_flags() -> None:
     flags.DEFINE_integer("seed", 0, "Decides everything that is drawn.", lower_bound=0)
     flags.DEFINE_string("rom_dir", None, "Folder of <rom>.bin files to play, e.g. older ones.")
     flags.DEFINE_integer("processes", 2, "Games played at the same time.", lower_bound=1)
+    flags.DEFINE_multi_string("gin_files", [], "Of online: wins over collect_online.gin; repeats.")
+    flags.DEFINE_multi_string("gin_bindings", [], "Of online: wins over the files; repeats.")
 
 
 def main(argv: list[str]) -> int:
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; flags start with --.")
     values, data_dir = flags.FLAGS, Path(flags.FLAGS.data_dir)
-    jobs = _jobs(values)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        collect(jobs, data_dir, values.processes)
-    except KeyboardInterrupt:
-        print("stopped; the same command starts the unfinished games again.", file=sys.stderr)
+    jobs, online = _jobs(values), values.behaviour == "online"
+    unfit = ("epsilons", "processes") if online else ("gin_files", "gin_bindings")
+    if given := [name for name in unfit if values[name].present]:
+        raise UserError(
+            f"--{given[0]} means nothing to --behaviour={values.behaviour}; leave it out"
+            + (" (--gin_bindings sets online.epsilon_start and so on)." if online else ".")
+        )
+    if not (_collect_online if online else _collect_here)(jobs, data_dir):
         return workdir.EXIT_INTERRUPTED
     for job in jobs:
-        log = data_dir / job.game / str(job.run) / "episodes.jsonl"
+        log = data_dir / job.game / str(job.run) / EPISODES
         scores = [json.loads(line)["score"] for line in log.read_text().splitlines()]
         print(f"{job.game}: {len(scores)} episodes, mean score {np.mean(scores):.1f}, {log.parent}")
     return 0
+
+
+def _collect_here(jobs: list[Job], data_dir: Path) -> bool:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        collect(jobs, data_dir, flags.FLAGS.processes)
+    except KeyboardInterrupt:
+        print("stopped; the same command starts the unfinished games again.", file=sys.stderr)
+        return False
+    return True
+
+
+def _collect_online(jobs: list[Job], data_dir: Path) -> bool:
+    from cql_atari import collect_online
+
+    values = flags.FLAGS
+    jobs = [job._replace(epsilons=()) for job in jobs]
+    with workdir.stop_on_signals() as should_stop:
+        finished = collect_online.collect(
+            jobs, data_dir, values.gin_files, values.gin_bindings, should_stop
+        )
+    if not finished:
+        print("stopped and saved; run the same command to go on.", file=sys.stderr)
+    return finished
 
 
 if __name__ == "__main__":

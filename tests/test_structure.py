@@ -23,12 +23,15 @@ FLOORS = (
     {"config"},
     {"losses", "networks", "data", "envs"},
     {"feed", "agent", "evaluation", "workdir", "cluster"},
-    {"strategy", "checkpoint", "learner", "logs", "workers", "cli", "manifest", "start"},
+    {
+        *("strategy", "checkpoint", "learner", "logs", "workers", "cli", "manifest", "start"),
+        *("collection", "experience"),
+    },
     {"experiment"},
     {"online"},
     {
-        *("act", "collect", "convert", "doctor", "evaluate", "plan", "report", "serve_replay"),
-        *("train", "verify"),
+        *("act", "collect", "collect_online", "convert", "doctor", "evaluate", "plan", "report"),
+        *("serve_replay", "train", "verify"),
     },
 )
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 from dopamine.replay_memory import circular_replay_buffer
 from isal import igzip
 
+from cql_atari.data.replay_files import open_group
 from cql_atari.types import FRAME_SHAPE, STACK
 
 _GZIP_LEVEL = 2  # 20 times as fast as Dopamine's gzip 9, for files less than twice as large
@@ -34,9 +36,29 @@ class ReplayWriter(circular_replay_buffer.OutOfGraphReplayBuffer):
     def __init__(self, directory: Path, slots_per_file: int):
         self._replay_capacity: int
         self._store: dict[str, np.ndarray]
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity(logging.WARNING)  # Dopamine logs a line for each argument
         super().__init__(FRAME_SHAPE, STACK, slots_per_file, batch_size=1)
+        logging.set_verbosity(verbosity)
         self._directory = directory
         self._files = 0
+        self._known = 0
+
+    def go_on(self, directory: Path, files: int, begin: int) -> None:
+        """Goes on after full files that an earlier writer has left.
+
+        Args:
+          directory: where they are.
+          files: how many.
+          begin: the place in the stream of slots at which the next `add` begins an episode, its
+            padding included; what these files hold of it already is passed over.
+        """
+        with open_group(directory, files - 1) as group:
+            for name in self._store:
+                prefixed = circular_replay_buffer.STORE_FILENAME_PREFIX + name
+                self._store[name] = group.files[prefixed].read_all()
+        self.add_count = np.array(files * self._replay_capacity - 1)
+        self._files, self._known = files, int(self.add_count) - begin
 
     def finish(self) -> None:
         """Writes the slots that no file holds yet.
@@ -66,6 +88,9 @@ class ReplayWriter(circular_replay_buffer.OutOfGraphReplayBuffer):
         }
 
     def _add_transition(self, transition: dict[str, np.ndarray]) -> None:
+        if self._known > 0:
+            self._known -= 1
+            return
         super()._add_transition(transition)
         if self.add_count % self._replay_capacity == self._replay_capacity - 1:
             self._write()

@@ -10,8 +10,9 @@ import numpy as np
 import reverb
 
 from cql_atari import games
-from cql_atari.config import Config
+from cql_atari.config import Config, Online
 from cql_atari.envs import atari, vector_actor
+from cql_atari.envs.vector_actor import VectorStep
 from cql_atari.feed import online_pace
 from cql_atari.feed.online_replay import Writer
 
@@ -21,10 +22,12 @@ class Ledger:
 
     Attributes:
       frames: emulator frames since the run began, 4 an agent step; resets don't count.
+      record: told of every step of an actor in this process.
     """
 
     def __init__(self, frames: int):
         self.frames = frames
+        self.record: Callable[[VectorStep], None] = lambda step: None
         self._scores: list[float] = []
         self._lock = threading.Lock()
 
@@ -39,6 +42,16 @@ class Ledger:
             scores, self._scores = self._scores, []
         return scores
 
+    def scalars(self, online: Online) -> dict[str, float]:
+        """What the log says of the acting since it last did."""
+        scores, frames = self.take_scores(), self.frames
+        scalars = {
+            "online/frames": frames,
+            "online/epsilon": online_pace.epsilon(online, frames),
+            "online/episodes": len(scores),
+        }
+        return scalars | ({"online/episode_score": float(np.mean(scores))} if scores else {})
+
 
 def act(
     config: Config,
@@ -50,6 +63,7 @@ def act(
     seed: Sequence[int],
     should_stop: Callable[[], bool],
     budget: float = math.inf,
+    record: Callable[[VectorStep], None] = lambda step: None,
 ) -> None:
     """Acts until told to stop, or until another step of all copies would exceed the budget.
 
@@ -62,6 +76,7 @@ def act(
       seed: of the consoles and the random actions.
       should_stop: asked before every step and while the replay makes the actor wait.
       budget: in emulator frames.
+      record: told of every step, before its transitions are written.
     """
     online, (game,) = config.online, config.data.games
     rng = np.random.default_rng(seed)
@@ -85,6 +100,7 @@ def act(
             scores += step.rewards
             report(atari.FRAME_SKIP * int(step.live.sum()), scores[ended].tolist())
             scores[ended] = 0
+            record(step)
             for k in np.flatnonzero(step.live):
                 writers[k].add(
                     step.frames[k], step.actions[k], np.clip(step.rewards[k], -1, 1),
