@@ -2,7 +2,7 @@
 
 A store is a folder `<directory>/<key>/` of `.npy` files. It is written under another name, by one
 process at a time, with plain writes, so that the pages are the kernel's and not ours. A mapped page
-that is read counts as resident; the feed lets go of them every few batches (the kernel keeps them
+that is read counts as resident; the feed lets go of them every few windows (the kernel keeps them
 for as long as there is memory), so that what is resident doesn't grow with the data.
 """
 
@@ -24,7 +24,6 @@ from cql_atari.feed.memory import Plan, Store, Write
 from cql_atari.types import UserError
 
 _ARRAYS = ("frames", "actions", "rewards", "discounts", "rows", "sizes")
-_MAP_NORESERVE = 0x4000  # Linux; Python's name for it is newer than 3.11
 _POLL_SECONDS = 0.2
 
 
@@ -140,15 +139,9 @@ def _write(final: Path, plan: Plan, fill: Callable[[Write, Plan], None]) -> None
 
 
 def _map(path: Path) -> tuple[np.ndarray, mmap.mmap]:
-    """An array in a file, and its pages. Nothing changes the file.
-
-    Writeable for TensorFlow's sake (DLPack can't say "read-only"), but private: a page that was
-    written to would be a copy of ours. Nobody writes, so none is reserved.
-    """
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    """An array in a file, read-only, and its pages."""
+    array = np.load(path, mmap_mode="r", allow_pickle=False)  # checks the header and the size
     with open(path, "rb") as file:
-        pages = mmap.mmap(
-            file.fileno(), 0, mmap.MAP_PRIVATE | _MAP_NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE
-        )
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     flat = np.frombuffer(pages, array.dtype, array.size, array.offset)
     return flat.reshape(array.shape), pages

@@ -21,7 +21,7 @@ from cql_atari.feed.sampling import BatchLaw, draw_transitions
 from cql_atari.feed.transitions import LEAD, block, count, empty_frames
 from cql_atari.types import FRAME_SHAPE, STACK, Batch, Episode, Extent, UserError
 
-_RESIDENT = 4096  # transitions whose pages of mapped files are resident at a time, or a super-batch
+_RESIDENT = 64  # windows between letting go: Linux may map 2 MB around each page that is read
 Write = Callable[[str, int, np.ndarray], None]  # field of a `Store`, first element, values
 
 
@@ -36,7 +36,8 @@ class Store(NamedTuple):
       rows: int64 [transitions], the valid rows, game by game.
       sizes: int64 [games], transitions of each game.
       n_step: the n of the windows, returns and discounts.
-      let_go: gives back what pages of mapped files are resident; the next use finds them again.
+      let_go: gives back the pages of mapped files that are resident, to be found again when next
+        used; None in RAM.
     """
 
     frames: np.ndarray
@@ -46,7 +47,7 @@ class Store(NamedTuple):
     rows: np.ndarray
     sizes: np.ndarray
     n_step: int
-    let_go: Callable[[], None] = lambda: None
+    let_go: Callable[[], None] | None = None
 
 
 class Plan(NamedTuple):
@@ -199,21 +200,17 @@ def dataset(
     """An endless data set of `Batch` with leading axes [K, B]; element i begins at step s + i * K.
 
     Args:
-      store: what `load` returned; TensorFlow shares its frames without a copy.
+      store: what `load` returned.
       law: the batch law.
       seed: non-negative.
       start_step: s, the learner step of the first batch.
       steps_per_call: K.
       rows: this host's rows of the global batch.
     """
-    windows = np.arange(STACK + store.n_step)
-    frames = tf.experimental.dlpack.from_dlpack(store.frames.__dlpack__())
+    gather = _gather(store)
     offsets = np.cumsum(store.sizes) - store.sizes
-    let_go_every = max(_RESIDENT // (steps_per_call * law.batch_size), 1)
 
     def draw(call: np.ndarray) -> tuple[np.ndarray, ...]:
-        if int(call) % let_go_every == 0:
-            store.let_go()
         first = start_step + int(call) * steps_per_call
         drawn = [draw_transitions(law, store.sizes, seed, first + k) for k in range(steps_per_call)]
         games, nth = (np.stack(column)[:, rows] for column in zip(*drawn))
@@ -226,9 +223,31 @@ def dataset(
     def batch(call: tf.Tensor) -> Batch:
         columns = tf.numpy_function(draw, [call], types)
         at, *columns = [tf.ensure_shape(column, shape) for column in columns]
-        return Batch(tf.gather(frames, at[..., None] + windows), *columns)
+        return Batch(gather(at), *columns)
 
     # The default optimisations copy what a function has captured: all frames, a second time.
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False
     return tf.data.Dataset.counter().map(batch).prefetch(1).with_options(options)
+
+
+def _gather(store: Store) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function from rows, int64 [...], to their windows, uint8 [..., 4 + n, 84, 84]."""
+    window, let_go = STACK + store.n_step, store.let_go
+    if let_go is None:  # TensorFlow shares the memory
+        frames = tf.experimental.dlpack.from_dlpack(store.frames.__dlpack__())
+        return lambda rows: tf.gather(frames, rows[..., None] + np.arange(window))
+
+    def copy(rows: np.ndarray) -> np.ndarray:
+        windows = empty_frames(*rows.shape, window)
+        for i, at in enumerate(np.ndindex(rows.shape)):
+            if i % _RESIDENT == 0:
+                let_go()
+            windows[at] = store.frames[rows[at] : rows[at] + window]
+        return windows
+
+    def gather(rows: tf.Tensor) -> tf.Tensor:
+        windows = tf.numpy_function(copy, [rows], tf.uint8)
+        return tf.ensure_shape(windows, (*rows.shape, window, *FRAME_SHAPE))
+
+    return gather
