@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -95,7 +96,7 @@ def open_remote(
       UserError, KeyboardInterrupt: as `find`; also where a server comes back with another
         configuration.
     """
-    remote, errors = find(config, should_stop), []
+    remote, errors, closed = find(config, should_stop), [], threading.Event()
     law = BatchLaw(config.feed.draws, config.feed.transitions_per_draw)
     n_step, k = config.feed.n_step, config.train.steps_per_call
 
@@ -110,7 +111,7 @@ def open_remote(
 
         def elements() -> Iterator[Batch]:
             try:
-                yield from _keep_on(draw, remote.addresses, check_again, should_stop)
+                yield from _keep_on(draw, remote.addresses, check_again, stop)
             except KeyboardInterrupt:
                 return
             except Exception as error:
@@ -119,13 +120,17 @@ def open_remote(
         signature = replay_reader.spec(law, n_step, k, rows)
         return tf.data.Dataset.from_generator(elements, output_signature=signature)
 
+    def stop() -> bool:
+        return closed.is_set() or should_stop()
+
     def check_again() -> None:
-        if find(config, should_stop).manifest != remote.manifest:
+        if find(config, stop).manifest != remote.manifest:
             raise UserError("a replay server came back with other data than it served before.")
 
     try:
         yield dataset
     finally:
+        closed.set()
         if errors:
             raise errors[0]
 
@@ -206,7 +211,7 @@ class _Reminder:
 def _all_answer(addresses: Mapping[str, str], remind: _Reminder) -> bool:
     """Whether all servers answer; says which tables hold a learner up."""
     for address in sorted(set(addresses.values())):
-        tables = _tables(reverb.Client(address))
+        tables = _tables(address, reverb.Client(address))
         if tables is None:
             return False
         for game in sorted(tables.keys() & addresses.keys()):
@@ -228,7 +233,7 @@ def _ask_patiently(address: str, should_stop: Callable[[], bool]) -> dict[str, A
     while True:
         # A new client each time: one that failed waits longer and longer before it tries again.
         client = reverb.Client(address)
-        tables = _tables(client)
+        tables = _tables(address, client)
         if tables is not None:
             break
         waited = True
@@ -249,10 +254,13 @@ def _ask_patiently(address: str, should_stop: Callable[[], bool]) -> dict[str, A
     return replay_service.read_record(client)
 
 
-def _tables(client: reverb.Client) -> dict[str, Any] | None:
+def _tables(address: str, client: reverb.Client) -> dict[str, Any] | None:
+    host, port = address.rsplit(":", 1)
     try:
+        # Refused at once where nobody listens; Reverb would try for all of its time.
+        socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
         return client.server_info(timeout=_ANSWER_SECONDS)
-    except (RuntimeError, reverb.errors.ReverbError):
+    except (OSError, RuntimeError, reverb.errors.ReverbError):
         return None
 
 

@@ -1,0 +1,134 @@
+"""The replay in a process of its own, over loopback, against the replay in the learner's process.
+
+Both hold the same real play; rounds alternate, so each ratio is of neighbours in time. What is timed
+is transitions/s that reach the learner's process as batches; nothing learns from them.
+
+Usage: python benchmarks/remote_replay.py [--rounds 7] [--batch_sizes 32,256]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import common
+import reading
+import reverb
+from tqdm import tqdm
+
+from cql_atari import config as config_lib
+from cql_atari.config import Config
+from cql_atari.data import sources
+from cql_atari.feed.opening import open_feed
+
+SLOTS = 20_000  # a game
+ROWS = 8_192  # transitions that are timed at a time
+BINDINGS = (
+    f"data.games = {reading.GAMES!r}",
+    "data.suffixes = None",
+    "feed.kind = 'replay'",
+    "feed.transitions_per_draw = 4",
+    "train.seed = 0",
+)
+
+
+@contextlib.contextmanager
+def server(data: Path, workdir: Path) -> Iterator[str]:
+    """`serve_replay` in a process of its own; yields its address."""
+    with socket.socket() as one:
+        one.bind(("localhost", 0))
+        port = one.getsockname()[1]
+    bindings = (*BINDINGS, f"data.dir = '{data}'")
+    command = [sys.executable, "-m", "cql_atari.serve_replay", f"--port={port}",
+               f"--workdir={workdir}", *(f"--gin_bindings={b}" for b in bindings)]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        yield f"localhost:{port}"
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def batches(stack: contextlib.ExitStack, config: Config) -> Iterator:
+    """Batches of the feed, once it gives any."""
+    found = [] if config.feed.servers else sources.find(config.data)
+    feed = stack.enter_context(open_feed(config, found, 0, places={}, should_stop=lambda: False))
+    iterator = iter(feed.dataset(slice(None)))
+    next(iterator)
+    return iterator
+
+
+def settle(address: str) -> None:
+    """Until all writers are done, here and there."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("write-"):
+            thread.join()
+    client, sizes = reverb.Client(address), []
+    while len(sizes) < 4 or sizes[-4] != sizes[-1]:
+        sizes.append(sum(table.current_size for table in client.server_info().values()))
+        time.sleep(1)
+
+
+def per_second(iterator: Iterator, rows: int) -> float:
+    """Transitions/s; super-batches that were made in advance don't count."""
+    for _ in range(3):
+        next(iterator)
+    calls = max(ROWS // rows, 4)
+    start = time.perf_counter()
+    for _ in range(calls):
+        next(iterator)
+    return calls * rows / (time.perf_counter() - start)
+
+
+def measure(config: Config, address: str, rounds: int) -> None:
+    """One JSON line."""
+    elsewhere = dataclasses.replace(config.feed, servers=(address,))
+    rows = config.batch_size * config.train.steps_per_call
+    with contextlib.ExitStack() as stack:
+        here = batches(stack, config)
+        there = batches(stack, dataclasses.replace(config, feed=elsewhere))
+        settle(address)
+        rates = [
+            (per_second(there, rows), per_second(here, rows))
+            for _ in tqdm(range(rounds), desc=f"batch {config.batch_size}")
+        ]
+    remote, local = zip(*rates)
+    common.emit(
+        "remote_replay",
+        batch_size=config.batch_size,
+        n_step=config.feed.n_step,
+        steps_per_call=config.train.steps_per_call,
+        remote_per_s=common.summarise(remote),
+        in_process_per_s=common.summarise(local),
+        ratio=common.summarise([a / b for a, b in rates]),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batch_sizes", default="32,256")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        data = Path(name) / "data"
+        for game in reading.GAMES:
+            logs = data / game / "1" / "replay_logs"
+            logs.mkdir(parents=True)
+            reading.write_run(logs, game, SLOTS)
+        with server(data, Path(name) / "served") as address:
+            for size in map(int, arguments.batch_sizes.split(",")):
+                bindings = (*BINDINGS, f"data.dir = '{data}'", f"feed.draws = {size // 4}")
+                measure(config_lib.load((), bindings), address, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
