@@ -2,7 +2,10 @@
 
 Each DIR is searched for `scores.json` files, each with the label of who played: "random",
 "best_fixed", "cloning", "agent" or any other name. Two with one label take their folder's name
-besides. With --data_dir the mean score of the recorded play stands beside them.
+besides (its path, where two have one name). With --data_dir the mean score of the recorded play
+stands beside them.
+
+Runs that differ by `train.seed` only become one learning curve, with an interval over seeds.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import numpy as np
 from absl import flags
 
 from cql_atari import cli
-from cql_atari.evaluation import aggregate
+from cql_atari.evaluation import aggregate, curves, tables
 from cql_atari.types import UserError
 
 RANDOM, FIXED, DATA, CLONING = "random", "best_fixed", "data", "cloning"
@@ -56,10 +59,20 @@ def main(argv: list[str]) -> None:
     data = data_cells(Path(values.data_dir)) if values.data_dir else {}
     columns = make_columns(players, data)
     print(report(players, columns, values.markdown))
+    summary = curves.summarise(curves.find_runs(folders))
+    shown = curves.worth_showing(summary)
+    if shown:
+        print("\n" + tables.curves_table(summary, values.markdown))
+    if values.json:
+        aggregate.write_text(
+            Path(values.json), json.dumps(summary, indent=1, allow_nan=False) + "\n"
+        )
+        print(f"wrote {values.json}")
     if values.figures:
         from cql_atari.evaluation import plots
 
-        for path in plots.draw(columns, folders, Path(values.figures)):
+        out, grouped = Path(values.figures), summary["variants"] if shown else {}
+        for path in plots.draw(columns, folders, grouped, out):
             print(f"wrote {path}")
 
 
@@ -69,7 +82,7 @@ def find_players(folders: Sequence[Path]) -> dict[str, Player]:
     Raises:
       UserError: where a folder has none, or a file is malformed.
     """
-    found: list[tuple[str, str, Player]] = []
+    found: list[tuple[str, Path, Player]] = []
     for folder in folders:
         paths = sorted(folder.rglob("scores.json")) if folder.is_dir() else [folder]
         if not paths:
@@ -81,12 +94,13 @@ def find_players(folders: Sequence[Path]) -> dict[str, Player]:
             scores = aggregate.read_scores(path)
             label = str(scores.run.get("label", path.parent.name))
             player = Player(aggregate.summarise(scores.episodes), scores.protocol)
-            found.append((label, str(path.parent), player))
+            found.append((label, path.parent, player))
     labels = [label for label, _, _ in found]
-    named = {
-        label if labels.count(label) == 1 else f"{label} ({folder})": player
-        for label, folder, player in found
-    }
+    names = [(label, folder.name) for label, folder, _ in found]
+    named = {}
+    for label, folder, player in found:
+        place = folder.name if names.count((label, folder.name)) == 1 else folder
+        named[label if labels.count(label) == 1 else f"{label} ({place})"] = player
     return {label: named[label] for label in sorted(named, key=_rank)}
 
 
@@ -175,8 +189,8 @@ def aggregate_lines(label: str, summary: dict[str, Any]) -> list[str]:
         values = summary[kind]
         if values["games"]:
             numbers = ", ".join(
-                f"{title} {_percent(values[key]['value'])} "
-                f"[{_percent(values[key]['ci95'][0])}, {_percent(values[key]['ci95'][1])}]"
+                f"{title} {tables.percent(values[key]['value'])} "
+                f"[{', '.join(map(tables.percent, values[key]['ci95']))}]"
                 for key, title in (("mean", "mean"), ("median", "median"), ("iqm", "IQM"))
             )
             lines.append(f"{label}, {name}-normalised over {values['games']} games: {numbers}")
@@ -205,27 +219,20 @@ def _score_table(
         row = [game] + [_cell(cells.get(game)) for cells in columns.values()]
         for label in agents:
             entry = players[label].summary["games"].get(game, {})
-            row.append(_percent(entry.get("human_normalised")))
+            row.append(tables.percent(entry.get("human_normalised")))
         rows.append(row)
-    return _table([header, *rows], markdown)
+    return tables.table([header, *rows], markdown)
 
 
 def _action_table(label: str, summary: dict[str, Any], markdown: bool) -> str:
     rows = [["game", "most frequent", "share", f"all actions of {_title(label)} (from 1 %)"]]
     for game, entry in summary["games"].items():
         shares = sorted(entry["action_share"].items(), key=lambda item: -item[1])
-        listed = ", ".join(f"{name} {_percent(share)}" for name, share in shares if share >= 0.01)
-        rows.append([game, shares[0][0], _percent(shares[0][1]), listed])
-    return _table(rows, markdown)
-
-
-def _table(rows: list[list[str]], markdown: bool) -> str:
-    if markdown:
-        rule = ["---"] * len(rows[0])
-        return "\n".join("| " + " | ".join(row) + " |" for row in (rows[0], rule, *rows[1:]))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+        listed = ", ".join(
+            f"{name} {tables.percent(share)}" for name, share in shares if share >= 0.01
+        )
+        rows.append([game, shares[0][0], tables.percent(shares[0][1]), listed])
+    return tables.table(rows, markdown)
 
 
 def _header(label: str, cells: dict[str, Cell]) -> str:
@@ -237,23 +244,15 @@ def _header(label: str, cells: dict[str, Cell]) -> str:
 def _cell(cell: Cell | None) -> str:
     if cell is None:
         return "-"
-    text = _number(cell.mean)
+    text = tables.number(cell.mean)
     if cell.ci95:
-        text += f" ± {_number(cell.ci95[1] - cell.mean)}"
+        text += f" ± {tables.number(cell.ci95[1] - cell.mean)}"
     return f"{text} {cell.note}".rstrip()
 
 
 def _note(label: str, row: dict[str, Any]) -> str:
     """The name of a fixed action, which is the one taken most."""
     return max(row["action_share"], key=row["action_share"].get) if _kind(label) == FIXED else ""
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.0f} %"
 
 
 def _title(label: str) -> str:
@@ -279,6 +278,7 @@ def _define_flags() -> None:
     flags.DEFINE_string("data_dir", None, "Folder with the data's <Game>/<run>/episodes.jsonl.")
     flags.DEFINE_bool("markdown", False, "Print Markdown.")
     flags.DEFINE_string("figures", None, "Folder to write pictures to.")
+    flags.DEFINE_string("json", None, "File for the learning curves' numbers, seed by seed.")
 
 
 if __name__ == "__main__":

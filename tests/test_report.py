@@ -98,10 +98,18 @@ def test_equal_is_not_above(run):
 def test_two_agents_keep_their_folders_and_both_get_verdicts(run):
     write(run / "other", "agent", {"Breakout": [1, 1]})
     players = report.find_players([run / "run", run / "other"])
-    assert list(players)[-2:] == [f"agent ({run / 'run'})", f"agent ({run / 'other'})"]
+    assert list(players)[-2:] == ["agent (run)", "agent (other)"]
     text = report.report(players, report.make_columns(players, {}), False)
-    assert f"agent ({run / 'other'}) above random on 0 of 1 games" in text
+    assert "agent (other) above random on 0 of 1 games" in text
     assert "\nFreeway" in text and " -  " in text  # not played by the second
+
+
+def test_folders_of_one_name_keep_their_paths(run):
+    for name in ("a", "b"):
+        write(run / name / "seed", "agent", {"Breakout": [1, 1]})
+    assert list(report.find_players([run / "a", run / "b"])) == [
+        f"agent ({run / 'a/seed'})", f"agent ({run / 'b/seed'})",
+    ]  # fmt: skip
 
 
 def test_only_baselines(run):
@@ -162,6 +170,45 @@ def test_command_with_figures(run, tmp_path):
     assert done.stdout.startswith(text_of(run))
     names = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert names == ["run_scores_by_step.png", "run_training.png", "scores.png"]
+
+
+def write_seeds(out):
+    """Two seeds pre-trained, two from scratch, each evaluated at steps 0 and 10."""
+    finals = {"pretrained_0": 20, "pretrained_1": 24, "scratch_0": 10, "scratch_1": 12}
+    for name, final in finals.items():
+        start = {"encoder_from": "runs/a" if name.startswith("pre") else None}
+        config = {"train": {"seed": int(name[-1]), "steps": 10}, "start": start}
+        for step, score in ((0, 0), (10, final)):
+            write(out / name, "agent", {"Freeway": [score]})
+            (out / name / "scores").mkdir(exist_ok=True)
+            (out / name / "scores.json").rename(out / name / f"scores/{step:010d}.json")
+        write(out / name, "agent", {"Freeway": [final]})
+        (out / name / "config.json").write_text(json.dumps(config))
+
+
+def test_command_with_seeds(tmp_path):
+    write_seeds(tmp_path / "runs")
+    file = tmp_path / "new" / "curves.json"
+    done = command(tmp_path / "runs", f"--json={file}", f"--figures={tmp_path / 'f'}")
+    assert done.returncode == 0, done.stderr
+    rows = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert (
+        "Freeway pre-trained encoder 2 10 22.0 ± 25.4 84 % ± 97 % 11.0 ± 12.7 42 % ± 48 %" in rows
+    )
+    assert any(row.startswith("Freeway pre-trained encoder - from scratch 2 and 2") for row in rows)
+    freeway = json.loads(file.read_text())["variants"]["Freeway"]
+    assert [group["n"] for group in freeway["groups"]] == [2, 2]
+    assert freeway["differences"][0]["final"]["raw"]["value"] == 11.0
+    assert sorted(path.name for path in (tmp_path / "f").iterdir()) == [
+        "learning_curves.png", "scores.png",
+    ]  # fmt: skip
+
+
+def test_one_run_from_scratch_is_reported_as_ever(tmp_path):
+    write_seeds(tmp_path)
+    players = report.find_players([tmp_path / "scratch_0"])
+    text = report.report(players, report.make_columns(players, {}), False)
+    assert command(tmp_path / "scratch_0").stdout == text + "\n"
 
 
 def test_command_says_what_is_wrong(tmp_path):

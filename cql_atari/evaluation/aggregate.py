@@ -49,8 +49,26 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
     return float(mean - half), float(mean + half)
 
 
+def difference_interval(
+    first: Sequence[float], second: Sequence[float]
+) -> tuple[float, float] | None:
+    """95 % interval of mean(first) - mean(second) by Welch's t (spreads may differ, and numbers).
+
+    None where either has fewer than two values.
+    """
+    if min(len(first), len(second)) < 2:
+        return None
+    parts = np.array([np.var(values, ddof=1) / len(values) for values in (first, second)])
+    error, difference = parts.sum() ** 0.5, np.mean(first) - np.mean(second)
+    if error:
+        weights = parts / parts.sum()  # Welch-Satterthwaite
+        degrees = 1 / np.sum(weights**2 / [len(first) - 1, len(second) - 1])
+        error *= _t_quantile(float(degrees))
+    return float(difference - error), float(difference + error)
+
+
 @functools.cache
-def _t_quantile(degrees: int) -> float:
+def _t_quantile(degrees: float) -> float:
     """The 97.5 % quantile of Student's t.
 
     With t = sqrt(degrees) tan(angle), the angle's density is proportional to
@@ -183,10 +201,18 @@ def write_scores(
     Raises:
       UserError: if it can't be written.
     """
-    path = Path(path)
     head = {"format": FORMAT, "run": run, "protocol": protocol, "summary": summarise(episodes)}
     lines = ",\n".join(json.dumps(score._asdict(), allow_nan=False) for score in episodes)
     text = json.dumps(head, indent=2, allow_nan=False)[:-2] + f',\n  "episodes": [\n{lines}\n]}}\n'
+    write_text(Path(path), text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file that appears whole or not at all; makes its folder.
+
+    Raises:
+      UserError: if it can't be written.
+    """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import logging
 from matplotlib.figure import Figure  # not pyplot: no windows, no global state
+
+from cql_atari.evaluation.curves import read_metrics
 
 SCORE = "evaluation/score/"
 PANEL_INCHES = (3.2, 2.6)
 
 
 def draw(
-    columns: Mapping[str, Mapping[str, Any]], folders: Sequence[Path], out: Path
+    columns: Mapping[str, Mapping[str, Any]],
+    folders: Sequence[Path],
+    grouped: Mapping[str, Any],
+    out: Path,
 ) -> list[Path]:
-    """Writes `scores.png`, and two pictures of curves for each folder with a `metrics.jsonl`.
+    """Writes `scores.png`, `learning_curves.png` of groups of runs if there are any, and two
+    pictures of curves for each folder with a `metrics.jsonl`.
 
     Args:
       columns: label -> game -> cell with `mean` and `ci95`, as in `cql_atari.report`.
       folders: the runs' folders.
+      grouped: the "variants" of `curves.summarise`.
       out: where to write; made if need be.
 
     Returns:
@@ -29,6 +34,8 @@ def draw(
     """
     out.mkdir(parents=True, exist_ok=True)
     figures = {"scores": score_bars(columns)}
+    if grouped:
+        figures["learning_curves"] = learning_curves(grouped, columns)
     for folder in folders:
         if (folder / "metrics.jsonl").is_file():
             curves = read_metrics(folder / "metrics.jsonl")
@@ -43,26 +50,6 @@ def draw(
         paths.append(out / f"{name}.png")
         figure.savefig(paths[-1], dpi=110)
     return paths
-
-
-def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """Scalars of a `metrics.jsonl` by name, each [(step, value)] in order of steps.
-
-    Where a step stands twice (after a resume) the later line counts. A line that a crash has cut
-    is left out with a warning.
-    """
-    curves: dict[str, dict[int, float]] = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        try:
-            row = dict(json.loads(line))
-            step = int(row.pop("step"))
-        except (ValueError, KeyError, TypeError) as error:
-            logging.warning("%s, line %d is left out: %r", path, number, error)
-            continue
-        row.pop("time", None)
-        for name, value in row.items():
-            curves.setdefault(name, {})[step] = float(value)
-    return {name: sorted(curve.items()) for name, curve in curves.items()}
 
 
 def score_bars(columns: Mapping[str, Mapping[str, Any]]) -> Figure:
@@ -93,14 +80,36 @@ def score_curves(
     for (name, curve), panel in zip(curves.items(), panels):
         game = name[len(SCORE) :]
         panel.plot(*zip(*curve), marker="o", markersize=3, color="black", label="this run")
-        for number, label in enumerate(columns):
-            if label in ("random", "best_fixed", "data", "cloning") and game in columns[label]:
-                mean = columns[label][game].mean
-                panel.axhline(mean, linestyle="--", linewidth=1, color=f"C{number}", label=label)
+        _baselines(panel, game, columns)
         panel.set_title(game, fontsize=9)
     panels[0].legend(fontsize=6)
     figure.supxlabel("gradient steps", fontsize=8)
     figure.supylabel("score", fontsize=8)
+    return figure
+
+
+def learning_curves(grouped: Mapping[str, Any], columns: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """One panel a game, one line a group: the mean over seeds, its 95 % interval, each seed thin.
+
+    The x-axis has environment frames where all groups count them, else gradient steps.
+    """
+    figure, panels = _grid(len(grouped), (6.4, 4.0))
+    for (variant, entry), panel in zip(grouped.items(), panels):
+        in_frames = all(group["frames"] for group in entry["groups"])
+        for number, group in enumerate(entry["groups"]):
+            x, colour = group["frames" if in_frames else "steps"], f"C{number}"
+            label = f"{group['name']} (n = {group['n']})"
+            panel.plot(x, group["mean"], marker="o", markersize=3, color=colour, label=label)
+            if group["n"] > 1:
+                low, high = zip(*group["ci95"])
+                panel.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+                for scores in group["scores"]:
+                    panel.plot(x, scores, color=colour, alpha=0.4, linewidth=0.6)
+        _baselines(panel, variant, columns)
+        panel.set_title(variant, fontsize=9)
+        panel.set_xlabel("environment frames" if in_frames else "gradient steps", fontsize=8)
+        panel.legend(fontsize=7)
+    figure.supylabel("score: mean and 95 % interval over seeds", fontsize=8)
     return figure
 
 
@@ -124,11 +133,19 @@ def training_curves(curves: Mapping[str, list[tuple[int, float]]]) -> Figure:
     return figure
 
 
-def _grid(count: int) -> tuple[Figure, list[Any]]:
+def _baselines(panel: Any, game: str, columns: Mapping[str, Mapping[str, Any]]) -> None:
+    """Dashed lines at the means of those that don't learn by reward."""
+    for number, label in enumerate(columns):
+        if label in ("random", "best_fixed", "data", "cloning") and game in columns[label]:
+            mean = columns[label][game].mean
+            panel.axhline(mean, linestyle="--", linewidth=1, color=f"C{number}", label=label)
+
+
+def _grid(count: int, inches: tuple[float, float] = PANEL_INCHES) -> tuple[Figure, list[Any]]:
     """A figure with `count` panels, near square."""
     width = max(1, min(8, round(count**0.5 + 0.4)))
     height = max(1, -(-count // width))
-    size = (PANEL_INCHES[0] * width, PANEL_INCHES[1] * height)
+    size = (inches[0] * width, inches[1] * height)
     figure = Figure(figsize=size, layout="constrained")
     panels = list(figure.subplots(height, width, squeeze=False).flat)
     for panel in panels:

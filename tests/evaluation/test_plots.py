@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from cql_atari.evaluation import plots
@@ -43,14 +41,37 @@ def test_training_curves_are_grouped_by_prefix():
     assert [line.get_label() for line in figure.axes[0].lines] == ["td", "cql"]
 
 
-def test_log_with_a_resume_and_cut_lines(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    rows = [{"step": 1, "time": 0, "a": 1}, {"step": 3, "a": 3}, {"step": 2, "a": 2}]
-    cut = ['{"step": 9, "a"{"step": 10, "a": 1}', "[1]", '{"a": 1}']
-    rows.append({"step": 3, "a": 4, "b": 5})
-    lines = [*map(json.dumps, rows[:2]), *cut, *map(json.dumps, rows[2:]), '{"step": 9, "a"']
-    path.write_text("\n".join(lines))
-    assert plots.read_metrics(path) == {"a": [(1, 1.0), (2, 2.0), (3, 4.0)], "b": [(3, 5.0)]}
+def group(name, scores, steps, frames=None, ci95=None):
+    mean = [sum(column) / len(scores) for column in zip(*scores)]
+    return {"name": name, "n": len(scores), "steps": steps, "frames": frames, "scores": scores,
+            "mean": mean, "ci95": ci95 or [None] * len(steps)}  # fmt: skip
+
+
+def test_learning_curves_show_means_seeds_and_intervals():
+    seeds = group("pre-trained encoder", [[0, 2], [2, 6]], [0, 9], ci95=[(-1, 3), (1, 7)])
+    alone = group("from scratch", [[0, 1]], [0, 9])
+    figure = plots.learning_curves({"Pong": {"groups": [seeds, alone]}}, COLUMNS)
+    (panel,) = figure.axes
+    mean, first, second, other, random = panel.lines
+    assert mean.get_xydata().tolist() == [[0, 1], [9, 4]]
+    assert mean.get_label() == "pre-trained encoder (n = 2)"
+    assert (list(first.get_ydata()), list(second.get_ydata())) == ([0, 2], [2, 6])
+    assert other.get_label() == "from scratch (n = 1)" and random.get_label() == "random"
+    (band,) = panel.collections  # one seed has none
+    assert {tuple(point) for point in band.get_paths()[0].vertices} == {
+        (0, -1), (0, 3), (9, 1), (9, 7),
+    }  # fmt: skip
+    assert panel.get_xlabel() == "gradient steps"
+
+
+@pytest.mark.parametrize(
+    "second, label, x",
+    [([0, 50], "environment frames", [0, 40]), (None, "gradient steps", [0, 9])],
+)
+def test_frames_on_the_axis_where_all_count_them(second, label, x):
+    groups = [group("a", [[0, 1]], [0, 9], [0, 40]), group("b", [[0, 1]], [0, 9], second)]
+    (panel,) = plots.learning_curves({"Pong": {"groups": groups}}, {}).axes
+    assert panel.get_xlabel() == label and list(panel.lines[0].get_xdata()) == x
 
 
 @pytest.mark.parametrize("count, shape", [(1, (1, 1)), (3, (2, 2)), (6, (2, 3)), (40, (6, 7))])

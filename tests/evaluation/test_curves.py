@@ -1,0 +1,182 @@
+"""Learning curves over seeds: who is grouped, by what name, and every number by hand."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cql_atari import games
+from cql_atari.evaluation import aggregate, curves
+from cql_atari.types import EpisodeScore, UserError
+
+T2 = 4.302653  # 97.5 % quantile of Student's t with 2 degrees of freedom
+START = {"encoder_from": None, "whole_network": False}
+OPTIMIZER = {"learning_rate": 0.1, "encoder_learning_rate": None}
+PRETRAINED = {"start": {**START, "encoder_from": "runs/quickstart/agent"}}
+
+
+def write_run(folder, seed, scores, frames=(), *, mode=0, **sections):
+    """scores: {step: [score of each episode]}."""
+    config = {"train": {"seed": seed, "steps": 10}, "start": START, "optimizer": OPTIMIZER}
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({**config, **sections}))
+    for step, values in scores.items():
+        episodes = [
+            EpisodeScore("Freeway", float(value), 1, False, 0, i, mode, 0, "md5", (0,) * 18)
+            for i, value in enumerate(values)
+        ]
+        aggregate.write_scores(folder / f"scores/{step:010d}.json", episodes, {}, {})
+    rows = [json.dumps({"step": step, "online/frames": count}) for step, count in frames]
+    if rows:
+        (folder / "metrics.jsonl").write_text("\n".join(rows))
+
+
+def summary_of(*folders):
+    return curves.summarise(curves.find_runs(folders))
+
+
+def test_numbers_by_hand(tmp_path):
+    for seed, final in enumerate((20, 22, 24)):
+        scores = {0: [0, 0], 4: [8, 12], 10: [final]}
+        write_run(tmp_path / f"pretrained_{seed}", seed, scores, **PRETRAINED)
+    for seed, final in enumerate((9, 10, 14)):
+        write_run(tmp_path / f"scratch_{seed}", seed, {0: [0], 4: [0], 10: [final]})
+    summary = summary_of(tmp_path)
+    mine, theirs = summary["variants"]["Freeway"]["groups"]
+    assert (mine["name"], mine["n"], mine["seeds"]) == ("pre-trained encoder", 3, [0, 1, 2])
+    assert mine["folders"] == ["pretrained_0", "pretrained_1", "pretrained_2"]
+    assert (mine["steps"], mine["frames"], mine["mean"]) == ([0, 4, 10], None, [0, 10, 22])
+    assert mine["scores"][2] == [0, 10, 24]
+    half = T2 * 2 / 3**0.5
+    assert mine["ci95"][1] == (10, 10)
+    assert mine["ci95"][2] == pytest.approx((22 - half, 22 + half), rel=1e-5)
+    # Area of seed 0: 4 steps at 5 and 6 steps at 15, of 10; of seed 2, 6 steps at 17.
+    assert mine["mean_over_curve"]["raw"]["by_seed"] == [11.0, 11.6, 12.2]
+    assert (theirs["name"], theirs["mean"]) == ("from scratch", [0, 0, 11])
+    (difference,) = summary["variants"]["Freeway"]["differences"]
+    assert difference["name"] == "pre-trained encoder - from scratch" and difference["n"] == [3, 3]
+    raw, normalised = difference["final"]["raw"], difference["final"]["dqn_normalised"]
+    assert raw == {
+        "value": 11, "ci95": aggregate.difference_interval((20, 22, 24), (9, 10, 14))
+    }  # fmt: skip
+    scale = games.dqn_normalised("Freeway", 1) - games.dqn_normalised("Freeway", 0)
+    assert normalised["value"] == pytest.approx(11 * scale)
+    assert normalised["ci95"] == pytest.approx([scale * end for end in raw["ci95"]])
+    assert mine["final"]["dqn_normalised"]["value"] == games.dqn_normalised("Freeway", 22)
+    assert summary["unfinished"] == {}
+
+
+def test_frames_of_a_variant_and_no_normalised_score(tmp_path):
+    for seed, late in ((0, 100), (1, 140)):
+        write_run(tmp_path / str(seed), seed, {0: [1], 10: [3]}, [(0, 0), (10, late)], mode=1)
+    (name,) = variants = summary_of(tmp_path)["variants"]
+    (group,) = variants[name]["groups"]
+    assert name == "Freeway (mode 1, difficulty 0)"
+    assert group["frames"] == [0, 120] and group["final"]["dqn_normalised"] is None
+
+
+def test_one_seed_has_no_interval(tmp_path):
+    write_run(tmp_path / "a", 0, {0: [1], 10: [3]}, **PRETRAINED)
+    write_run(tmp_path / "b", 0, {0: [1], 10: [2]})
+    entry = summary_of(tmp_path)["variants"]["Freeway"]
+    assert entry["groups"][0]["ci95"] == [None, None]
+    assert entry["differences"][0]["final"]["raw"] == {"value": 1, "ci95": None}
+
+
+def test_unfinished_runs_are_said_and_cut_their_group(tmp_path):
+    write_run(tmp_path / "a_0", 0, {0: [1], 5: [3], 10: [9]}, **PRETRAINED)
+    write_run(tmp_path / "a_1", 1, {0: [1], 5: [3]}, **PRETRAINED)
+    write_run(tmp_path / "b_0", 0, {0: [1], 5: [2], 10: [2]})
+    summary = summary_of(tmp_path)
+    entry = summary["variants"]["Freeway"]
+    assert [group["steps"] for group in entry["groups"]] == [[0, 5], [0, 5, 10]]
+    assert summary["unfinished"] == {"a_1": [5, 10]} and entry["differences"] == []
+
+
+def test_seeds_without_a_common_step(tmp_path):
+    write_run(tmp_path / "a", 0, {0: [1]})
+    write_run(tmp_path / "b", 1, {5: [1]})
+    with pytest.raises(UserError, match=r"no evaluation of Freeway at a step that all have: .*b"):
+        summary_of(tmp_path)
+
+
+def test_a_run_counts_once(tmp_path, caplog):
+    write_run(tmp_path / "a", 0, {0: [1]})
+    write_run(tmp_path / "copy", 0, {0: [1]})
+    assert len(curves.find_runs([tmp_path / "a", tmp_path / "copy" / ".." / "a"])) == 1
+    assert not caplog.records
+    assert [run.folder.name for run in curves.find_runs([tmp_path])] == ["a"]
+    assert "copy is left out" in caplog.text and "same seed 0" in caplog.text
+
+
+def test_evaluations_elsewhere_and_damaged_configurations(tmp_path):
+    write_run(tmp_path / "a", 0, {0: [1]})
+    config = tmp_path / "a" / "config.json"
+    for text in ("{", "[1]", '{"train": {}}', '{"train": {"seed": 0}}', '{"train": 1}'):
+        config.write_text(text)
+        with pytest.raises(UserError, match=r"config\.json is no configuration"):
+            curves.find_runs([tmp_path])
+    config.unlink()
+    assert curves.find_runs([tmp_path]) == []
+
+
+FROM = "start.encoder_from"
+WHOLE = "start.whole_network"
+RATE = "optimizer.encoder_learning_rate"
+
+
+@pytest.mark.parametrize(
+    "settings, names",
+    [
+        ([{FROM: None}, {FROM: "a"}], ["from scratch", "pre-trained encoder"]),
+        ([{FROM: "a"}, {FROM: "a", RATE: 0}], ["pre-trained encoder", "frozen encoder"]),
+        (
+            [
+                {FROM: "a", WHOLE: False},
+                {FROM: "a", WHOLE: True},
+                {FROM: "a", WHOLE: True, RATE: 0.0},
+            ],
+            ["pre-trained encoder", "pre-trained network", "pre-trained network, frozen encoder"],
+        ),
+        (
+            [{FROM: None}, {FROM: "a", RATE: 0.1}, {FROM: "a"}],
+            ["from scratch", f"pre-trained encoder, {RATE}=0.1", "pre-trained encoder"],
+        ),
+        (
+            [{FROM: "a"}, {FROM: "b"}, {FROM: None}],
+            [f"pre-trained encoder, {FROM}=a", f"pre-trained encoder, {FROM}=b", "from scratch"],
+        ),
+        (
+            [{"x.y": 1, "same": 2}, {"x.y": "z" * 40, "same": 2}],
+            ["from scratch, x.y=1", f"from scratch, x.y=…{'z' * 30}"],
+        ),
+    ],
+)
+def test_names_say_what_differs(settings, names):
+    assert curves.group_names(settings) == names
+
+
+def test_mean_over_a_curve():
+    assert curves.mean_over_curve([7], [3.0]) == 3
+    assert curves.mean_over_curve([0, 1, 4], [0.0, 2.0, 4.0]) == (1 * 1 + 3 * 3) / 4
+
+
+def test_single_runs_from_scratch_are_not_worth_showing(tmp_path):
+    write_run(tmp_path / "a", 0, {0: [1]})
+    write_run(tmp_path / "b", 0, {0: [1]}, optimizer={**OPTIMIZER, "learning_rate": 0.2})
+    assert not curves.worth_showing(summary_of(tmp_path))
+    write_run(tmp_path / "c", 1, {0: [1]})
+    assert curves.worth_showing(summary_of(tmp_path))
+    write_run(tmp_path / "d" / "e", 0, {0: [1]}, **PRETRAINED)
+    assert curves.worth_showing(summary_of(tmp_path / "d"))
+
+
+def test_log_with_a_resume_and_cut_lines(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    rows = [{"step": 1, "time": 0, "a": 1}, {"step": 3, "a": 3}, {"step": 2, "a": 2}]
+    cut = ['{"step": 9, "a"{"step": 10, "a": 1}', "[1]", '{"a": 1}']
+    rows.append({"step": 3, "a": 4, "b": 5})
+    lines = [*map(json.dumps, rows[:2]), *cut, *map(json.dumps, rows[2:]), '{"step": 9, "a"']
+    path.write_text("\n".join(lines))
+    assert curves.read_metrics(path) == {"a": [(1, 1.0), (2, 2.0), (3, 4.0)], "b": [(3, 5.0)]}
