@@ -100,12 +100,18 @@ def learning_curves(grouped: Mapping[str, Any], columns: Mapping[str, Mapping[st
             x, colour = group["frames" if in_frames else "steps"], f"C{number}"
             label = f"{group['name']} (n = {group['n']})"
             panel.plot(x, group["mean"], marker="o", markersize=3, color=colour, label=label)
-            if group["n"] > 1:
-                low, high = zip(*group["ci95"])
-                panel.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-                for scores in group["scores"]:
-                    panel.plot(x, scores, color=colour, alpha=0.4, linewidth=0.6)
+            for scores in group["scores"] if group["n"] > 1 else ():
+                panel.plot(x, scores, color=colour, alpha=0.4, linewidth=0.6)
         _baselines(panel, variant, columns)
+        panel.margins(y=0.25)
+        limits = (
+            panel.get_ylim()
+        )  # few seeds have intervals that dwarf the scores: cut at the frame
+        for number, group in enumerate(entry["groups"]):
+            if group["n"] > 1:
+                x, (low, high) = group["frames" if in_frames else "steps"], zip(*group["ci95"])
+                panel.fill_between(x, low, high, color=f"C{number}", alpha=0.15, linewidth=0)
+        panel.set_ylim(limits)
         panel.set_title(variant, fontsize=9)
         panel.set_xlabel("environment frames" if in_frames else "gradient steps", fontsize=8)
         panel.legend(fontsize=7)

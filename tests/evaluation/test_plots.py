@@ -64,6 +64,12 @@ def test_learning_curves_show_means_seeds_and_intervals():
     assert panel.get_xlabel() == "gradient steps"
 
 
+def test_wide_intervals_leave_the_axis_to_the_scores():
+    wide = group("a", [[0, 2], [2, 6]], [0, 9], ci95=[(-1000, 1000), (1, 7)])
+    (panel,) = plots.learning_curves({"Pong": {"groups": [wide]}}, {}).axes
+    assert panel.get_ylim() == (-1.5, 7.5)  # a quarter of 0 to 6 on either side
+
+
 @pytest.mark.parametrize(
     "second, label, x",
     [([0, 50], "environment frames", [0, 40]), (None, "gradient steps", [0, 9])],
