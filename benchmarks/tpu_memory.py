@@ -60,8 +60,10 @@ def main() -> None:
 def measure(case: str, rows: int) -> dict[str, int]:
     """Bytes that one case keeps between steps, and takes during one."""
     with tempfile.TemporaryDirectory() as folder:
-        flags = (f"--xla_dump_to={folder} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=.*step.* "
-                 "--xla_backend_optimization_level=0")  # fmt: skip
+        flags = (
+            f"--xla_dump_to={folder} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=.*step.* "
+            "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+        )
         subprocess.run(
             [sys.executable, __file__, case, "--compile", str(rows)],
             check=True, stderr=subprocess.DEVNULL,
