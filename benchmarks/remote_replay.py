@@ -1,7 +1,7 @@
 """The replay in a process of its own, over loopback, against the replay in the learner's process.
 
-Both hold the same real play; rounds alternate, so each ratio is of neighbours in time. What is timed
-is transitions/s that reach the learner's process as batches; nothing learns from them.
+Both hold the same real play; rounds alternate, so each ratio is of neighbours in time. Timed are
+transitions/s that reach the learner's process as batches; nothing learns from them.
 
 Usage: python benchmarks/remote_replay.py [--rounds 7] [--batch_sizes 32,256]
 """

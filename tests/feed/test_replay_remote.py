@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import socket
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from cql_atari.feed.sampling import BatchLaw, draw_games
 from cql_atari.types import UserError
 
 GAMES = tiny.GAMES
+OTHER: dict = {"sources": []}
 DATA = {"sources": [{"game": game, "run": 1} for game in GAMES]}
 
 
@@ -149,31 +152,32 @@ def test_a_lost_server_is_waited_for_and_refused_with_other_data(caplog):
     address = f"localhost:{port}"
     with contextlib.ExitStack() as stack:
         same, again, other = (
-            stack.enter_context(server_process(port, manifest)) for manifest in (DATA, DATA, {})
+            stack.enter_context(server_process(port, manifest)) for manifest in (DATA, DATA, OTHER)
         )
         go(same)
         make = stack.enter_context(replay_remote.open_remote(config(address), 0, never))
         batches = make(slice(None)).as_numpy_iterator()
         games = [next(batches).games for _ in range(3)]
-        same.kill()
-        same.wait()
-        drawn: list = []
-        waiting = threading.Thread(target=lambda: drawn.extend(next(batches) for _ in range(9)))
-        waiting.start()
-        waiting.join(6)
-        assert waiting.is_alive()
-        assert f"no replay server answers at {address}" in caplog.text
-        go(again)
-        waiting.join(60)
-        assert len(drawn) == 9
-        assert f"the replay server at {address} answers" in caplog.text
-        again.kill()
-        again.wait()
-        go(other)
-        assert len(list(batches)) < 9  # what was drawn in advance; then the data set ends
+        for nth, (process, successor) in enumerate([(same, again), (again, other)], 1):
+            process.kill()
+            process.wait()
+            drawing = threading.Thread(
+                target=lambda: games.extend(batch.games for batch in itertools.islice(batches, 20)),
+                daemon=True,
+            )
+            drawing.start()
+            until = time.monotonic() + 60
+            while caplog.text.count(f"no replay server answers at {address}") < nth:
+                assert drawing.is_alive() and time.monotonic() < until
+                time.sleep(0.05)
+            go(successor)
+            drawing.join(60)
+            assert not drawing.is_alive()
+            assert caplog.text.count(f"the replay server at {address} answers") == nth
+        assert 23 <= len(games) < 43  # with other data there is none but those drawn before
         with pytest.raises(UserError, match="came back with other data"):
             stack.close()
-    for step, found in enumerate(np.concatenate(games + [batch.games for batch in drawn])):
+    for step, found in enumerate(np.concatenate(games)):
         np.testing.assert_array_equal(found, np.repeat(draw_games(law, 2, 7, step), 2))
 
 
