@@ -137,7 +137,7 @@ operations = st.one_of(
 
 @settings(max_examples=60, deadline=None)
 @given(
-    done=st.lists(operations, max_size=60), slots_per_file=st.integers(5, 40),
+    done=st.lists(operations, min_size=8, max_size=60), slots_per_file=st.integers(5, 40),
     killed_at_last=st.none() | st.integers(0, 9),
 )  # fmt: skip
 def test_it_holds_what_the_checkpoint_counts_once(done, slots_per_file, killed_at_last):
@@ -258,6 +258,31 @@ def test_a_kill_and_what_is_kept_by_hand(tmp_path):
     assert [line["epsilon"] for line in lines] == pytest.approx([0.9985, 0.997, 0.997], abs=1e-6)
     assert [line["frames"] for line in lines] == [24, 32, 32]
     assert [line["slot"] for line in lines] == [0, 5, 11]
+
+
+def test_it_goes_back_to_an_older_checkpoint(tmp_path):
+    """Both are kept; one-step episodes of three copies make 12 slots, a group, at each step."""
+    experience, game = new(tmp_path), Game()
+    experience.go_on({})
+    extras = []
+    for _ in range(2):
+        for _ in range(3):
+            experience.add(game.step(7, False))
+        extras.append(experience.mark())
+        experience.publish()
+    # Every other step is a reset: 24 and then 36 slots; only 24 are in both checkpoints.
+    assert [extra["experience"]["slot"] for extra in extras] == [24, 36]
+    assert spool.count_groups(tmp_path / "replay_logs") == 2
+    assert len((tmp_path / "episodes.jsonl").read_text().splitlines()) == 6
+    experience.close()
+
+    again, game = new(tmp_path), Game()
+    game.number = 100
+    again.go_on(extras[0])
+    again.add(game.step(7, False))
+    again.finish(again.mark())
+    numbers = [slot[0] for slot in read(tmp_path, 12) if slot[0]]
+    assert numbers == [1, 2, 3, 7, 8, 9, 101, 102, 103]
 
 
 def test_a_log_that_lacks_something_is_refused(tmp_path):
