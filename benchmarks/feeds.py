@@ -5,7 +5,7 @@ preallocated batch, on one thread: the least that any feed must do. Every feed r
 its own; its bytes a transition are how far that process's resident memory grows over what a feed
 of a few episodes left behind, after a first batch of each.
 
-The first batch of a million frames is timed beside dopamine-rl's own loader, once: it takes 14 GB.
+The first batch of a million frames is timed beside dopamine-rl's own loader, once: it takes 7.7 GB.
 
 Usage: python benchmarks/feeds.py [--rounds 7] [--n_step 1] [--steps_per_call 10]
        [--only speed|first_batch]

@@ -2,10 +2,10 @@
 
 Each pass of a game goes over its parts in an order of its own (`feed.order`), part after part,
 opening one at a time. An episode is compressed into segments before its thread waits for the table,
-and only `_DECODING` threads at a time hold frames. So memory, however much data there are, is at
-most that of the tables and
+by one of `_DECODERS` threads, which alone hold frames. So memory, however much data there are, is
+at most that of the tables and
 
-* `_DECODING` episodes, twice each (read, padded): 1.5 GB if all had 27,000 steps, the reader's
+* `_DECODERS` episodes, twice each (read, padded): 1.5 GB if all had 27,000 steps, the reader's
   longest; 80 MB at the 1,400 steps that are usual;
 * for each game its compressed episode and `_PENDING` segments (0.4 KB a step or so), and what its
   reader keeps (`.gz`: 5 MB of buffers, 9 MB of columns for a million slots).
@@ -17,6 +17,7 @@ import itertools
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ from cql_atari.feed.segments import ROWS, pack
 from cql_atari.feed.transitions import block, count
 from cql_atari.types import Episode, UserError
 
-_DECODING = 4  # episodes whose frames are in memory at a time, over all games
+_DECODERS = 4  # each has an arena of the allocator, so few of them keep its leftovers few, too
 _PENDING = 32  # segments a writer may be ahead of its table
 _PATIENCE_MS = 200  # how soon a writer that waits for the learner sees that it should stop
 
@@ -80,7 +81,7 @@ def stream(
     Raises:
       UserError: if a game has no valid transition.
     """
-    stop, decoding = threading.Event(), threading.Semaphore(_DECODING)
+    stop, decoders = threading.Event(), ThreadPoolExecutor(_DECODERS, "decode")
     errors: list[Exception] = []
     current = {game: (places or {}).get(game, Place()) for game in replay.games}
 
@@ -88,13 +89,21 @@ def stream(
         if errors:
             raise errors[0]
 
-    def encode(episode: Episode) -> Segments:
-        return list(pack(block(episode, replay.n_step, discount), replay.n_step))
+    def encode_next(episodes: Iterator[Episode], wanted: bool) -> Segments | None:
+        episode = next(episodes, None)
+        if episode is None or not wanted:
+            return None if episode is None else []
+        padded = block(episode, replay.n_step, discount)
+        del episode
+        return list(pack(padded, replay.n_step))
+
+    def take(episodes: Iterator[Episode], wanted: bool) -> Segments | None:
+        return decoders.submit(encode_next, episodes, wanted).result()
 
     def run(game: str) -> None:
         def start_pass(place: Place) -> Iterator[tuple[Place, Segments]]:
             ordered = order(len(parts[game]), seed=seed, game=game, pass_=place.pass_)
-            return _read_pass([parts[game][i] for i in ordered], place, encode, decoding)
+            return _read_pass([parts[game][i] for i in ordered], place, take)
 
         try:
             _write(
@@ -115,33 +124,29 @@ def stream(
         stop.set()
         for thread in threads:
             thread.join()
+        decoders.shutdown()
         check()
 
 
 def _read_pass(
     parts: Sequence[Part],
     start: Place,
-    encode: Callable[[Episode], Segments],
-    decoding: threading.Semaphore,
+    take: Callable[[Iterator[Episode], bool], Segments | None],
 ) -> Iterator[tuple[Place, Segments]]:
     """The rest of a pass, compressed: each episode with the place that follows it.
 
     Args:
       parts: in the order of the pass.
       start: where to begin; episodes that are read over come without segments.
-      encode: compresses an episode.
-      decoding: held for as long as an episode's frames are in memory.
+      take: reads the next episode and compresses it, if it is wanted; None after the last.
     """
     skipped = start.episode
     for nth in range(start.part, len(parts)):
         episodes = iter(parts[nth].read())
         for number in itertools.count(1):
-            with decoding:
-                episode = next(episodes, None)
-                if episode is None:
-                    break
-                segments = encode(episode) if number > skipped else []
-                del episode
+            segments = take(episodes, number > skipped)
+            if segments is None:
+                break
             yield Place(start.pass_, nth, max(number, skipped)), segments
         skipped = 0
         yield Place(start.pass_, nth + 1), []

@@ -112,6 +112,18 @@ def test_a_place_beyond_the_data_is_the_start_of_the_next_pass(inserted, at, fir
     assert inserted == numbers[: len(inserted)]
 
 
+def test_the_place_does_not_go_back_while_episodes_are_read_over():
+    """A checkpoint may be saved meanwhile."""
+    start = Place(2, 1, 2)
+    taken = replay_writer._read_pass(
+        make_parts(3, []), start, lambda episodes, wanted: next(episodes, None) and [wanted]
+    )
+    expected = [(2, 1, 2), (2, 1, 2), (2, 1, 3), (2, 2, 0), (2, 2, 1), (2, 2, 2), (2, 2, 3), (2, 3)]
+    found = list(taken)
+    assert [place for place, _ in found] == [Place(*place) for place in expected]
+    assert [flag for _, flags in found for flag in flags] == [False] * 2 + [True] * 4
+
+
 @pytest.mark.parametrize("segments, passes", [(1, 4), (3, 2), (4, 1), (40, 1)])
 def test_data_that_fit_are_written_from_the_start_once_or_as_whole_passes(
     inserted, segments, passes
@@ -174,7 +186,7 @@ def test_frames_of_few_games_are_in_memory_at_a_time():
             assert time.monotonic() < deadline
             writers.check()
             time.sleep(0.01)
-    assert 2 <= max(counts) <= replay_writer._DECODING
+    assert 2 <= max(counts) <= replay_writer._DECODERS
 
 
 def test_an_error_before_the_first_fill_is_raised_as_it_is():
