@@ -183,7 +183,7 @@ def start(folder, data, log, *bindings) -> subprocess.Popen:
 
 
 def wait_for(condition, process):
-    until = time.monotonic() + 120
+    until = time.monotonic() + 400
     while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
