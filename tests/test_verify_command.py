@@ -214,7 +214,10 @@ def test_ctrl_c(tmp_path):
     write_black(tmp_path / "data", 10_000)
     repair = tmp_path / "x.json"
     arguments = command(tmp_path / "data", f"--repair={repair}")
+    # A shell that starts the tests in the background makes its children ignore Ctrl-C.
+    old = signal.signal(signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, old)
     shown = ""
     while shown.count("B/s]") < 2:  # the progress bar moves: 10 GB of frames are being read
         shown += process.stderr.read(1)
