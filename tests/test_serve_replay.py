@@ -24,8 +24,10 @@ from cql_atari.types import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+GAMES = ("Breakout", "Pong")
 BINDINGS = (
     *tiny.BINDINGS,
+    f"data.games = {GAMES}",
     "data.suffixes = None",
     "feed.kind = 'replay'",
     "feed.transitions_per_game = 160",
@@ -51,11 +53,12 @@ def run(module, log, *arguments):
         process.wait()
 
 
-def wait_for(condition, process, log):
-    until = time.monotonic() + 240
+def wait_for(condition, *processes_and_logs):
+    """Waits while all processes live; each is followed by its log."""
+    until = time.monotonic() + 500
     while not condition():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < until, log.read_text()
+        for process, log in zip(processes_and_logs[::2], processes_and_logs[1::2]):
+            assert process.poll() is None and time.monotonic() < until, log.read_text()
         time.sleep(0.05)
 
 
@@ -73,7 +76,7 @@ def test_servers_and_learner_outlive_each_other(tmp_path):
     is killed and started again; each is stopped while the other is gone.
     """
     data, folder = tmp_path / "data", tmp_path / "run"
-    for game in tiny.GAMES:
+    for game in GAMES:
         (data / game / "1" / "replay_logs").mkdir(parents=True)
         write_run(data / game / "1" / "replay_logs", steps_of(*[50] * 16), 400)
     with socket.socket() as one:
@@ -83,22 +86,21 @@ def test_servers_and_learner_outlive_each_other(tmp_path):
                f"--port={port}", f"--workdir={tmp_path / 'served'}")  # fmt: skip
     learning = ("train", tmp_path / "learner", f"--workdir={folder}",
                 f"--gin_bindings=feed.servers = ('localhost:{port}',)")  # fmt: skip
-    _, server_log, *_ = serving
-    _, log, *_ = learning
+    server_log, log = serving[1], learning[1]
 
     with run(*learning) as learner:
         wait_for(lambda: f"no replay server answers at localhost:{port}" in log.read_text(),
                  learner, log)  # fmt: skip
         with run(*serving) as server:
-            wait_for(lambda: newest(folder) >= 20, learner, log)
-            assert re.search(rf"{tiny.GAMES[0]} +\d+ of 10 ", server_log.read_text())
+            wait_for(lambda: newest(folder) >= 20, learner, log, server, server_log)
+            assert re.search(rf"{GAMES[0]} +\d+ of 10 ", server_log.read_text())
             server.kill()
             server.wait()
         before = log.read_text().count("no replay server")
         wait_for(lambda: log.read_text().count("no replay server") > before, learner, log)
         reached = newest(folder)
         with run(*serving) as server:
-            wait_for(lambda: newest(folder) >= reached + 40, learner, log)
+            wait_for(lambda: newest(folder) >= reached + 20, learner, log, server, server_log)
             learner.kill()
             learner.wait()
             reached = newest(folder)
@@ -111,9 +113,9 @@ def test_servers_and_learner_outlive_each_other(tmp_path):
     text = log.read_text() + server_log.read_text()
     assert "Traceback" not in text and newest(folder) >= reached + 20
     places = serve_replay.read_places(tmp_path / "served")
-    assert places.keys() == set(tiny.GAMES) and min(places.values()) > Place()
+    assert places.keys() == set(GAMES) and min(places.values()) > Place()
     selection = json.loads((folder / "manifest.json").read_text())
-    assert [source["game"] for source in selection["sources"]] == list(tiny.GAMES)
+    assert [source["game"] for source in selection["sources"]] == list(GAMES)
 
 
 def test_games_are_shared_in_the_order_of_the_run():
