@@ -21,17 +21,18 @@ from cql_atari.data.dopamine import read_episodes
 from cql_atari.types import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-SLOTS = 400
+SLOTS = 300
 BINDINGS = (
     *(binding for binding in tiny.BINDINGS if not binding.startswith(("data.", "feed.kind"))),
     "online.num_envs = 4",
     "online.first_fill = 100",
     "online.epsilon_decay_frames = 2000",
+    "online.epsilon_end = 0.5",  # else nothing moves: `verify` calls a game without motion wrong
     "train.save_every = 20",
     "train.log_every = 20",
     "train.keep = 2",
 )
-JOB = Job(game="Breakout", run=1, steps=2000, behaviour="online", epsilons=(),
+JOB = Job(game="Breakout", run=1, steps=1500, behaviour="online", epsilons=(),
           slots_per_file=SLOTS, seed=4)  # fmt: skip
 
 
@@ -39,7 +40,7 @@ def start(data_dir: Path, *more: str) -> subprocess.Popen:
     return subprocess.Popen(
         [
             sys.executable, "-m", "cql_atari.collect", f"--data_dir={data_dir}", "--games=Breakout",
-            "--behaviour=online", "--steps_per_game=2000", f"--slots_per_file={SLOTS}", "--seed=4",
+            "--behaviour=online", "--steps_per_game=1500", f"--slots_per_file={SLOTS}", "--seed=4",
             *(f"--gin_bindings={binding}" for binding in BINDINGS), *more,
         ],
         cwd=ROOT, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, text=True,
@@ -96,7 +97,7 @@ def test_killed_and_stopped_it_logs_each_step_that_counts_once(tmp_path):
     assert episodes[: len(published)] == published
     last = checkpoint.read_extra(final / "agent" / "checkpoints", newest(final))
     assert 4 * sum(episode["length"] for episode in episodes) == last["frames"]
-    assert 7_000 < last["frames"] <= 8_000 + 2 * 4 * 200
+    assert 5_000 < last["frames"] <= 6_000 + 2 * 4 * 200
     slot = 0
     for episode in episodes:
         assert episode["slot"] == slot
@@ -106,7 +107,7 @@ def test_killed_and_stopped_it_logs_each_step_that_counts_once(tmp_path):
     check_files(final, episodes, slot)
     assert f"Breakout: {len(episodes)} episodes, mean score" in out
     assert {episode["behaviour"] for episode in episodes} == {"online"}
-    assert episodes[0]["epsilon"] > 0.3 > episodes[-1]["epsilon"] == 0.01
+    assert episodes[0]["epsilon"] > 0.5 == episodes[-1]["epsilon"]
 
     # The very same command has no work; another seed is another collection.
     config = collect_online.make_config(JOB, [], BINDINGS)
@@ -175,11 +176,13 @@ def test_flags_of_the_other_behaviours_are_refused(tmp_path):
 
 def test_the_users_settings_win_over_the_file_and_the_flags_over_all():
     config = collect_online.make_config(
-        JOB, ["gin_configs/networks/resnet_small.gin"], ["train.seed = 9", "loss.v_max = 5.0"]
+        JOB,
+        ["gin_configs/networks/resnet_small.gin"],
+        ["train.seed = 9", "loss.v_max = 5.0", "online.first_fill = 100"],
     )
     assert config.network.encoder == "resnet"
     assert (config.loss.v_max, config.train.seed) == (5.0, 4)
-    assert (config.online.frames, config.data.games) == (8000, ("Breakout",))
+    assert (config.online.frames, config.data.games) == (6000, ("Breakout",))
     default = collect_online.make_config(JOB._replace(steps=40_000), [], [])
     assert default.network.encoder == "nature"
     assert default.online.sticky == 0.25
