@@ -31,7 +31,7 @@ from cql_atari.data import sources
 from cql_atari.feed.opening import open_feed
 
 SLOTS = 20_000  # a game
-ROWS = 8_192  # transitions that are timed at a time
+ROWS = 40_960  # transitions that are timed at a time
 BINDINGS = (
     f"data.games = {reading.GAMES!r}",
     "data.suffixes = None",
