@@ -71,6 +71,8 @@ def train(
             ledger.frames, first, config.online.first_fill,
         )  # fmt: skip
 
+    _warn_of_another_variant(config)
+
     # 3. Actors to replay to batches, from where the run stands.
     log = logs.make_log(directory)
     evaluate = _make_evaluate(config, agent, ledger, directory, log, should_stop=should_stop)
@@ -114,6 +116,17 @@ def train(
     except KeyboardInterrupt:
         return False
     return True
+
+
+def _warn_of_another_variant(config: Config) -> None:
+    played = {"mode": config.online.mode, "difficulty": config.online.difficulty}
+    for name, value in played.items():
+        scored = getattr(config.evaluation, name)
+        if scored != value:
+            logging.warning(
+                "evaluation.%s = %r, but the run plays online.%s = %r: scores will be of another "
+                "variant than the one that is learned", name, scored, name, value,
+            )  # fmt: skip
 
 
 def _make_evaluate(

@@ -88,6 +88,32 @@ def test_the_phase_through_the_real_command(data, pretrained, tmp_path):
     assert all("evaluation/dqn_normalised/mean" in line for line in curve)
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_online_phase_begins_there_too(pretrained, tmp_path, whole):
+    folder = tmp_path / "run"
+    train(
+        folder, "train.phase = 'online'", "data.games = ('Freeway',)", "online.mode = 1",
+        "evaluation.mode = 1", "loss.cql_alpha = 0.0", "online.frames = 800",
+        "online.num_envs = 2", "online.first_fill = 100", "feed.samples_per_insert = 0.8",
+        f"start.encoder_from = '{pretrained}'", f"start.whole_network = {whole}",
+        "optimizer.learning_rate = 0.0", "train.target_period = 1",
+    )  # fmt: skip
+    note = json.loads((folder / "start.json").read_text())
+    assert note == {"encoder_from": str(pretrained), "step": 8, "whole_network": whole}
+    # Nothing was learned at rate 0, so what the run ends with is what it began with.
+    assert checkpoint.steps(folder / "checkpoints")[-1] == 10
+    assert all(equal(stored_encoder(folder), stored_encoder(pretrained)))
+    ours, theirs = (head_of(run, game) for run, game in ((folder, 0), (pretrained, 1)))
+    assert np.array_equal(ours, theirs) == whole
+
+
+def head_of(folder: Path, game: int) -> np.ndarray:
+    """A game's head in the newest checkpoint, by TensorFlow's reader alone."""
+    newest = folder / "checkpoints" / f"{max(checkpoint.steps(folder / 'checkpoints')):010d}"
+    reader = tf.train.load_checkpoint(str(newest / "variables"))
+    return reader.get_tensor("network/heads/kernel/.ATTRIBUTES/VARIABLE_VALUE")[game]
+
+
 # How a run begins, without processes.
 
 
