@@ -52,7 +52,8 @@ def save(
     """
     final, partial = directory / f"{step:010d}", directory / f"partial-{step:010d}"
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        for cut_short in directory.glob("partial-*"):
+            shutil.rmtree(cut_short, ignore_errors=True)
         partial.mkdir(parents=True)
         checkpoint.write(str(partial / PREFIX))
         (partial / EXTRA).write_text(json.dumps(extra or {}))

@@ -70,18 +70,11 @@ def train(
 
     # 3. Data to batches to devices, from the step where the run stands.
     log = logs.make_log(directory) if here.is_chief else lambda *_: None
-    q_function = make_q_function(agent.network, agent.objective)
-
-    def interruptible(frames: np.ndarray, heads: np.ndarray) -> np.ndarray:
-        if should_stop():
-            raise KeyboardInterrupt
-        return q_function(frames, heads)
+    evaluate_agent = make_evaluate(config, agent, directory, start, should_stop)
 
     def evaluate_now(step: int, episodes: int) -> None:
-        if not here.is_chief:
-            return
-        summary = evaluate(config, interruptible, directory, step=step, episodes=episodes)
-        log(step, evaluation_scalars(summary))
+        if here.is_chief and (scalars := evaluate_agent(step, episodes)):
+            log(step, scalars)
 
     try:
         if start < config.train.steps:
@@ -102,22 +95,23 @@ def train(
                     log=log,
                     evaluate=lambda step: evaluate_now(step, config.evaluation.curve_episodes),
                     evaluate_every=config.evaluation.every,
-                    should_stop=lambda: any(strategy.across_hosts(devices, should_stop())),
+                    should_stop=should_stop,
+                    agree=lambda stop: any(strategy.across_hosts(devices, stop)),
                 )
+                strategy.across_hosts(devices, start)  # the chief has saved: now all may leave
             if not finished:
                 return False
 
-        # 4. Full episodes with the final weights, once; the other hosts wait for the chief.
-        if not scores_path(directory, config.train.steps).exists():
-            evaluate_now(config.train.steps, config.evaluation.episodes)
-        strategy.across_hosts(devices, start)
+        # 4. Full episodes with the final weights; the other hosts wait for the chief.
+        evaluate_now(config.train.steps, config.evaluation.episodes)
+        done = not here.is_chief or scores_path(directory, config.train.steps).exists()
+        return all(strategy.across_hosts(devices, done))
     except KeyboardInterrupt:
         return False
     except strategy.LOST_HOST as error:
         if here.hosts == 1:
             raise
         raise UserError(strategy.lost_host_message(error)) from error
-    return True
 
 
 def make_agent(config: Config) -> ScaledQAgent:
@@ -190,6 +184,37 @@ def load_q_function(directory: Path) -> tuple[rollout.QFunction, Config, int]:
     if step is None:
         raise UserError(f"{directory} has no checkpoint yet; train first.")
     return make_q_function(network, objective), config, step
+
+
+def make_evaluate(
+    config: Config,
+    agent: ScaledQAgent,
+    directory: Path,
+    start: int,
+    should_stop: Callable[[], bool],
+) -> Callable[[int, int], dict[str, float]]:
+    """A function (step, episodes) that evaluates the agent and returns scalars for the logs.
+
+    They are {} where it was asked to stop before it was done, so that nothing was written, and
+    where a run that goes on at `start` has these scores already.
+    """
+    q_function = make_q_function(agent.network, agent.objective)
+
+    def interruptible(frames: np.ndarray, heads: np.ndarray) -> np.ndarray:
+        if should_stop():
+            raise KeyboardInterrupt
+        return q_function(frames, heads)
+
+    def evaluate_agent(step: int, episodes: int) -> dict[str, float]:
+        if step == start > 0 and scores_path(directory, step).exists():
+            return {}
+        try:
+            summary = evaluate(config, interruptible, directory, step=step, episodes=episodes)
+        except KeyboardInterrupt:
+            return {}
+        return evaluation_scalars(summary)
+
+    return evaluate_agent
 
 
 def evaluate(

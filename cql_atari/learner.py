@@ -88,31 +88,49 @@ def learn(
     evaluate: Callable[[int], None],
     evaluate_every: int,
     should_stop: Callable[[], bool],
+    agree: Callable[[bool], bool] = bool,
 ) -> bool:
     """The main loop, from the agent's own step counter to `config.steps`.
 
-    It evaluates every `evaluate_every` steps, from step 0 on; at the end the caller does.
+    Args:
+      agent: what learns.
+      train_call: as `make_train_call`.
+      batches: placed on the devices.
+      config: when what is done.
+      save: of a step.
+      log: of a step.
+      evaluate: of a step; called every `evaluate_every` steps, from the first step here on, but not
+        at the end. It returns early where the process is asked to stop.
+      evaluate_every: 0: never.
+      should_stop: whether this process is asked to stop.
+      agree: (whether this host would stop) -> whether any would; all hosts call it together.
 
     Returns:
-      True when finished, False when `should_stop` ended it; a checkpoint is saved either way.
+      True when finished, False when asked to stop; a checkpoint is saved either way.
 
     Raises:
       UserError: on a loss that is not finite. Nothing is saved then: the last checkpoint is good.
+      KeyboardInterrupt: where it was asked to stop while it waited for a batch. It is saved then,
+        but other hosts don't know.
     """
     step = int(agent.optimizer.iterations.numpy())
-    if evaluate_every and step == 0:
-        evaluate(step)
     meter = _Meter(agent.games)
     bar = tqdm(total=config.steps, initial=step, unit="step", desc="training", mininterval=1)
     while step < config.steps:
+        if evaluate_every and _every(evaluate_every, step):
+            evaluate(step)
+            if agree(should_stop()):
+                save(step)
+                break
+            meter.restart_clock()
         asked = time.perf_counter()
         try:
             batch = next(batches)
-        except (StopIteration, tf.errors.OpError):
+        except (StopIteration, tf.errors.OpError, KeyboardInterrupt) as error:
             if not should_stop():
                 raise
-            save(step)  # a feed that waits ends where the process is asked to stop
-            break
+            save(step)
+            raise KeyboardInterrupt from error
         meter.wait_seconds += time.perf_counter() - asked
         made, sums = train_call(batch)
         meter.add(step, int(made), sums)
@@ -124,14 +142,11 @@ def learn(
         if _every(config.log_every, step):
             learning_rate = float(agent.optimizer.learning_rate.numpy())
             log(step, {**meter.read(), "learning_rate": learning_rate})
-        stop = should_stop()
+        stop = agree(should_stop())
         if _every(config.save_every, step) or stop or step >= config.steps:
             save(step)
         if stop:
             break
-        if evaluate_every and _every(evaluate_every, step) and step < config.steps:
-            evaluate(step)
-            meter.restart_clock()
     bar.close()
     return step >= config.steps
 

@@ -75,7 +75,11 @@ def train(
 
     # 3. Actors to replay to batches, from where the run stands.
     log = logs.make_log(directory)
-    evaluate = _make_evaluate(config, agent, ledger, directory, log, should_stop=should_stop)
+    evaluate_agent = experiment.make_evaluate(config, agent, directory, first, should_stop)
+
+    def evaluate(step: int, episodes: int) -> None:
+        if scalars := evaluate_agent(step, episodes):
+            log(step, {**scalars, "online/frames": ledger.frames})
 
     try:
         if first < config.train.steps:
@@ -90,32 +94,27 @@ def train(
                     if experience:
                         experience.publish()
 
-                try:
-                    finished = learner.learn(
-                        agent,
-                        learner.make_train_call(
-                            agent, devices, experiment.use_xla(config.train.jit_compile)
-                        ),
-                        feed.batches,
-                        config.train,
-                        save=save,
-                        log=lambda step, new: log(step, {**new, **ledger.scalars(config.online)}),
-                        evaluate=lambda step: evaluate(step, config.evaluation.curve_episodes),
-                        evaluate_every=config.evaluation.every,
-                        should_stop=should_stop,
-                    )
-                except KeyboardInterrupt:  # while it waited for a batch, or in an evaluation
-                    save(int(agent.optimizer.iterations.numpy()))
-                    return False
+                finished = learner.learn(
+                    agent,
+                    learner.make_train_call(
+                        agent, devices, experiment.use_xla(config.train.jit_compile)
+                    ),
+                    feed.batches,
+                    config.train,
+                    save=save,
+                    log=lambda step, new: log(step, {**new, **ledger.scalars(config.online)}),
+                    evaluate=lambda step: evaluate(step, config.evaluation.curve_episodes),
+                    evaluate_every=config.evaluation.every,
+                    should_stop=should_stop,
+                )
             if not finished:
                 return False
 
-        # 4. Full episodes with the final weights, once.
-        if not experiment.scores_path(directory, config.train.steps).exists():
-            evaluate(config.train.steps, config.evaluation.episodes)
+        # 4. Full episodes with the final weights.
+        evaluate(config.train.steps, config.evaluation.episodes)
     except KeyboardInterrupt:
         return False
-    return True
+    return experiment.scores_path(directory, config.train.steps).exists()
 
 
 def _warn_of_another_variant(config: Config) -> None:
@@ -127,32 +126,6 @@ def _warn_of_another_variant(config: Config) -> None:
                 "evaluation.%s = %r, but the run plays online.%s = %r: scores will be of another "
                 "variant than the one that is learned", name, scored, name, value,
             )  # fmt: skip
-
-
-def _make_evaluate(
-    config: Config,
-    agent: ScaledQAgent,
-    ledger: Ledger,
-    directory: Path,
-    log: Callable[[int, dict[str, float]], None],
-    *,
-    should_stop: Callable[[], bool],
-) -> Callable[[int, int], None]:
-    """A function (step, episodes) that evaluates; KeyboardInterrupt where it was told to stop."""
-    q_function = experiment.make_q_function(agent.network, agent.objective)
-
-    def interruptible(frames: np.ndarray, heads: np.ndarray) -> np.ndarray:
-        if should_stop():
-            raise KeyboardInterrupt
-        return q_function(frames, heads)
-
-    def evaluate(step: int, episodes: int) -> None:
-        summary = experiment.evaluate(
-            config, interruptible, directory, step=step, episodes=episodes
-        )
-        log(step, {**experiment.evaluation_scalars(summary), "online/frames": ledger.frames})
-
-    return evaluate
 
 
 class _Feed(NamedTuple):

@@ -95,7 +95,9 @@ def read_config(workdir: Path) -> config_lib.Config:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Yields a predicate that turns true on SIGINT or SIGTERM; a second signal ends at once.
+    """Yields a predicate that turns true on SIGINT, SIGTERM, SIGHUP; a second signal ends at once.
+
+    SIGHUP comes when a terminal or an ssh connection ends; where `nohup` ignores it, so do we.
 
     It turns true in every thread at once, even while the main one is in a call that doesn't return
     to Python, where no handler can run.
@@ -109,7 +111,10 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
         if len(seen) > 1:
             raise KeyboardInterrupt
 
-    old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    old = {number: signal.signal(number, note) for number in numbers}
     old_wake = signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
     try:
         yield lambda: bool(seen or select.select([told], [], [], 0)[0])

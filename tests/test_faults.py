@@ -1,9 +1,8 @@
-"""A real run is killed while it saves and meets a full disk; it ends as without. More of the kind:
-benchmarks/faults.py.
-"""
+"""Real runs are killed, stopped, and meet a full disk, again and again; they end as without."""
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -96,3 +95,18 @@ def test_killed_during_a_save_and_with_a_full_disk_it_ends_as_without(tmp_path, 
     assert expected.keys() == found.keys()
     for name, values in expected.items():
         np.testing.assert_array_equal(values, found[name], err_msg=name)
+
+
+@pytest.mark.parametrize("kind", ["memory", "replay"])
+def test_twenty_faults_at_random_moments_cost_nothing(kind):
+    ended = subprocess.run(
+        [sys.executable, "benchmarks/faults.py", f"--kind={kind}", "--faults=20"], cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout.splitlines()[-1])
+    assert sum(found["ends"].values()) == 20
+    assert "traceback" not in found
+    assert (found["saves_lost"], found["places_gone_back"]) == (0, 0)
+    if kind == "memory":
+        assert found["equal_bit_for_bit"] and found["variables"] > 10

@@ -128,6 +128,29 @@ def test_a_stop_saves_and_says_unfinished():
     assert tape == [("save", 2), ("finished", False)]
 
 
+def test_a_stop_in_an_evaluation_saves_at_its_step():
+    asked = []
+    overrides = {"evaluate": asked.append, "should_stop": lambda: 6 in asked}
+    config = tiny.config("evaluation.every = 6")
+    _, _, tape = run(config, strategy.make_strategy("none"), **overrides)
+    assert asked == [0, 6]
+    assert [entry[:2] for entry in tape[-2:]] == [("save", 6), ("finished", False)]
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_a_feed_that_fails_is_settled_without_asking_other_hosts(stop):
+    config, saved = tiny.config(), []
+    agent = experiment.make_agent(config)
+    agent.initialize()
+    with pytest.raises(KeyboardInterrupt if stop else StopIteration):
+        learner.learn(
+            agent, lambda _: pytest.fail("no batch"), iter(()), config.train, save=saved.append,
+            log=lambda *_: None, evaluate=lambda _: None, evaluate_every=0,
+            should_stop=lambda: stop, agree=lambda _: pytest.fail("they wait in a gradient step"),
+        )  # fmt: skip
+    assert saved == ([0] if stop else [])
+
+
 def test_a_loss_that_is_not_finite_names_step_and_games_and_saves_nothing():
     episodes = tiny.episodes()
     bad = [e._replace(rewards=np.full_like(e.rewards, np.nan)) if e.game == "Freeway" else e

@@ -1,4 +1,4 @@
-"""The real command in real processes: errors, resuming, signals, kill -9, two on one folder."""
+"""The real command in real processes: errors, resuming, signals, two on one folder."""
 
 from __future__ import annotations
 
@@ -43,9 +43,11 @@ def run(*args, **kwargs):
                           capture_output=True, text=True, timeout=300, check=False)  # fmt: skip
 
 
-def start(folder, data) -> subprocess.Popen:
-    return subprocess.Popen(command(folder, data, *LONG), cwd=ROOT, env=ENVIRONMENT, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+def start(folder, data, *bindings) -> subprocess.Popen:
+    return subprocess.Popen(
+        command(folder, data, *LONG, *bindings), cwd=ROOT, env=ENVIRONMENT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
 
 
 def final_weights(folder):
@@ -77,32 +79,7 @@ def uninterrupted(tmp_path_factory, data):
     return final_weights(folder)
 
 
-def test_killed_at_any_moment_it_ends_with_the_weights_of_an_uninterrupted_run(
-    tmp_path, data, uninterrupted
-):
-    folder, random, kills = tmp_path / "run", np.random.default_rng(0), 0
-    while True:
-        process = start(folder, data)
-        if kills < 2:
-            done = len(checkpoint.steps(folder / "checkpoints"))
-            newest = max(checkpoint.steps(folder / "checkpoints"), default=0)
-            wait_for(folder / "checkpoints", process, f"*{newest + 20 * (1 + kills):010d}")
-            time.sleep(float(random.uniform(0, 0.3)))
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            kills += 1
-            assert done <= 3
-        else:
-            _, errors = process.communicate(timeout=300)
-            assert process.returncode == 0, errors
-            break
-    step, weights = final_weights(folder)
-    assert (step, kills) == (400, 2)
-    for expected, found in zip(uninterrupted[1], weights):
-        np.testing.assert_array_equal(expected, found)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_exits_with_its_own_code_and_goes_on(tmp_path, data, uninterrupted, number):
     folder = tmp_path / "run"
     process = start(folder, data)
@@ -121,6 +98,24 @@ def test_a_signal_saves_exits_with_its_own_code_and_goes_on(tmp_path, data, unin
     assert run(folder, data, *LONG).returncode == 0
     for expected, found in zip(uninterrupted[1], final_weights(folder)[1]):
         np.testing.assert_array_equal(expected, found)
+
+
+def test_a_signal_in_an_evaluation_saves_and_the_evaluation_is_made_up_for(tmp_path, data):
+    folder = tmp_path / "run"
+    endless = ("evaluation.every = 8", "evaluation.curve_episodes = 2000")
+    process = start(folder, data, *endless, "evaluation.max_frames = 108000")
+    wait_for(folder / "tensorboard", process)
+    time.sleep(2)  # it plays
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == workdir.EXIT_INTERRUPTED, errors
+    assert "Traceback" not in errors
+    assert checkpoint.steps(folder / "checkpoints") == [0]
+    assert not (folder / "scores").exists()
+
+    command_line = command(folder, data, *LONG, "evaluation.every = 8", "train.steps = 8")
+    subprocess.run([*command_line, "--accept_config_change"], cwd=ROOT, env=ENVIRONMENT, check=True)
+    assert sorted(path.stem for path in (folder / "scores").iterdir()) == [f"{0:010d}", f"{8:010d}"]
 
 
 def test_a_run_leaves_scores_logs_and_its_configuration(tmp_path, data):
