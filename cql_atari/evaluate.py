@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -31,12 +32,31 @@ def main(argv: list[str]) -> None:
     from cql_atari.envs import roms
 
     run = Path(FLAGS.run)
-    q_function, config, step = experiment.load_q_function(run)
-    config = config_lib.load((), [*config_lib.to_gin(config).splitlines(), *FLAGS.gin_bindings])
+    q_function, recorded, step = experiment.load_q_function(run)
+    config = rebind(recorded, FLAGS.gin_bindings)
     roms.warn_where_other(config.data, config.evaluation.rom_dir)
     out = Path(FLAGS.out) if FLAGS.out else run
     experiment.evaluate(config, q_function, out, step=step, episodes=config.evaluation.episodes)
     print(f"wrote {out / 'scores.json'}")
+
+
+def rebind(recorded: config_lib.Config, bindings: Sequence[str]) -> config_lib.Config:
+    """A run's configuration with other settings of `evaluation`.
+
+    Raises:
+      UserError: for a binding that changes anything else.
+    """
+    config = config_lib.load((), [*config_lib.to_gin(recorded).splitlines(), *bindings])
+    for section in config_lib.SECTIONS:
+        old, new = vars(getattr(recorded, section)), vars(getattr(config, section))
+        for name in old if section != "evaluation" else ():
+            if old[name] != new[name]:
+                raise UserError(
+                    f"{section}.{name} = {new[name]!r}, but the run was trained with "
+                    f"{old[name]!r}: with --run, --gin_bindings may set `evaluation` only "
+                    f"({', '.join(vars(config.evaluation))})."
+                )
+    return config
 
 
 def evaluate_policy(policy: str, config: config_lib.Config, out: Path) -> None:
@@ -46,7 +66,10 @@ def evaluate_policy(policy: str, config: config_lib.Config, out: Path) -> None:
     names = ("episodes", "envs_per_game", "sticky", "seed", "max_frames", "rom_dir")
     options = {name: getattr(config.evaluation, name) for name in names}
     protocol = {**vars(config.evaluation), **({"epsilon": 1.0} if policy == "random" else {})}
-    variants = [rollout.GameVariant(game) for game in config.data.games]
+    variants = [
+        rollout.GameVariant(game, config.evaluation.mode, config.evaluation.difficulty)
+        for game in config.data.games
+    ]
     run: dict[str, object] = {"label": policy}
     if policy == "random":
         played = rollout.play(rollout.uniform_random(), variants, epsilon=1.0, **options)
