@@ -79,11 +79,6 @@ def training_games() -> tuple[str, ...]:
     return tuple(name for name, game in table().items() if game.role == "train")
 
 
-def held_out_games() -> tuple[str, ...]:
-    """The 5 games of the offline transfer phase."""
-    return tuple(name for name, game in table().items() if game.role == "held_out")
-
-
 def spec(name: str) -> GameSpec:
     """The row of one game.
 

@@ -13,21 +13,18 @@ from cql_atari import games
 from cql_atari.types import UserError
 
 
+HELD_OUT = ("Alien", "MsPacman", "Pong", "SpaceInvaders", "StarGunner")
+
+
 def test_forty_train_and_five_are_held_out():
     assert len(games.training_games()) == 40
-    assert set(games.held_out_games()) == {
-        "Alien",
-        "MsPacman",
-        "Pong",
-        "SpaceInvaders",
-        "StarGunner",
-    }
-    assert not set(games.training_games()) & set(games.held_out_games())
+    assert {games.spec(name).role for name in games.training_games()} == {"train"}
+    assert tuple(g.name for g in games.table().values() if g.role == "held_out") == HELD_OUT
 
 
 def test_action_sets_are_those_of_ale():
     ALEInterface.setLoggerMode(LoggerMode.Error)
-    for name in (*games.training_games(), *games.held_out_games()):
+    for name in (*games.training_games(), *HELD_OUT):
         ale = ALEInterface()
         ale.loadROM(roms.get_rom_path(games.spec(name).rom))
         assert games.spec(name).actions == tuple(int(a.value) for a in ale.getMinimalActionSet())
