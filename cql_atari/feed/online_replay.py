@@ -6,7 +6,6 @@ Reverb can't be bound to loopback: the server listens on all interfaces, without
 from __future__ import annotations
 
 import queue
-import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,8 +14,8 @@ from typing import Any
 import numpy as np
 import reverb
 import tensorflow as tf
-from absl import logging
 
+from cql_atari.feed import replay_service
 from cql_atari.feed.online_pace import IN_FLIGHT, PENDING, Pace
 from cql_atari.feed.transitions import LEAD, empty_frames
 from cql_atari.types import FRAME_SHAPE, STACK, Batch
@@ -39,6 +38,9 @@ def serve(
       pace: what the rate limiter holds.
       port: to listen on; 0: any free one.
       more: further tables.
+
+    Raises:
+      UserError: if the port is taken.
     """
     table = reverb.Table(
         name=TRANSITIONS,
@@ -50,9 +52,10 @@ def serve(
         ),
         signature=_signature(n_step),
     )
+    if port:
+        replay_service.check_free(port)
     server = reverb.Server([table, *more], port=port or None)
-    if any(name != "lo" for _, name in socket.if_nameindex()):
-        logging.warning("Reverb listens on port %d of every interface, open to all", server.port)
+    replay_service.warn_if_open(server.port)
     try:
         yield f"localhost:{server.port}"
     finally:

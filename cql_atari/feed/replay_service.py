@@ -101,7 +101,7 @@ def serve(
             )
         )
     if port:
-        _check_free(port)
+        check_free(port)
     server = reverb.Server(tables, port=port or None)
     warn_if_open(server.port)
     address = f"localhost:{server.port}"
@@ -118,6 +118,21 @@ def serve(
 def read_record(client: reverb.Client) -> Any:
     """The record of a server that has the table."""
     return json.loads(bytes(next(client.sample(RECORD))[0].data[0].item()))
+
+
+def check_free(port: int) -> None:
+    """Reverb would share a port with another server without a word.
+
+    Raises:
+      UserError: if something listens there, or nobody may.
+    """
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        raise UserError(
+            f"can't listen on port {port}: {error.strerror}. Choose another one (serve_replay: "
+            "--port; an online run: online.port), or stop what listens there."
+        ) from error
 
 
 def warn_if_open(port: int) -> None:
@@ -143,14 +158,3 @@ def _own_addresses() -> Iterator[str]:
     with suppress(OSError):  # a kernel without IPv6
         for line in Path("/proc/net/if_inet6").read_text().splitlines():
             yield socket.inet_ntop(socket.AF_INET6, bytes.fromhex(line.split()[0]))
-
-
-def _check_free(port: int) -> None:
-    """Reverb would share a port with another server without a word."""
-    try:
-        socket.create_server(("", port)).close()
-    except OSError as error:
-        raise UserError(
-            f"can't listen on port {port}: {error.strerror}. Choose another --port, or stop what "
-            "listens there."
-        ) from error

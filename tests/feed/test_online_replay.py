@@ -12,9 +12,9 @@ import reverb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cql_atari.feed import online_replay, transitions
+from cql_atari.feed import online_replay, replay_service, transitions
 from cql_atari.feed.online_pace import Pace
-from cql_atari.types import Batch, Episode
+from cql_atari.types import Batch, Episode, UserError
 
 ANY = (-1e12, 1e12)
 
@@ -150,3 +150,17 @@ def test_recorded_rows_follow_those_of_the_replay():
         assert (batch.actions[:, 5:].numpy() == 7).all()
         assert (batch.actions[:, :5].numpy() >= 100).all()
         writer.close()
+
+
+def test_a_port_is_not_shared_and_who_can_reach_it_is_told(caplog, monkeypatch):
+    monkeypatch.setattr(replay_service, "_own_addresses", lambda: ["8.8.4.4"])
+    with online_replay.serve(1, 10, Pace(1.0, 1, ANY)) as address:
+        port = int(address.split(":")[1])
+        assert f"port {port} of PUBLIC addresses (8.8.4.4)" in caplog.text
+        with (
+            pytest.raises(UserError, match=rf"port {port}: .*--port; .*online\.port"),
+            online_replay.serve(1, 10, Pace(1.0, 1, ANY), port=port),
+        ):
+            pass
+    with online_replay.serve(1, 10, Pace(1.0, 1, ANY), port=port) as again:
+        assert again == address
