@@ -1,19 +1,25 @@
 # shellcheck shell=bash
-# What the launchers share; each sources it first. Prints the launcher's head comment as usage, takes
-# --dry_run out of the arguments, and brings `show` (prints a command) and `run` (runs it as well).
-if [[ $# -eq 0 || $1 == --help ]]; then
-  sed -n '2,/^[^#]/ s/^# //p' "$0" >&2
-  exit $(($# ? 0 : 2))
-fi
-
+# What the launchers share; each sources it first. Takes --dry_run out of the arguments, prints the
+# launcher's head comment as usage where none is left, and brings `show` (prints a command) and `run`
+# (runs it as well).
 dry_run=
 arguments=()
 for argument; do
   if [[ $argument == --dry_run ]]; then dry_run=1; else arguments+=("$argument"); fi
 done
 set -- "${arguments[@]}"
+if [[ $# -eq 0 || $1 == --help ]]; then
+  sed -n '2,/^[^#]/ s/^# //p' "$0" >&2
+  exit $(($# ? 0 : 2))
+fi
+
 # shellcheck disable=SC2034  # for those who source this
 python=${PYTHON:-python}
+
+fail() {
+  echo "error: $*" >&2
+  exit 2
+}
 
 quote() { # words as they can be typed, in as few quotes as can be
   local word line=

@@ -32,5 +32,5 @@ tfds.builder(sys.argv[2], data_dir=sys.argv[1]).download_and_prepare()" "$dir" "
         "$dir/$name/$config/1.1.0/" || { echo "error: not there; use tfds instead of gsutil" >&2 && exit 1; }
     done
     ;;
-  *) echo "error: $way: choose tfds or gsutil" >&2 && exit 2 ;;
+  *) fail "$way: choose tfds or gsutil" ;;
 esac

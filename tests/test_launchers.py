@@ -85,16 +85,18 @@ def arguments_of(name: str, folder: Path) -> list[str]:
         "transfer.sh": ["runs/first", "/data", str(folder / "out")],
         "sweep.sh": [str(folder / "out"), "loss.kind='c51'|'mse'", "train.seed=0|1", "--"],
         "get_data.sh": ["gsutil", str(folder / "out"), "Pong_run_1", "Qbert_run_2"],
+        "quickstart.sh": [str(folder / "out")],
     }
-    return first.get(name, []) + ([] if name == "get_data.sh" else FLAGS)
+    return first.get(name, []) + ([] if name in ("get_data.sh", "quickstart.sh") else FLAGS)
 
 
-COMPLETE = [path.name for path in LAUNCHERS if path.name != "quickstart.sh"]
+COMPLETE = [path.name for path in LAUNCHERS]
 
 
 @pytest.mark.parametrize("name", COMPLETE)
 def test_without_arguments_a_launcher_says_what_it_is_for(stage, name):
-    for arguments, code in (((), 2), (("--help",), 0)):
+    cases = [((), 2), (("--dry_run",), 2), (("--help",), 0)]
+    for arguments, code in cases[2:] if name == "quickstart.sh" else cases:
         ended = stage.run(name, *arguments)
         assert (ended.returncode, ended.stdout, stage.tape) == (code, "", [])
         assert f"launchers/{name} [--dry_run] " in ended.stderr or name == "slurm.sbatch"
@@ -118,7 +120,7 @@ def test_a_dry_run_prints_the_very_commands_and_does_nothing(stage, tmp_path, na
     assert [shlex.split(line) for line in announced] == printed
 
 
-@pytest.mark.parametrize("name", [n for n in COMPLETE if n not in ("get_data.sh", "offline.sh")])
+@pytest.mark.parametrize("name", [n for n in COMPLETE if n[:5] not in ("get_d", "offli", "quick")])
 def test_flags_are_passed_on_to_train_as_they_are(stage, tmp_path, name):
     stage.run(name, *arguments_of(name, tmp_path), script=[("describe", "ACTIVE")])
     (command, *_) = [c for c in stage.tape if "cql_atari.train" in " ".join(c)]
@@ -329,6 +331,14 @@ def test_quickstart_collects_trains_clones_evaluates_and_reports(stage, tmp_path
     assert stage.run("quickstart.sh", tmp_path).returncode == 0
     said = [command[2].removeprefix("cql_atari.") for command in stage.tape]
     assert said == ["collect", "train", "train", "evaluate", "evaluate", "report"]
+
+
+def test_quickstart_needs_no_arguments_and_takes_none_but_its_folder(stage):
+    ended = stage.run("quickstart.sh", "--dry_run")
+    assert ended.returncode == 0 and "--data_dir=runs/quickstart/data" in ended.stdout
+    for arguments in (["--dryrun"], ["-n"], ["out", "--x"], [""]):
+        ended = stage.run("quickstart.sh", *arguments)
+        assert ended.returncode == 2 and "takes DIR only" in ended.stderr and stage.tape == []
 
 
 # Data.
