@@ -18,7 +18,8 @@ for variant in ${VARIANTS:-Freeway=1 Hero=1 Breakout=12}; do
       --gin_bindings="MODE=${variant#*=}" --gin_bindings="train.seed=$seed")
     run "$python" -m cql_atari.train "${flags[@]}" \
       --gin_bindings="start.encoder_from='$pretrained'" --workdir="$out/pretrained_${variant/=/_}_$seed"
-    run "$python" -m cql_atari.train "${flags[@]}" --workdir="$out/scratch_${variant/=/_}_$seed"
+    run "$python" -m cql_atari.train "${flags[@]}" "${from_scratch[@]}" \
+      --workdir="$out/scratch_${variant/=/_}_$seed"
   done
 done
 run "$python" -m cql_atari.report "$out"

@@ -19,7 +19,8 @@ for game in ${GAMES:-Alien MsPacman Pong SpaceInvaders StarGunner}; do
       --gin_bindings="GAME='$game'" --gin_bindings="train.seed=$seed")
     run "$python" -m cql_atari.train "${flags[@]}" \
       --gin_bindings="start.encoder_from='$pretrained'" --workdir="$out/pretrained_${game}_$seed"
-    run "$python" -m cql_atari.train "${flags[@]}" --workdir="$out/scratch_${game}_$seed"
+    run "$python" -m cql_atari.train "${flags[@]}" "${from_scratch[@]}" \
+      --workdir="$out/scratch_${game}_$seed"
   done
 done
 run "$python" -m cql_atari.report "$out"

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from cql_atari import config as config_lib
+
 ROOT = Path(__file__).parents[1]
 LAUNCHERS = sorted(
     path for path in (ROOT / "launchers").iterdir() if not path.name.endswith("common.sh")
@@ -339,6 +341,28 @@ def test_quickstart_needs_no_arguments_and_takes_none_but_its_folder(stage):
     for arguments in (["--dryrun"], ["-n"], ["out", "--x"], [""]):
         ended = stage.run("quickstart.sh", *arguments)
         assert ended.returncode == 2 and "takes DIR only" in ended.stderr and stage.tape == []
+
+
+@pytest.mark.parametrize("launcher", ["transfer.sh", "finetune.sh"])
+def test_what_is_about_the_start_does_not_reach_the_baseline(stage, tmp_path, launcher):
+    data = [tmp_path / "data"] if launcher == "transfer.sh" else []
+    bindings = ["optimizer.encoder_learning_rate=0", "start.whole_network=True",
+                "start.encoder_from='runs/other'"]  # fmt: skip
+    flags = [f"--gin_bindings={binding}" for binding in bindings]
+    plan = {"GAMES": "Pong", "VARIANTS": "Hero=1"}
+    stage.run(launcher, "runs/first", *data, tmp_path / "out", *flags, **plan)
+    configs = []
+    for command in stage.tape[:2]:
+        files, given = (
+            [word.removeprefix(flag) for word in command if word.startswith(flag)]
+            for flag in ("--gin_files=", "--gin_bindings=")
+        )
+        configs.append(config_lib.load(files, given))
+    pretrained, scratch = configs
+    assert (pretrained.start.encoder_from, pretrained.start.whole_network) == ("runs/first", True)
+    assert pretrained.optimizer.encoder_learning_rate == 0
+    assert scratch.start == config_lib.Start()
+    assert scratch.optimizer.encoder_learning_rate is None
 
 
 # Data.
