@@ -12,7 +12,6 @@ from ale_py import ALEInterface, LoggerMode, roms
 from cql_atari import games
 from cql_atari.types import UserError
 
-
 HELD_OUT = ("Alien", "MsPacman", "Pong", "SpaceInvaders", "StarGunner")
 
 
