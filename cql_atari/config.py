@@ -33,7 +33,9 @@ CHOICES = {
     "train.jit_compile": (None, True, False),
 }
 _AT_LEAST_1 = (
-    "feed.draws feed.transitions_per_draw feed.n_step feed.transitions_per_game loss.num_atoms "
+    "feed.draws feed.transitions_per_draw feed.n_step feed.transitions_per_game "
+    "network.depths network.widths network.strides network.stem_kernel network.stem_stride "
+    "network.groups network.impala_width network.embedding_blocks network.feed_forward "
     "train.steps train.steps_per_call train.target_period train.log_every train.save_every "
     "train.keep evaluation.episodes evaluation.envs_per_game evaluation.curve_episodes "
     "evaluation.max_frames online.frames online.num_envs online.epsilon_decay_frames "
@@ -47,6 +49,13 @@ _SHARES = (
 _POSITIVE = (
     "optimizer.learning_rate optimizer.epsilon loss.v_max data.fraction feed.samples_per_insert"
 )
+# A batch's key is unsigned, of 64 bits. A console's seed is signed, of 32, and evaluation adds to
+# its own: up to 1,000,000 and the number of the environment.
+_RANGES = {
+    "train.seed": range(2**64),
+    "evaluation.seed": range(2_000_000_001),
+    "online.port": range(65_536),
+}
 
 
 @dataclass(frozen=True)
@@ -360,20 +369,37 @@ def check(config: Config) -> Config:
             f"feed.servers = {config.feed.servers} with feed.kind = {config.feed.kind!r}: servers "
             "hold a replay; set feed.kind to 'replay', or feed.servers to ()."
         )
+    if config.start.whole_network and config.start.encoder_from is None:
+        raise UserError(
+            "start.whole_network = True with start.encoder_from = None: there is no network to "
+            "take; set start.encoder_from to the workdir of a pre-trained run, or "
+            "start.whole_network to False."
+        )
+    _check_numbers(config)
+    return config
+
+
+def _check_numbers(config: Config) -> None:
     k = config.train.steps_per_call
     for parameters, holds, what in (
         (_AT_LEAST_1, lambda value: value >= 1, "at least 1"),
+        ("loss.num_atoms", lambda atoms: atoms >= 2, "at least 2"),
+        ("evaluation.every", lambda every: every >= 0, "at least 0 (0: only at the end)"),
         (_PERIODS, lambda value: value % k == 0, f"a multiple of train.steps_per_call = {k}"),
         (_SHARES, lambda value: 0 <= value <= 1, "between 0 and 1"),
         (_POSITIVE, lambda value: value > 0, "greater than 0"),
         ("optimizer.encoder_learning_rate", lambda rate: rate is None or rate >= 0, "at least 0"),
+        *(
+            (name, range_.__contains__, f"from {range_[0]} to {range_[-1]}")
+            for name, range_ in _RANGES.items()
+        ),
     ):
         for parameter in parameters.split():
             section, name = parameter.split(".")
             value = getattr(getattr(config, section), name)
-            if not holds(value):
+            each = value if isinstance(value, tuple) else (value,)
+            if not all(map(holds, each)):
                 raise UserError(f"{parameter} = {value!r}: must be {what}.")
-    return config
 
 
 def to_gin(config: Config) -> str:

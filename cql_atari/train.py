@@ -33,7 +33,8 @@ def main(argv: list[str]) -> int:
         trunk, head = experiment.count_parameters(config)
         print(f"trunk parameters: {trunk}\nhead parameters: {head}")
         return 0
-    _check_strategy(config.train.strategy, config.train.phase)
+    _check_strategy(config.train.strategy)
+    _check_start(config)
 
     # Everything that can be refused is refused before TensorFlow takes its seconds to import.
     reads = config.train.phase == "offline" or config.online.offline_share > 0
@@ -54,7 +55,7 @@ def main(argv: list[str]) -> int:
                 selection = _select(config, found, should_stop)
             except KeyboardInterrupt:
                 return workdir.EXIT_INTERRUPTED
-            manifest.record(selection, folder)
+            manifest.record(selection, folder, workdir.has_begun(folder))
             print(manifest.table(selection), file=sys.stderr)
         if config.train.phase == "online":
             from cql_atari import online
@@ -74,22 +75,27 @@ def _select(
 ) -> dict[str, Any]:
     """The manifest of the data here, or of those that servers have."""
     if not config.feed.servers:
-        return manifest.make(found, config.feed.n_step)
+        return manifest.make(found, config.feed.n_step, should_stop)
     from cql_atari.feed import replay_remote
 
     return replay_remote.find(config, should_stop).manifest
 
 
-def _check_strategy(strategy: str, phase: str) -> None:
+def _check_strategy(strategy: str) -> None:
     if (strategy == "tpu") != bool(FLAGS.tpu):
         raise UserError(
             f"--tpu={FLAGS.tpu} with train.strategy = {strategy!r}: a TPU needs both, --tpu=local "
             "(or its name) and train.strategy = 'tpu'."
         )
-    if phase == "online" and strategy not in ("none", "mirrored"):
+
+
+def _check_start(config: config_lib.Config) -> None:
+    # Not among the configuration's own checks: earlier runs that were trained so can still be read.
+    if config.optimizer.encoder_learning_rate == 0 and config.start.encoder_from is None:
         raise UserError(
-            f"train.strategy = {strategy!r} with train.phase = 'online': it learns on one host; "
-            "set train.strategy to 'none' or 'mirrored'."
+            "optimizer.encoder_learning_rate = 0 with start.encoder_from = None: the encoder would "
+            "stay as random as it begins; set start.encoder_from to the workdir of a pre-trained "
+            "run, or optimizer.encoder_learning_rate to None."
         )
 
 

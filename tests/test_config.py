@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -101,6 +103,18 @@ def test_round_trips_through_gin_text_and_json():
         ("feed.n_step = 0", ["feed.n_step", "at least 1"]),
         ("feed.discount = 1.5", ["feed.discount", "between 0 and 1"]),
         ("optimizer.learning_rate = -1.0", ["greater than 0"]),
+        ("train.seed = -1", ["train.seed = -1", "from 0 to 18446744073709551615"]),
+        (f"train.seed = {2**64}", ["train.seed", "from 0 to"]),
+        ("evaluation.seed = -1", ["evaluation.seed = -1", "from 0 to 2000000000"]),
+        ("evaluation.seed = 2_147_000_000", ["evaluation.seed", "from 0 to 2000000000"]),
+        ("online.port = -1", ["online.port = -1", "from 0 to 65535"]),
+        ("online.port = 65_536", ["online.port = 65536", "from 0 to 65535"]),
+        ("evaluation.every = -10", ["evaluation.every = -10", "at least 0"]),
+        ("loss.num_atoms = 1", ["loss.num_atoms = 1", "at least 2"]),
+        ("network.widths = (64, 0, 256, 512)", ["network.widths = (64, 0,", "at least 1"]),
+        ("network.groups = 0", ["network.groups = 0", "at least 1"]),
+        ("network.impala_width = 0", ["network.impala_width = 0", "at least 1"]),
+        ("start.whole_network = True", ["start.whole_network = True", "set start.encoder_from"]),
         ("feed.kind = '", ["parse"]),
         ("train.seed = %missing", ["missing"]),
     ],
@@ -110,6 +124,45 @@ def test_mistakes_name_the_value_and_the_mend(binding, words):
         config_lib.load([MULTIGAME], [binding])
     for word in words:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "bindings",
+    [
+        ("train.seed = 0", "evaluation.seed = 0", "online.port = 0", "evaluation.every = 0"),
+        (f"train.seed = {2**64 - 1}", "evaluation.seed = 2_000_000_000", "online.port = 65_535"),
+        ("network.feed_forward = ()", "loss.num_atoms = 2"),
+        ("start.whole_network = True", "start.encoder_from = 'runs/a'"),
+    ],
+)
+def test_the_ends_of_ranges_are_taken(bindings):
+    config_lib.load([MULTIGAME], bindings)
+
+
+def test_the_highest_seeds_can_be_used():
+    """Where they go: batches, and the consoles of the best fixed action's trials."""
+    from cql_atari.evaluation import rollout
+    from cql_atari.feed.sampling import BatchLaw, draw_games
+
+    draw_games(BatchLaw(4, 2), 2, config_lib._RANGES["train.seed"][-1], 0)
+    options = {"episodes": 2, "envs_per_game": 2, "max_frames": 8, "trial_max_frames": 8}
+    seed = config_lib._RANGES["evaluation.seed"][-1]
+    rollout.best_fixed_action(rollout.GameVariant("Pong"), seed=seed, **options)
+
+
+@pytest.mark.parametrize("phase", ["offline", "online"])
+def test_a_random_encoder_is_not_frozen(tmp_path, phase):
+    """By the command: what is only read may have been trained so."""
+    bindings = ("optimizer.encoder_learning_rate = 0", f"train.phase = {phase!r}",
+                "data.games = ('Pong',)")  # fmt: skip
+    ended = subprocess.run(
+        [sys.executable, "-m", "cql_atari.train", f"--workdir={tmp_path / 'run'}",
+         *(f"--gin_bindings={binding}" for binding in bindings)],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert "set start.encoder_from to the workdir" in ended.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_missing_gin_file_names_the_nearest():
