@@ -7,13 +7,12 @@ data.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from cql_atari import workdir
 from cql_atari.data import sources
 from cql_atari.data.sources import Source
 from cql_atari.feed.transitions import count
@@ -23,12 +22,15 @@ FILE = "manifest.json"
 _SHOWN = 20  # differences that an error lists
 
 
-def make(found: Sequence[Source], n_step: int) -> dict[str, Any]:
+def make(
+    found: Sequence[Source], n_step: int, should_stop: Callable[[], bool] = lambda: False
+) -> dict[str, Any]:
     """Surveys the selection; no frame is read, some 10 ms a `.gz` group.
 
     Args:
       found: as `sources.find`.
       n_step: the n of the transitions.
+      should_stop: whether to stop; asked before each group.
 
     Returns:
       JSON-ready: `n_step`, and `sources`, a list with `game`, `run`, `path`, `format`, `fraction`,
@@ -37,10 +39,13 @@ def make(found: Sequence[Source], n_step: int) -> dict[str, Any]:
 
     Raises:
       UserError: as the readers do, as far as headers and small files tell.
+      KeyboardInterrupt: if told to stop.
     """
     parts = [(source, suffix) for source in found for suffix in source.suffixes]
     entries: dict[int, dict[str, Any]] = {}
     for source, suffix in tqdm(parts, desc="surveying the data", unit="file group", delay=2):
+        if should_stop():
+            raise KeyboardInterrupt
         module = sources.reader(source)
         extents = module.survey(
             source.path, source.game, suffix, fraction=source.fraction, left_out=source.left_out
@@ -72,16 +77,21 @@ def table(manifest: dict[str, Any]) -> str:
     )  # fmt: skip
 
 
-def record(manifest: dict[str, Any], directory: Path) -> None:
+def record(manifest: dict[str, Any], directory: Path, begun: bool) -> None:
     """Stores the manifest with a new run; checks that a run which goes on has the same data.
 
     Where the data lies doesn't matter, nor in which order its games were named.
+
+    Args:
+      manifest: as `make`.
+      directory: the folder of the run, or of a server.
+      begun: whether it holds anything that other data would spoil.
 
     Raises:
       UserError: with the differences, where the run was started on other data.
     """
     path = directory / FILE
-    if path.exists() and workdir.has_begun(directory):
+    if begun and path.exists():
         try:
             old = _facts(json.loads(path.read_text()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:

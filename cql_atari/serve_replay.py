@@ -7,11 +7,12 @@ that is started again goes on there and fills its tables anew.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -39,21 +40,12 @@ def main(argv: list[str]) -> int:
     found = sources.find(config.data)
     folder = Path(FLAGS.workdir)
     logging.set_verbosity(logging.INFO)
-    with workdir.locked(folder), workdir.stop_on_signals() as should_stop:
-        selection = manifest.make(found, config.feed.n_step)
-        manifest.record(selection, folder)
-        print(manifest.table(selection), file=sys.stderr)
-        places = read_places(folder)
-
-        from cql_atari.feed import opening, replay_remote
-
-        record = replay_remote.make_record(config, selection)
-        with opening.open_replay(config, found, places=places, port=FLAGS.port, record=record) as (
-            replay,
-            writers,
-        ):
-            logging.info("serving %s at port %d", ", ".join(replay.games), FLAGS.port)
-            serve(replay.address, writers, folder, should_stop)
+    with (
+        workdir.locked(folder),
+        workdir.stop_on_signals() as should_stop,
+        contextlib.suppress(KeyboardInterrupt),  # in the survey, or by a second signal
+    ):
+        serve(config, found, folder, should_stop)
     print("stopped; run the same command to go on.", file=sys.stderr)
     return workdir.EXIT_INTERRUPTED
 
@@ -75,7 +67,33 @@ def share(config: config_lib.Config, games: list[str]) -> config_lib.Config:
     return dataclasses.replace(config, data=data, feed=dataclasses.replace(config.feed, servers=()))
 
 
-def serve(address: str, writers: Writers, folder: Path, should_stop: Callable[[], bool]) -> None:
+def serve(
+    config: config_lib.Config,
+    found: Sequence[sources.Source],
+    folder: Path,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Serves the recorded play at --port until asked to stop.
+
+    Raises:
+      UserError: where the port is taken, or the folder's server began with other data.
+      KeyboardInterrupt: if asked to stop before it serves.
+    """
+    from cql_atari.feed import opening, replay_remote, replay_service
+
+    replay_service.check_free(FLAGS.port)
+    selection = manifest.make(found, config.feed.n_step, should_stop)
+    manifest.record(selection, folder, begun=(folder / PLACES).exists())
+    print(manifest.table(selection), file=sys.stderr)
+    record = replay_remote.make_record(config, selection)
+    with opening.open_replay(
+        config, found, places=read_places(folder), port=FLAGS.port, record=record
+    ) as (replay, writers):
+        logging.info("serving %s at port %d", ", ".join(replay.games), FLAGS.port)
+        watch(replay.address, writers, folder, should_stop)
+
+
+def watch(address: str, writers: Writers, folder: Path, should_stop: Callable[[], bool]) -> None:
     """Until asked to stop: every 30 s logs metrics and keeps the writers' places."""
     import reverb
 

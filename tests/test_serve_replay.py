@@ -62,6 +62,12 @@ def wait_for(condition, *processes_and_logs):
         time.sleep(0.05)
 
 
+def some_port():
+    with socket.socket() as one:
+        one.bind(("localhost", 0))
+        return one.getsockname()[1]
+
+
 def newest(folder):
     return max(checkpoint.steps(folder / "checkpoints"), default=0)
 
@@ -79,9 +85,7 @@ def test_servers_and_learner_outlive_each_other(tmp_path):
     for game in GAMES:
         (data / game / "1" / "replay_logs").mkdir(parents=True)
         write_run(data / game / "1" / "replay_logs", steps_of(*[50] * 16), 400)
-    with socket.socket() as one:
-        one.bind(("localhost", 0))
-        port = one.getsockname()[1]
+    port = some_port()
     serving = ("serve_replay", tmp_path / "server", f"--gin_bindings=data.dir = '{data}'",
                f"--port={port}", f"--workdir={tmp_path / 'served'}")  # fmt: skip
     learning = ("train", tmp_path / "learner", f"--workdir={folder}",
@@ -162,3 +166,88 @@ def test_places_are_kept_and_damage_is_told(tmp_path):
     (tmp_path / serve_replay.PLACES).write_text('{"Pong": 1}')
     with pytest.raises(UserError, match=r"places\.json is damaged"):
         serve_replay.read_places(tmp_path)
+
+
+# Before it serves.
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Three groups of one game, and the flags that serve them."""
+    logs = tmp_path / "data" / "Pong" / "1" / "replay_logs"
+    logs.mkdir(parents=True)
+    write_run(logs, steps_of(*[50] * 12), 250)
+    return tmp_path / "data"
+
+
+def flags(data, folder, port, *bindings):
+    mine = (f"data.dir = '{data}'", "data.games = ('Pong',)", *bindings)
+    return (f"--port={port}", f"--workdir={folder}",
+            *(f"--gin_bindings={binding}" for binding in mine))  # fmt: skip
+
+
+def test_a_server_does_not_go_on_with_other_data(data, tmp_path):
+    """Its writers' places are episodes of the data that it began with."""
+    folder, log, port = tmp_path / "served", tmp_path / "log", some_port()
+    with run("serve_replay", log, *flags(data, folder, port)) as server:
+        wait_for((folder / serve_replay.PLACES).exists, server, log)
+        assert stopped(server) == workdir.EXIT_INTERRUPTED
+    before = (folder / "manifest.json").read_bytes()
+    other = flags(data, folder, port, "data.suffixes = (1,)")
+    with run("serve_replay", log, *other) as server:
+        assert server.wait(120) == 2
+    assert "was started on other data:\n  Pong, run 1, suffix 0" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert (folder / "manifest.json").read_bytes() == before
+    with run("serve_replay", log, *flags(data, folder, port)) as server:
+        wait_for(lambda: "serving Pong" in log.read_text(), server, log)
+
+
+def test_a_taken_port_is_told_before_the_survey(data, tmp_path):
+    folder, log = tmp_path / "served", tmp_path / "log"
+    with (
+        socket.create_server(("", 0)) as taken,
+        run("serve_replay", log, *flags(data, folder, taken.getsockname()[1])) as server,
+    ):
+        assert server.wait(120) == 2
+    assert "can't listen on port" in log.read_text() and "Traceback" not in log.read_text()
+    assert not (folder / "manifest.json").exists()
+
+
+SLOW = """
+import runpy, sys, time
+from cql_atari.data import dopamine
+def survey(*args, **kwargs):
+    print("surveying", file=sys.stderr, flush=True)
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        time.sleep(0.05)
+    return []
+dopamine.survey = survey
+runpy.run_module("cql_atari.serve_replay", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_signal_ends_the_survey(data, tmp_path, signals):
+    """One: after the group that is surveyed, 3 s each. Two: at once."""
+    folder, log = tmp_path / "served", tmp_path / "log"
+    arguments = [f"--gin_bindings={binding}" for binding in BINDINGS]
+    with open(log, "w") as file:
+        server = subprocess.Popen(
+            [sys.executable, "-c", SLOW, *arguments, *flags(data, folder, some_port())],
+            cwd=ROOT, env=ENVIRONMENT, stdout=file, stderr=file,
+        )  # fmt: skip
+    try:
+        wait_for(lambda: "surveying" in log.read_text(), server, log)
+        for _ in range(signals):
+            server.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+        assert server.wait(60) == workdir.EXIT_INTERRUPTED
+    finally:
+        server.kill()
+        server.wait()
+    assert "run the same command to go on" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert log.read_text().count("surveying\n") == 1
+    assert not (folder / "manifest.json").exists()
