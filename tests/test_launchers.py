@@ -1,7 +1,8 @@
 """Launchers, for real and with --dry_run; stand-ins on the PATH record what they are asked.
 
 A stand-in answers as the test scripts it: the first line of the script whose text occurs in the
-command is taken out, and says what to print, how long to take and how to end.
+command is taken out, and says what to print, how long to take and how to end. One that is killed
+takes a moment, and then notes it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -26,8 +28,13 @@ LAUNCHERS = sorted(
 TRAIN = ["python", "-m", "cql_atari.train"]
 FLAGS = ["--gin_bindings=data.dir='/d q'", "--gin_files=x.gin"]
 STAND_IN = f"""#!{sys.executable} -IS
-import fcntl, json, os, sys, time
+import fcntl, json, os, signal, sys, time
 command = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
+def end(*_):
+    time.sleep(0.5)
+    open(os.environ["TAPE"] + ".killed", "a").write("killed\\n")
+    os._exit(255)
+signal.signal(signal.SIGTERM, end)
 with open(os.environ["TAPE"], "a") as tape:
     fcntl.flock(tape, fcntl.LOCK_EX)
     tape.write(json.dumps(command) + "\\n")
@@ -47,7 +54,7 @@ sys.exit(line[3])
 
 
 class Stage:
-    """A PATH with stand-ins, and what they were asked."""
+    """A PATH with stand-ins, what they were asked, and how many of them were killed."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -56,20 +63,37 @@ class Stage:
             (folder / "bin" / name).write_text(STAND_IN)
             (folder / "bin" / name).chmod(0o755)
 
-    def run(self, launcher, *arguments, script=(), **environment):
-        """Runs a launcher; returns how it ended. Afterwards `tape` is what the stand-ins saw."""
-        tape, answers = self.folder / "tape", self.folder / "script"
-        tape.write_text("")
-        answers.write_text(json.dumps([(*line, *("", 0, 0)[len(line) - 1 :]) for line in script]))
+    def begin(self, launcher, *arguments, script=(), cwd=ROOT, **environment):
+        """Starts a launcher, as a process group of its own."""
+        (self.folder / "tape").write_text("")
+        (self.folder / "tape.killed").write_text("")
+        lines = [(*line, *("", 0, 0)[len(line) - 1 :]) for line in script]
+        (self.folder / "script").write_text(json.dumps(lines))
         path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
-        ended = subprocess.run(
+        files = {name.upper(): str(self.folder / name) for name in ("tape", "script")}
+        return subprocess.Popen(
             [ROOT / "launchers" / launcher, *map(str, arguments)],
-            env={"PATH": path, "TAPE": str(tape), "SCRIPT": str(answers), **environment},
-            cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+            env={"PATH": path, **files, **environment}, cwd=cwd, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        self.tape = [json.loads(line) for line in tape.read_text().splitlines()]
-        self.unplayed = json.loads(answers.read_text())
-        return ended
+
+    def run(self, *arguments, **options):
+        """Runs a launcher; returns how it ended. Afterwards `tape` is what the stand-ins saw."""
+        process = self.begin(*arguments, **options)
+        try:
+            output = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        self.unplayed = json.loads((self.folder / "script").read_text())
+        return subprocess.CompletedProcess(process.args, process.returncode, *output)
+
+    @property
+    def tape(self):
+        return [json.loads(line) for line in (self.folder / "tape").read_text().splitlines()]
+
+    @property
+    def killed(self):
+        return len((self.folder / "tape.killed").read_text().splitlines())
 
 
 @pytest.fixture
@@ -168,11 +192,43 @@ def test_each_host_gets_the_cluster_and_its_place_in_it(stage):
     )
 
 
+def test_workers_that_end_early_do_not_end_those_that_go_on(stage):
+    hosts = [f"host{index:02}" for index in range(12)]
+    ended = stage.run(
+        "multi_worker.sh", ",".join(hosts), *FLAGS, script=[("ssh -tt host11", "", 1)]
+    )
+    assert (ended.returncode, len(stage.tape), stage.killed) == (0, 12, 0)
+
+
 def test_when_one_worker_fails_the_others_are_ended(stage):
     script = [("two", "", 0.5, 3), ("one", "", 50, 0), ("six", "", 0, 0)]
     start = time.monotonic()
     assert stage.run("multi_worker.sh", "one,two,six", *FLAGS, script=script).returncode == 3
-    assert time.monotonic() - start < 30 and len(stage.tape) == 3
+    assert time.monotonic() - start < 30 and (len(stage.tape), stage.killed) == (3, 1)
+
+
+def test_when_one_worker_was_asked_to_stop_the_others_get_time_to_save(stage):
+    script = [("two", "", 0, 75), ("one", "", 2, 75), ("six", "", 1, 75)]
+    start = time.monotonic()
+    assert stage.run("multi_worker.sh", "one,two,six", *FLAGS, script=script).returncode == 75
+    assert stage.killed == 0 and time.monotonic() - start < 30  # and not the whole minute
+    script = [("two", "", 0, 75), ("one", "", 50, 75), ("six", "", 0, 75)]
+    ended = stage.run("multi_worker.sh", "one,two,six", *FLAGS, script=script, WAIT="2")
+    assert ended.returncode == 75 and stage.killed == 1  # not for ever
+
+
+@pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_launcher_that_is_stopped_ends_its_workers_and_waits_for_them(stage, name, code):
+    script = [("one", "", 50, 0), ("two", "", 50, 0)]
+    process = stage.begin("multi_worker.sh", "one,two", *FLAGS, script=script)
+    deadline = time.monotonic() + 30
+    while len(stage.tape) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    # As Ctrl-C does, it goes to all; the workers, in the background, take no notice of it.
+    (os.killpg if name == "SIGINT" else os.kill)(process.pid, signal.Signals[name])
+    assert process.wait(30) == code
+    assert stage.killed == 2
+    process.communicate()
 
 
 def test_a_slurm_allocation_starts_one_process_a_node(stage):
