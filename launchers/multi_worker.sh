@@ -13,7 +13,9 @@ where=$1 && shift
 train=("$python" -m cql_atari.train --gin_bindings="train.strategy='multi_worker'" "$@")
 
 if [[ $where == slurm ]]; then
-  run srun --ntasks-per-node=1 --kill-on-bad-exit=1 "${train[@]}"
+  # From SLURM 22.05 on a step doesn't take over the CPUs of its job by itself.
+  run srun --ntasks-per-node=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} \
+    --kill-on-bad-exit=1 "${train[@]}"
   exit
 fi
 

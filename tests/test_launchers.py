@@ -234,7 +234,10 @@ def test_a_launcher_that_is_stopped_ends_its_workers_and_waits_for_them(stage, n
 def test_a_slurm_allocation_starts_one_process_a_node(stage):
     stage.run("multi_worker.sh", "slurm", *FLAGS)
     srun = ["srun", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
-    assert stage.tape == [[*srun, *TRAIN, "--gin_bindings=train.strategy='multi_worker'", *FLAGS]]
+    train = [*TRAIN, "--gin_bindings=train.strategy='multi_worker'", *FLAGS]
+    assert stage.tape == [[*srun, *train]]
+    stage.run("multi_worker.sh", "slurm", *FLAGS, SLURM_CPUS_PER_TASK="4")
+    assert stage.tape == [[*srun[:2], "--cpus-per-task=4", srun[2], *train]]
 
 
 @pytest.mark.parametrize(
@@ -249,6 +252,8 @@ def test_a_slurm_job_takes_what_it_was_given(stage, environment, strategy):
     assert stage.run("slurm.sbatch", *FLAGS, **environment).returncode == 0
     wanted = [*TRAIN, f"--gin_bindings=train.strategy='{strategy}'", *FLAGS]
     assert stage.tape == [["srun", "--kill-on-bad-exit=1", *wanted]]
+    stage.run("slurm.sbatch", *FLAGS, SLURM_CPUS_PER_TASK="16", **environment)
+    assert stage.tape == [["srun", "--cpus-per-task=16", "--kill-on-bad-exit=1", *wanted]]
 
 
 def test_a_slurm_job_that_was_asked_to_stop_queues_itself_again(stage):
