@@ -9,11 +9,13 @@
 set -euo pipefail
 # shellcheck source=launchers/common.sh
 source "$(dirname "$0")/common.sh"
-slurm=
-if [[ $1 == --slurm ]]; then slurm=1 && shift; fi
-out=$1 && shift
+slurm='' code=0
+if [[ $1 == --slurm ]]; then slurm=launchers/slurm.sbatch && shift; fi
+if [[ $slurm && ! -f $slurm ]]; then fail "--slurm: run it from the repository's root"; fi
+out=${1:?give OUT, the folder of the runs} && shift
 points=("")
 while [[ ${1:?give -- before the flags of train} != -- ]]; do
+  if [[ $1 != ?*=?* ]]; then fail "$1: give NAME=VALUE|VALUE..."; fi
   IFS='|' read -ra values <<<"${1#*=}"
   grown=()
   for point in "${points[@]}"; do
@@ -23,7 +25,6 @@ while [[ ${1:?give -- before the flags of train} != -- ]]; do
 done
 shift
 
-code=0
 for i in "${!points[@]}"; do
   mapfile -t bindings <<<"${points[i]%$'\n'}"
   flags=("${bindings[@]/#/--gin_bindings=}" --workdir="$out/$(IFS=,; tr -c 'A-Za-z0-9.,=_\n-' _ <<<"${bindings[*]}")")
@@ -34,5 +35,6 @@ for i in "${!points[@]}"; do
     mkdir -p "$out/points" && printf '%s\n' "${flags[@]}" >"$out/points/$i"
   fi
 done
-if [[ $slurm ]]; then run sbatch --array="0-$i" --export="ALL,POINTS=$out/points" launchers/slurm.sbatch "$@"; fi
+# POINTS through the environment: --export=ALL,POINTS=... would end at a comma in OUT.
+if [[ $slurm ]]; then run env POINTS="$out/points" sbatch --array="0-$i" --export=ALL "$slurm" "$@"; fi
 exit "$code"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -354,21 +353,39 @@ def test_a_sweep_trains_every_point_of_the_grid_in_its_own_folder(stage, tmp_pat
 
 def test_a_sweep_as_a_slurm_array(stage, tmp_path):
     """What the array's tasks run is what the sweep would run here."""
-    out = tmp_path / "out"
+    out = tmp_path / "a, b"
+    printed = stage.run("sweep.sh", "--dry_run", "--slurm", out, *GRID, "--", *FLAGS).stdout
+    assert stage.tape == [] and not out.exists()
     assert stage.run("sweep.sh", "--slurm", out, *GRID, "--", *FLAGS).returncode == 0
-    (sbatch,) = stage.tape
-    array, export, launcher, *flags = sbatch[1:]
-    assert (array, launcher, flags) == ("--array=0-3", "launchers/slurm.sbatch", FLAGS)
-    folder = re.fullmatch("--export=ALL,POINTS=(.*)", export)[1]
+    wanted = ["sbatch", "--array=0-3", "--export=ALL", "launchers/slurm.sbatch", *FLAGS]
+    assert stage.tape == [wanted]
+    env, points, *command = shlex.split(printed)
+    assert (env, command) == ("env", wanted)
     for task, (*bindings, name) in enumerate(POINTS):
-        stage.run("slurm.sbatch", *flags, POINTS=folder, SLURM_ARRAY_TASK_ID=str(task))
+        folder = points.removeprefix("POINTS=")
+        stage.run("slurm.sbatch", *FLAGS, POINTS=folder, SLURM_ARRAY_TASK_ID=str(task))
         wanted = [*FLAGS, *bindings, f"--workdir={out}/{name}"]
         assert stage.tape[0][-len(wanted) :] == wanted
 
 
-def test_a_grid_without_its_end(stage):
-    ended = stage.run("sweep.sh", "out", "train.seed=0|1")
-    assert ended.returncode == 1 and "give -- before" in ended.stderr and stage.tape == []
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        (["out", "train.seed=0|1"], 1, "give -- before"),
+        (["--slurm"], 1, "give OUT"),
+        (["out", "train.seed=0|1", "loss.kind=", "--", "--x"], 2, "loss.kind=: give NAME=VALUE"),
+        (["out", "train.seed", "--", "--x"], 2, "train.seed: give NAME=VALUE"),
+    ],
+)
+def test_a_grid_that_is_not_whole(stage, arguments, code, message):
+    ended = stage.run("sweep.sh", *arguments)
+    assert ended.returncode == code and message in ended.stderr and stage.tape == []
+
+
+def test_an_array_is_submitted_from_the_root_or_not_at_all(stage, tmp_path):
+    ended = stage.run("sweep.sh", "--slurm", "out", "train.seed=0|1", "--", "--x", cwd=tmp_path)
+    assert ended.returncode == 2 and "repository's root" in ended.stderr
+    assert stage.tape == [] and not (tmp_path / "out").exists()
 
 
 def test_offline_trains_and_compares_under_one_protocol(stage, tmp_path):
