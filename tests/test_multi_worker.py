@@ -122,7 +122,9 @@ def wait_for_step(folder, step, processes):
 
 
 def test_hosts_stop_together_resume_together_and_miss_one_that_is_killed(tmp_path):
-    """SIGTERM to either stops both at one step; of a killed one the other tells within a minute."""
+    """SIGTERM to either stops both at one step; of a killed one the other tells within a minute;
+    started again they go on from the newest checkpoint.
+    """
     data, folder = tmp_path / "data", tmp_path / "run"
     run = data / GAME / "1" / "replay_logs"
     run.mkdir(parents=True)
@@ -143,6 +145,14 @@ def test_hosts_stop_together_resume_together_and_miss_one_that_is_killed(tmp_pat
         assert processes[0].returncode == 2, told
         assert "another host is gone" in told
         assert time.monotonic() - killed < 60
+        newest = checkpoint.steps(folder / "checkpoints")[-1]
+        assert newest >= stopped + 20
+
+        processes = start(folder, data)
+        wait_for_step(folder, newest + 20, processes)
+        processes[0].send_signal(signal.SIGTERM)
+        told = [process.communicate(timeout=60)[1] for process in processes]
+        assert [process.returncode for process in processes] == [75, 75], told
         lines = (folder / "metrics.jsonl").read_text().splitlines()
         steps = [json.loads(line)["step"] for line in lines]
         assert steps == sorted(set(steps)), "two hosts wrote, or a step was made twice"
