@@ -16,7 +16,12 @@ acquire() { # until the TPU is there
   local now
   until now=$([[ $dry_run ]] || state) && [[ $now == ACTIVE ]]; do
     case $now in
-      SUSPENDED | FAILED) queue delete --quiet --force ;;
+      SUSPENDED) queue delete --quiet --force ;; # taken away
+      FAILED)                                    # as it would again: a bad TYPE, say, or no quota
+        queue describe --format='yaml(state)' >&2 || true
+        fail "$name is FAILED, see above; when its cause is mended, delete it and try again:" \
+          "gcloud compute tpus queued-resources delete $name --zone=$zone --force"
+        ;;
       "") queue create --node-id="$name" --accelerator-type="$TYPE" --runtime-version="$image" ${SPOT:+--spot} ;;
       *) echo "$name is $now; waiting for it" >&2 ;;
     esac

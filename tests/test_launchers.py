@@ -313,6 +313,14 @@ def test_capacity_that_cannot_be_asked_for_ends_it(stage):
     assert verbs(stage.tape) == ["create"]
 
 
+def test_a_request_that_failed_is_shown_and_not_made_again(stage):
+    states = [("describe", ""), ("describe", "FAILED"), ("yaml(state)", "no such type")]
+    ended = stage.run("tpu_vm.sh", "cql", "z", *FLAGS, script=states, WAIT="0")
+    assert ended.returncode == 2 and verbs(stage.tape) == ["create"] and stage.unplayed == []
+    assert "no such type" in ended.stderr and "error: cql is FAILED" in ended.stderr
+    assert "queued-resources delete cql --zone=z --force" in ended.stderr
+
+
 def test_a_pod_is_installed_on_all_workers_and_trains_from_the_first(stage):
     for name, tpu, settings in (
         ("tpu_pod.sh", "cql", ["TPU_NAME=cql", "TPU_LOAD_LIBRARY=0"]),
