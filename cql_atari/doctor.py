@@ -1,14 +1,15 @@
 """Is this machine ready? python -m cql_atari.doctor --gin_files=F --gin_bindings=B --workdir=W
 
-Looks at Python, packages, devices, XLA, memory and disk for the chosen configuration, ROMs, data
-and ports, for ten seconds at most. A line each: ok, or what is wrong and the command that mends it;
-"note" is for what may be meant so. Ends with 1 where something is wrong.
+Looks at Python, packages, devices, XLA, memory and disk for the chosen configuration, ROMs, data,
+ports and replay servers, for ten seconds at most. A line each: ok, or what is wrong and the command
+that mends it; "note" is for what may be meant so. Ends with 1 where something is wrong.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 # Only the standard library up here: where packages are missing, this says which.
 
-SECONDS = 8.5  # then it prints what it has
+SECONDS = 8.5  # from here on; then it prints what it has
+SERVER_SECONDS = 1.0  # that replay servers, asked all at once, have to answer
+_STARTED = time.monotonic()
 _PROBE = """
 import json, sys
 def tell(**facts): print(json.dumps(facts), flush=True)
@@ -102,13 +105,17 @@ def check_devices(config: Config, facts: dict[str, Any], why: str) -> list[Findi
 
 
 def check_memory(config: Config) -> list[Finding]:
-    """What the feed will take against what is free."""
+    """What the feed will take here against what is free."""
     from cql_atari.feed.free_memory import free_bytes
     from cql_atari.plan import REPLAY_BYTES
 
     free, feed, about = free_bytes(), config.feed, "memory"
-    if feed.kind == "replay":
-        held = feed.transitions_per_game * len(config.data.games)
+    if feed.kind == "replay" or not _reads(config):
+        tables = 0 if feed.servers or not _reads(config) else len(config.data.games)
+        tables += config.train.phase == "online"
+        if not tables:
+            return [Finding("ok", about, f"{_gb(free)} free; feed.servers hold the replay")]
+        held = feed.transitions_per_game * tables
         need, mend = held * REPLAY_BYTES, "--gin_bindings='feed.transitions_per_game = {}'"
         mend = mend.format(max(int(feed.transitions_per_game * free / need / 2), 1))
     else:
@@ -120,7 +127,8 @@ def check_memory(config: Config) -> list[Finding]:
         elif feed.memory_gb is not None:
             free = min(free, int(feed.memory_gb * 1e9))
     state = "ok" if need < free else "wrong"
-    text = f"{_gb(free)} free, about {_gb(need)} for the {feed.kind} feed"
+    kind = feed.kind if _reads(config) else "online replay's"
+    text = f"{_gb(free)} free, about {_gb(need)} for the {kind} feed"
     return [Finding(state, about, text, mend if state == "wrong" else "")]
 
 
@@ -153,9 +161,13 @@ def check_roms(config: Config) -> list[Finding]:
 
 
 def check_data(config: Config) -> list[Finding]:
-    """Whether the recorded play that is selected is there."""
+    """Whether the recorded play that is selected is there, where it is read here."""
     from cql_atari.data import sources
 
+    if not _reads(config):
+        return [Finding("ok", "data", "none is read: the phase is online, without offline_share")]
+    if config.feed.servers:
+        return [Finding("ok", "data", "none is read here: feed.servers have it")]
     if config.data.dir is None:
         mend = "--gin_bindings=\"data.dir = 'FOLDER'\"; launchers/get_data.sh fetches some"
         return [Finding("note", "data", "no data.dir given", mend)]
@@ -184,8 +196,8 @@ def count_frames(config: Config) -> int | None:
     return total
 
 
-def check_ports() -> list[Finding]:
-    """Whether a server can listen here and be reached; and the port that TF_CONFIG gives us."""
+def check_ports(config: Config) -> list[Finding]:
+    """Whether a server can listen here and be reached; and the ports that we are to listen on."""
     try:
         with socket.create_server(("", 0)) as server:
             socket.create_connection(("localhost", server.getsockname()[1]), timeout=2).close()
@@ -194,20 +206,66 @@ def check_ports() -> list[Finding]:
                         "allow loopback connections in the firewall or sandbox")]  # fmt: skip
     outside = ", ".join(name for _, name in socket.if_nameindex() if name != "lo")
     text = "a server can listen" + (f"; Reverb's will be open to {outside}" if outside else "")
-    if "TF_CONFIG" not in os.environ:
-        return [Finding("ok", "ports", text)]
-    try:
-        cluster = json.loads(os.environ["TF_CONFIG"])
-        task = cluster["task"]
-        port = int(cluster["cluster"][task["type"]][task["index"]].rpartition(":")[2])
-        socket.create_server(("", port)).close()
-    except OSError as error:
-        return [Finding("wrong", "ports", f"port {port} of TF_CONFIG: {error}",
-                        f"ss -ltnp 'sport = :{port}'")]  # fmt: skip
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        return [Finding("wrong", "ports", f"TF_CONFIG isn't as TensorFlow wants it: {error!r}",
-                        "unset TF_CONFIG")]  # fmt: skip
-    return [Finding("ok", "ports", f"{text}; port {port} of TF_CONFIG is free")]
+    ports = {}
+    if config.train.phase == "online" and config.online.actors == "remote" and config.online.port:
+        ports["online.port"] = config.online.port
+    if "TF_CONFIG" in os.environ:
+        try:
+            cluster = json.loads(os.environ["TF_CONFIG"])
+            task = cluster["task"]
+            address = cluster["cluster"][task["type"]][task["index"]]
+            ports["TF_CONFIG"] = int(address.rpartition(":")[2])
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            return [Finding("wrong", "ports", f"TF_CONFIG isn't as TensorFlow wants it: {error!r}",
+                            "unset TF_CONFIG")]  # fmt: skip
+    for owner, port in ports.items():
+        try:
+            socket.create_server(("", port)).close()
+        except (OSError, OverflowError) as error:
+            return [Finding("wrong", "ports", f"port {port} of {owner}: {error}",
+                            f"ss -ltnp 'sport = :{port}'")]  # fmt: skip
+        text += f"; port {port} of {owner} is free"
+    return [Finding("ok", "ports", text)]
+
+
+def check_servers(config: Config) -> list[Finding]:
+    """Whether each of `feed.servers` answers; for `SERVER_SECONDS` in all, however many."""
+    servers = config.feed.servers if _reads(config) else ()
+    findings: dict[str, Finding] = {}
+
+    def ask(address: str) -> None:
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), SERVER_SECONDS).close()
+        except (OSError, OverflowError, UnicodeError) as error:
+            note_silence(address, str(error))
+        else:
+            findings[address] = Finding("ok", "servers", f"{address} answers")
+
+    def note_silence(address: str, why: str) -> None:
+        mend = f"python -m cql_atari.serve_replay there, and its port open to here ({address})"
+        findings[address] = Finding("wrong", "servers", f"{address} doesn't answer: {why}", mend)
+
+    threads = []
+    for address in servers:
+        if re.fullmatch(r"[^\s/]+:\d+", address):
+            threads.append(threading.Thread(target=ask, args=(address,), daemon=True))
+            threads[-1].start()
+        else:
+            findings[address] = Finding("wrong", "servers", f"{address!r} is no address",
+                                        "give feed.servers 'host:port' of each")  # fmt: skip
+    deadline = time.monotonic() + SERVER_SECONDS
+    for thread in threads:  # a look-up of a name may take longer than any connection
+        thread.join(max(deadline - time.monotonic(), 0))
+    for address in servers:
+        if address not in findings:
+            note_silence(address, f"nothing for {SERVER_SECONDS:g} s")
+    return [findings[address] for address in servers]
+
+
+def _reads(config: Config) -> bool:
+    """Whether recorded play is read, here or by servers."""
+    return config.train.phase == "offline" or config.online.offline_share > 0
 
 
 def diagnose(config: Config, workdir: Path, deadline: float) -> list[Finding]:
@@ -231,7 +289,8 @@ def diagnose(config: Config, workdir: Path, deadline: float) -> list[Finding]:
         "memory": lambda: check_memory(config),
         "ROMs": lambda: check_roms(config),
         "data": lambda: check_data(config),
-        "ports": check_ports,
+        "ports": lambda: check_ports(config),
+        "servers": lambda: check_servers(config),
     }
     for about, check in checks.items():  # as daemons: one that hangs doesn't hold us
         threading.Thread(target=look, args=(about, check), daemon=True).start()
@@ -242,7 +301,8 @@ def diagnose(config: Config, workdir: Path, deadline: float) -> list[Finding]:
         answers.setdefault(about, [Finding("wrong", about, _LATE)])
     answers["devices"] = check_devices(config, facts, why)
     answers["disk"] = check_disk(config, workdir, facts.get("parameters"))
-    order = ("Python", "packages", "devices", "memory", "disk", "ROMs", "data", "ports")
+    order = ("Python", "packages", "devices", "memory", "disk", "ROMs", "data", "ports",
+             "servers")  # fmt: skip
     return [finding for about in order for finding in answers[about]]
 
 
@@ -271,11 +331,10 @@ def main(argv: list[str]) -> int:
     from cql_atari import config as config_lib
     from cql_atari.types import UserError
 
-    deadline = time.monotonic() + SECONDS
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; flags start with --.")
     config = config_lib.load(flags.FLAGS.gin_files, flags.FLAGS.gin_bindings)
-    return show(diagnose(config, Path(flags.FLAGS.workdir), deadline))
+    return show(diagnose(config, Path(flags.FLAGS.workdir), _STARTED + SECONDS))
 
 
 def _define_flags() -> None:
