@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 
@@ -48,6 +49,19 @@ def test_one_is_killed_another_goes_on_and_ends_with_the_learner(tmp_path):
     last = json.loads(metrics.read_text().splitlines()[-1])
     assert last["step"] == 500
     assert last["online/frames"] == pytest.approx(2400, abs=4 * 60)
+
+
+def test_a_learner_whose_port_is_taken_says_so(tmp_path):
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = subprocess.run(
+            test_online.command(tmp_path, "online.actors = 'remote'", f"online.port = {port}"),
+            cwd=test_online.ROOT, env=test_online.ENVIRONMENT, text=True, capture_output=True,
+            timeout=300, check=False,
+        )  # fmt: skip
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert f"error: can't listen on port {port}: " in ended.stderr
+    assert "online.port" in ended.stderr
 
 
 def test_another_configuration_is_refused_with_the_difference():
