@@ -105,6 +105,13 @@ def weights(workdir: Path) -> dict[str, np.ndarray]:
     return {name: reader.get_tensor(name) for name in names}
 
 
+def tracebacks(log: str) -> list[str]:
+    """All but Python's own, where a signal came before the command's first line."""
+    found = log.split("Traceback (most recent call last):\n")[1:]
+    ends = [next((line for line in text.splitlines() if line[:1] != " "), "") for text in found]
+    return [text for text, end in zip(found, ends) if end != "KeyboardInterrupt"]
+
+
 def finish(data: Path, workdir: Path, kind: str) -> None:
     if code := start(data, workdir, kind).wait(3600):
         raise RuntimeError(f"it ended with {code}: " + Path(f"{workdir}.log").read_text()[-3000:])
@@ -154,8 +161,8 @@ def main() -> None:
                 np.array_equal(one[name], other[name]) for name in one
             )
             values["variables"] = len(one)
-        if "Traceback" in (text := (folder / "run.log").read_text()):
-            values["traceback"] = text[text.index("Traceback") :][:2000]
+        if found := tracebacks((folder / "run.log").read_text()):
+            values["traceback"] = found[0][:2000]
     common.emit("faults", kind=arguments.kind, faults=arguments.faults, **values)
 
 

@@ -13,16 +13,22 @@ from absl import app
 from cql_atari.types import UserError
 
 EXIT_USER_ERROR = 2
+EXIT_CTRL_C = 130  # as shells count: 128 + SIGINT
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
-    """Parses flags, runs `main` and exits with its code; 2 and one message for a `UserError`."""
+    """Parses flags, runs `main` and exits with its code; 2 and one message for a `UserError`, 130
+    for an interruption that `main` lets through.
+    """
 
     def guarded(argv: list[str]) -> int | None:
         try:
             return main(argv)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
+        except KeyboardInterrupt:  # before there was anything to save, or a second one
+            print("interrupted", file=sys.stderr)
+            return EXIT_CTRL_C
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise

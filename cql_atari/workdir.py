@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import socket
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -97,7 +98,8 @@ def read_config(workdir: Path) -> config_lib.Config:
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
     """Yields a predicate that turns true on SIGINT, SIGTERM, SIGHUP; a second signal ends at once.
 
-    SIGHUP comes when a terminal or an ssh connection ends; where `nohup` ignores it, so do we.
+    SIGHUP comes when a terminal or an ssh connection ends: what is printed later goes nowhere,
+    since writing there would fail. Where `nohup` ignores it, so do we.
 
     It turns true in every thread at once, even while the main one is in a call that doesn't return
     to Python, where no handler can run.
@@ -108,6 +110,8 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
 
     def note(number: int, _frame: object) -> None:
         seen.append(number)
+        if number == signal.SIGHUP:
+            _leave_terminal()
         if len(seen) > 1:
             raise KeyboardInterrupt
 
@@ -124,3 +128,11 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
         told.close()
         wake.close()
+
+
+def _leave_terminal() -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for output in (1, 2):
+        if stat.S_ISCHR(os.fstat(output).st_mode):
+            os.dup2(nowhere, output)
+    os.close(nowhere)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -98,6 +99,26 @@ def test_a_signal_saves_exits_with_its_own_code_and_goes_on(tmp_path, data, unin
     assert run(folder, data, *LONG).returncode == 0
     for expected, found in zip(uninterrupted[1], final_weights(folder)[1]):
         np.testing.assert_array_equal(expected, found)
+
+
+def test_the_end_of_its_terminal_is_a_request_to_stop(tmp_path, data):
+    folder, (ours, theirs) = tmp_path / "run", os.openpty()
+    under_it = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); " \
+               "os.execv(sys.argv[1], sys.argv[1:])"  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", under_it, *command(folder, data, *LONG, "train.steps = 100000")],
+        cwd=ROOT, env=ENVIRONMENT, stdin=theirs, stdout=theirs, stderr=theirs,
+        start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    until = time.time() + 200
+    while not checkpoint.steps(folder / "checkpoints"):
+        assert time.time() < until
+        if select.select([ours], [], [], 0.1)[0]:  # else it would wait for us to read
+            os.read(ours, 10_000)
+    os.close(ours)
+    assert process.wait(120) == workdir.EXIT_INTERRUPTED
+    assert checkpoint.steps(folder / "checkpoints")[-1] < 100_000
 
 
 def test_a_signal_in_an_evaluation_saves_and_the_evaluation_is_made_up_for(tmp_path, data):
