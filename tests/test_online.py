@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -42,9 +43,9 @@ def command(folder, *bindings):
             *(f"--gin_bindings={binding}" for binding in (*BINDINGS, *bindings))]  # fmt: skip
 
 
-def start(folder, *bindings) -> subprocess.Popen:
+def start(folder, *bindings, err=subprocess.PIPE) -> subprocess.Popen:
     return subprocess.Popen(command(folder, *bindings), cwd=ROOT, env=ENVIRONMENT, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+                            stdout=subprocess.PIPE, stderr=err)  # fmt: skip
 
 
 def wait_for(condition, process, seconds=300.0):
@@ -99,14 +100,14 @@ def test_killed_it_refills_its_replay_and_counts_no_frame_twice(tmp_path, record
 
 
 def test_a_signal_in_the_first_fill_saves_what_was_acted(tmp_path):
-    folder = tmp_path / "run"
-    process = start(folder, "online.first_fill = 200000", "online.frames = 4000000")
-    wait_for((folder / "tensorboard").exists, process)
-    time.sleep(3)
+    folder, said = tmp_path / "run", tmp_path / "said"
+    with said.open("w") as file:
+        process = start(folder, "online.first_fill = 200000", "online.frames = 4000000", err=file)
+    wait_for(lambda: re.search(r"filling the replay:.* [1-9]\d*/200000", said.read_text()), process)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == workdir.EXIT_INTERRUPTED, errors
-    assert "Traceback" not in errors
+    process.communicate(timeout=60)
+    assert process.returncode == workdir.EXIT_INTERRUPTED, said.read_text()
+    assert "Traceback" not in said.read_text()
     assert checkpoint.steps(folder / "checkpoints") == [0]
     assert frames_of(folder, 0) > 0
     assert frames_of(folder, 0) % 16 == 0  # 4 copies, no game has ended yet
