@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cql_atari import config as config_lib
+from cql_atari import config_check
 from cql_atari.types import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -144,9 +145,9 @@ def test_the_highest_seeds_can_be_used():
     from cql_atari.evaluation import rollout
     from cql_atari.feed.sampling import BatchLaw, draw_games
 
-    draw_games(BatchLaw(4, 2), 2, config_lib._RANGES["train.seed"][-1], 0)
+    draw_games(BatchLaw(4, 2), 2, config_check._RANGES["train.seed"][-1], 0)
     options = {"episodes": 2, "envs_per_game": 2, "max_frames": 8, "trial_max_frames": 8}
-    seed = config_lib._RANGES["evaluation.seed"][-1]
+    seed = config_check._RANGES["evaluation.seed"][-1]
     rollout.best_fixed_action(rollout.GameVariant("Pong"), seed=seed, **options)
 
 

@@ -20,7 +20,7 @@ MODULES = sorted(
 FLOORS = (
     {"types", "installation"},
     {"games"},
-    {"config"},
+    {"config", "config_check"},
     {"losses", "networks", "data", "envs"},
     {"feed", "agent", "evaluation", "workdir", "cluster"},
     {
