@@ -10,12 +10,16 @@ would fit. It is an estimate: TPU's compiler fuses more, but pads the last two a
 The CPU's compiler widens bfloat16 to float32, but not float16, which has the same size: that
 stands in for it here. Recomputation keeps only each residual block's input until the backward pass.
 
-Usage: python benchmarks/tpu_memory.py [NETWORK/DTYPE/RECOMPUTE ...]
+With --count nothing is compiled: it adds up what the encoder's layers put out for a transition, in
+float32 and bfloat16, all of it or, recomputing, the blocks' inputs and the largest block.
+
+Usage: python benchmarks/tpu_memory.py [--count] [NETWORK/DTYPE/RECOMPUTE ...]
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import subprocess
@@ -40,10 +44,15 @@ def main() -> None:
     parser.add_argument(
         "cases", nargs="*", default=CASES, metavar="case", help="resnet34/float32/keep"
     )
+    parser.add_argument("--count", action="store_true", help="layers' outputs instead")
     parser.add_argument("--compile", type=int, metavar="ROWS", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.compile:
         compile_step(*arguments.cases[0].split("/"), arguments.compile)
+        return
+    if arguments.count:
+        for network in NETWORKS:
+            common.emit("activations", network=network, mb_per_transition=count(network))
         return
     for case in arguments.cases:
         small, large = (measure(case, rows) for rows in SIZES)
@@ -121,14 +130,46 @@ def compile_step(network: str, dtype: str, recompute: str, rows: int) -> None:
     step.experimental_get_compiler_ir(batch)(stage="optimized_hlo")
 
 
+def count(network: str) -> dict[str, float]:
+    """MB that an encoder's layers put out for one state, by dtype and what is kept."""
+    from cql_atari import config as config_lib
+    from cql_atari import experiment
+
+    config = config_lib.load([f"gin_configs/networks/{network}.gin"])
+    agent = experiment.make_agent(config)
+    stretches = [0]  # numbers put out in the stem, each block, the pooling
+    inputs = 0  # in the blocks' inputs alone
+    ends = {id(end) for end in block_ends(agent.network.encoder)}
+    for layer in agent.network.encoder.layers:
+        size = math.prod(layer.output.shape[1:])
+        stretches[-1] += size
+        if id(layer.output) in ends:
+            inputs += size
+            stretches.append(0)
+    stem, *blocks, pooling = stretches
+    numbers = {"keep": sum(stretches), "recompute": stem + inputs + max(blocks) + pooling}
+    return {
+        f"{dtype}/{kind}": width * found / 1e6
+        for dtype, width in (("float32", 4), ("bfloat16", 2))
+        for kind, found in numbers.items()
+    }
+
+
+def block_ends(encoder: Any) -> list[Any]:
+    """The outputs of the residual blocks but for the stem's, which stands for the first's input."""
+    import tensorflow as tf
+
+    layers = tf.keras.layers
+    added = {id(layer.output) for layer in encoder.layers if isinstance(layer, layers.Add)}
+    return [layer.output for layer in encoder.layers
+            if isinstance(layer, layers.ReLU) and id(layer.input) in added]  # fmt: skip
+
+
 def recomputed(encoder: Any) -> Callable[[Any], Any]:
     """The same encoder; of each residual block only the input is kept for the backward pass."""
     import tensorflow as tf
 
-    layers, model = tf.keras.layers, tf.keras.Model
-    added = {id(layer.output) for layer in encoder.layers if isinstance(layer, layers.Add)}
-    ends = [layer.output for layer in encoder.layers
-            if isinstance(layer, layers.ReLU) and id(layer.input) in added]  # fmt: skip
+    model, ends = tf.keras.Model, block_ends(encoder)
     stem, *blocks = (
         model(start, end) for start, end in zip([encoder.input, *ends], [*ends, encoder.output])
     )
