@@ -219,7 +219,10 @@ def test_when_one_worker_was_asked_to_stop_the_others_get_time_to_save(stage):
 @pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 143)])
 def test_a_launcher_that_is_stopped_ends_its_workers_and_waits_for_them(stage, name, code):
     script = [("one", "", 50, 0), ("two", "", 50, 0)]
+    # Children of a shell that ignores SIGINT (as CI's may) would ignore it, too.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = stage.begin("multi_worker.sh", "one,two", *FLAGS, script=script)
+    signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 30
     while len(stage.tape) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
