@@ -23,8 +23,8 @@ while [[ ${1:?give -- before the flags of train} != -- ]]; do
   done
   points=("${grown[@]}") && shift
 done
+[[ ${points[0]} ]] || fail "give a grid, NAME=VALUE|VALUE..., before --"
 shift
-
 for i in "${!points[@]}"; do
   mapfile -t bindings <<<"${points[i]%$'\n'}"
   flags=("${bindings[@]/#/--gin_bindings=}" --workdir="$out/$(IFS=,; tr -c 'A-Za-z0-9.,=_\n-' _ <<<"${bindings[*]}")")

@@ -386,6 +386,7 @@ def test_a_sweep_as_a_slurm_array(stage, tmp_path):
         (["--slurm"], 1, "give OUT"),
         (["out", "train.seed=0|1", "loss.kind=", "--", "--x"], 2, "loss.kind=: give NAME=VALUE"),
         (["out", "train.seed", "--", "--x"], 2, "train.seed: give NAME=VALUE"),
+        (["out", "--", "--x"], 2, "give a grid"),
     ],
 )
 def test_a_grid_that_is_not_whole(stage, arguments, code, message):
