@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -23,11 +22,3 @@ def clean_gin():
     gin.clear_config()
     yield
     gin.clear_config()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def forget_graphs():
-    """What one module's tests compiled is freed before the next: else the process reaches 10 GB."""
-    yield
-    tf.keras.backend.clear_session()
-    gc.collect()
