@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from cql_atari import config as config_lib
-from cql_atari import doctor
+from cql_atari import doctor, readiness
 from cql_atari.envs import roms
 from cql_atari.feed import free_memory
 from cql_atari.types import Extent, UserError
@@ -37,13 +37,13 @@ def test_the_replay_needs_its_tables(monkeypatch):
     """40 games x 250,000 transitions x 400 bytes = 4 GB; what mends it fits."""
     config = configure()
     monkeypatch.setattr(free_memory, "free_bytes", lambda: 4_100_000_000)
-    (finding,) = doctor.check_memory(config)
+    (finding,) = readiness.check_memory(config)
     assert finding.state == "ok" and "4.1 GB free, about 4 GB for the replay" in finding.text
     monkeypatch.setattr(free_memory, "free_bytes", lambda: 3_900_000_000)
-    (finding,) = doctor.check_memory(config)
+    (finding,) = readiness.check_memory(config)
     assert finding.state == "wrong"
     mended = configure(re.fullmatch("--gin_bindings='(.*)'", finding.mend)[1])
-    assert states(doctor.check_memory(mended)) == [("ok", "memory")]
+    assert states(readiness.check_memory(mended)) == [("ok", "memory")]
 
 
 SERVED = "feed.servers = ('a:1', 'b:2')"
@@ -52,9 +52,9 @@ ONLINE = ("train.phase = 'online'", "data.games = ('Pong',)")
 
 def test_tables_held_elsewhere_need_no_memory_here(monkeypatch):
     monkeypatch.setattr(free_memory, "free_bytes", lambda: 1_000_000)
-    (finding,) = doctor.check_memory(configure(SERVED))
+    (finding,) = readiness.check_memory(configure(SERVED))
     assert finding.state == "ok" and "feed.servers hold the replay" in finding.text
-    assert states(doctor.check_memory(configure())) == [("wrong", "memory")]
+    assert states(readiness.check_memory(configure())) == [("wrong", "memory")]
 
 
 def test_the_online_phase_needs_its_own_table_and_those_of_recorded_play(monkeypatch):
@@ -67,13 +67,13 @@ def test_the_online_phase_needs_its_own_table_and_those_of_recorded_play(monkeyp
         (share, "wrong"),
         ((*share, SERVED), "ok"),
     ):
-        assert states(doctor.check_memory(configure(*bindings))) == [(state, "memory")]
+        assert states(readiness.check_memory(configure(*bindings))) == [(state, "memory")]
 
 
 def test_the_memory_feed_needs_its_frames(monkeypatch, tmp_path):
     """1,000,000 frames of 84 x 84 bytes: 7.06 GB."""
     memory = ("feed.kind = 'memory'", "data.dir = '/d'")
-    monkeypatch.setattr(doctor, "count_frames", lambda config: 1_000_000)
+    monkeypatch.setattr(readiness, "count_frames", lambda config: 1_000_000)
     for free, more, state, about in (
         (8e9, (), "ok", "memory"),
         (7e9, (), "wrong", "memory"),
@@ -81,10 +81,10 @@ def test_the_memory_feed_needs_its_frames(monkeypatch, tmp_path):
         (1e9, (f"feed.cache_dir = {str(tmp_path / 'new')!r}",), "ok", "cache"),
     ):
         monkeypatch.setattr(free_memory, "free_bytes", lambda free=free: int(free))
-        monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=8e9))
-        assert states(doctor.check_memory(configure(*memory, *more))) == [(state, about)]
-    monkeypatch.setattr(doctor, "count_frames", lambda config: None)
-    assert states(doctor.check_memory(configure(*memory))) == [("note", "memory")]
+        monkeypatch.setattr(readiness.shutil, "disk_usage", lambda _: SimpleNamespace(free=8e9))
+        assert states(readiness.check_memory(configure(*memory, *more))) == [(state, about)]
+    monkeypatch.setattr(readiness, "count_frames", lambda config: None)
+    assert states(readiness.check_memory(configure(*memory))) == [("note", "memory")]
 
 
 def test_frames_are_counted_over_sources_and_suffixes(monkeypatch):
@@ -100,10 +100,10 @@ def test_frames_are_counted_over_sources_and_suffixes(monkeypatch):
 
     monkeypatch.setattr(sources, "find", lambda data: [source, source])
     monkeypatch.setattr(sources, "reader", lambda source: SimpleNamespace(survey=survey))
-    assert doctor.count_frames(configure()) == 24
+    assert readiness.count_frames(configure()) == 24
     assert asked[1] == ("p", "Pong", 1, {"fraction": 0.5, "left_out": {}})
     extents[1] = None
-    assert doctor.count_frames(configure()) is None
+    assert readiness.count_frames(configure()) is None
 
 
 def test_a_run_needs_its_checkpoints(monkeypatch, tmp_path):
@@ -111,31 +111,31 @@ def test_a_run_needs_its_checkpoints(monkeypatch, tmp_path):
     config, workdir = configure(), tmp_path / "not" / "there"
     for free, state in ((65_000_000, "ok"), (63_000_000, "wrong")):
         monkeypatch.setattr(
-            doctor.shutil, "disk_usage", lambda path, free=free: SimpleNamespace(free=free)
+            readiness.shutil, "disk_usage", lambda path, free=free: SimpleNamespace(free=free)
         )
-        (finding,) = doctor.check_disk(config, workdir, 1_000_000)
+        (finding,) = readiness.check_disk(config, workdir, 1_000_000)
         assert finding.state == state and "0.064 GB for 3 + 1" in finding.text
         assert f"free in {tmp_path}, " in finding.text and not workdir.parent.exists()
-    assert states(doctor.check_disk(config, workdir, None)) == [("note", "disk")]
-    monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
-    assert states(doctor.check_disk(config, workdir, 1)) == [("wrong", "disk")]
+    assert states(readiness.check_disk(config, workdir, None)) == [("note", "disk")]
+    monkeypatch.setattr(readiness.os, "access", lambda path, mode: False)
+    assert states(readiness.check_disk(config, workdir, 1)) == [("wrong", "disk")]
 
 
 # Devices.
 
 
 def test_what_the_probe_told(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "NVIDIA", tmp_path / "none")
+    monkeypatch.setattr(readiness, "NVIDIA", tmp_path / "none")
     fine = [("ok", "TensorFlow"), ("ok", "XLA"), ("ok", "Reverb")]
-    assert states(doctor.check_devices(configure(), ALL, "")) == fine
+    assert states(readiness.check_devices(configure(), ALL, "")) == fine
     for told, stopped in enumerate(("TensorFlow", "XLA", "Reverb", "network")):
         facts = dict(list(ALL.items())[: told + 1 if told else 0])
-        *before, last = doctor.check_devices(configure(), facts, "ImportError: no")
+        *before, last = readiness.check_devices(configure(), facts, "ImportError: no")
         assert states(before) == fine[:told]
         assert (last.state, last.about, last.text) == ("wrong", stopped, "ImportError: no")
         assert ("jit_compile = False" in last.mend) == (stopped == "XLA")
     late = {name: ALL[name] for name in list(ALL)[:4]}
-    assert states(doctor.check_devices(configure(), late, doctor._LATE)) == fine
+    assert states(readiness.check_devices(configure(), late, readiness.LATE)) == fine
 
 
 @pytest.mark.parametrize(
@@ -149,9 +149,9 @@ def test_what_the_probe_told(monkeypatch, tmp_path):
     ],
 )
 def test_devices_that_stay_unused_or_do_not_divide(monkeypatch, tmp_path, gpus, strategy, state):
-    monkeypatch.setattr(doctor, "NVIDIA", tmp_path)
+    monkeypatch.setattr(readiness, "NVIDIA", tmp_path)
     config = configure(f"train.strategy = {strategy!r}")
-    findings = doctor.check_devices(config, {**ALL, "gpus": gpus}, "")
+    findings = readiness.check_devices(config, {**ALL, "gpus": gpus}, "")
     found = [finding for finding in findings if finding.about == "devices"]
     assert [finding.state for finding in found] == ([state] if state else [])
     if gpus == 3:  # 128 draws; the next multiple of 3
@@ -178,11 +178,11 @@ def test_the_probe_tells_as_far_as_it_comes(monkeypatch, code, facts, why):
 
 def test_roms_that_did_not_record_the_data_and_none(tmp_path):
     game = "data.games = ('Pong', 'Amidar')"
-    (finding,) = doctor.check_roms(configure(game, f"data.dir = {str(tmp_path)!r}"))
+    (finding,) = readiness.check_roms(configure(game, f"data.dir = {str(tmp_path)!r}"))
     assert finding.state == "note" and "2 there; 1 didn't record the data: Amidar" in finding.text
-    assert states(doctor.check_roms(configure("data.games = ('Pong',)"))) == [("ok", "ROMs")]
+    assert states(readiness.check_roms(configure("data.games = ('Pong',)"))) == [("ok", "ROMs")]
     with pytest.raises(UserError, match=r"pong\.bin doesn't exist"):
-        doctor.check_roms(configure(game, f"evaluation.rom_dir = {str(tmp_path)!r}"))
+        readiness.check_roms(configure(game, f"evaluation.rom_dir = {str(tmp_path)!r}"))
 
 
 def test_a_rom_is_not_tried(monkeypatch, tmp_path):
@@ -190,46 +190,46 @@ def test_a_rom_is_not_tried(monkeypatch, tmp_path):
     (tmp_path / "pong.bin").write_bytes(b"no ROM")
     monkeypatch.setattr(roms, "_try", None)
     config = configure("data.games = ('Pong',)", f"evaluation.rom_dir = {str(tmp_path)!r}")
-    assert states(doctor.check_roms(config)) == [("note", "ROMs")]
+    assert states(readiness.check_roms(config)) == [("note", "ROMs")]
 
 
 def test_data_that_are_there_and_none(monkeypatch):
     from cql_atari.data import sources
 
-    assert states(doctor.check_data(configure())) == [("note", "data")]
+    assert states(readiness.check_data(configure())) == [("note", "data")]
     found = [SimpleNamespace(suffixes=(0, 1), format=name) for name in ("rlds", "dopamine")]
     monkeypatch.setattr(sources, "find", lambda data: found)
-    (finding,) = doctor.check_data(configure("data.dir = '/d'"))
+    (finding,) = readiness.check_data(configure("data.dir = '/d'"))
     assert finding[:3] == ("ok", "data", "2 runs, 4 suffixes in /d, dopamine and rlds")
 
 
 def test_data_that_are_not_read_here_are_not_missed():
-    (served,) = doctor.check_data(configure(SERVED))
-    (online,) = doctor.check_data(configure(*ONLINE))
+    (served,) = readiness.check_data(configure(SERVED))
+    (online,) = readiness.check_data(configure(*ONLINE))
     assert (served.state, online.state) == ("ok", "ok")
     assert "feed.servers have it" in served.text and "none is read" in online.text
-    mixed = doctor.check_data(configure(*ONLINE, "online.offline_share = 0.5"))
+    mixed = readiness.check_data(configure(*ONLINE, "online.offline_share = 0.5"))
     assert states(mixed) == [("note", "data")]
 
 
 def test_ports(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    assert states(doctor.check_ports(configure())) == [("ok", "ports")]
+    assert states(readiness.check_ports(configure())) == [("ok", "ports")]
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
         cluster = {"worker": ["elsewhere:1", f"here:{port}"]}
         task = {"type": "worker", "index": 1}
         monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
-        (finding,) = doctor.check_ports(configure())
+        (finding,) = readiness.check_ports(configure())
         assert finding.state == "wrong" and f"port {port} of TF_CONFIG" in finding.text
-    assert states(doctor.check_ports(configure())) == [("ok", "ports")]
+    assert states(readiness.check_ports(configure())) == [("ok", "ports")]
     for broken in (
         "{",
         "{}",
         '{"cluster": {"worker": []}, "task": {"type": "worker", "index": 0}}',
     ):
         monkeypatch.setenv("TF_CONFIG", broken)
-        (finding,) = doctor.check_ports(configure())
+        (finding,) = readiness.check_ports(configure())
         assert finding.state == "wrong" and "isn't as TensorFlow wants it" in finding.text
 
 
@@ -238,22 +238,22 @@ def test_the_port_for_remote_actors(monkeypatch):
     with socket.create_server(("", 0)) as server:
         port = f"online.port = {server.getsockname()[1]}"
         remote = (*ONLINE, "online.actors = 'remote'", port)
-        (finding,) = doctor.check_ports(configure(*remote))
+        (finding,) = readiness.check_ports(configure(*remote))
         assert finding.state == "wrong" and "of online.port: " in finding.text
         for unused in ((*ONLINE, port), ("online.actors = 'remote'", port)):
-            assert states(doctor.check_ports(configure(*unused))) == [("ok", "ports")]
-    (finding,) = doctor.check_ports(configure(*remote))
+            assert states(readiness.check_ports(configure(*unused))) == [("ok", "ports")]
+    (finding,) = readiness.check_ports(configure(*remote))
     assert finding.state == "ok" and "of online.port is free" in finding.text
 
 
 def test_servers_that_answer_and_do_not():
-    assert doctor.check_servers(configure()) == []
+    assert readiness.check_servers(configure()) == []
     with socket.create_server(("localhost", 0)) as one, socket.create_server(("", 0)) as gone:
         here, there = (f"localhost:{server.getsockname()[1]}" for server in (one, gone))
         gone.close()
         servers = f"feed.servers = ({here!r}, {there!r}, 'nowhere', 'localhost:99999')"
-        found = doctor.check_servers(configure(servers))
-        assert doctor.check_servers(configure(servers, *ONLINE)) == []
+        found = readiness.check_servers(configure(servers))
+        assert readiness.check_servers(configure(servers, *ONLINE)) == []
     assert [finding.state for finding in found] == ["ok", "wrong", "wrong", "wrong"]
     assert found[0].text == f"{here} answers" and f"{there} doesn't answer" in found[1].text
     assert "serve_replay" in found[1].mend and "'host:port'" in found[2].mend
@@ -267,10 +267,10 @@ def test_all_servers_together_are_asked_for_the_stated_second(monkeypatch):
         never.wait(60)
         raise TimeoutError
 
-    monkeypatch.setattr(doctor.socket, "create_connection", hang)
+    monkeypatch.setattr(readiness.socket, "create_connection", hang)
     start = time.monotonic()
-    found = doctor.check_servers(configure("feed.servers = ('a:1', 'b:1', 'c:1', 'd:1')"))
-    assert doctor.SERVER_SECONDS <= time.monotonic() - start < doctor.SERVER_SECONDS + 2
+    found = readiness.check_servers(configure("feed.servers = ('a:1', 'b:1', 'c:1', 'd:1')"))
+    assert readiness.SERVER_SECONDS <= time.monotonic() - start < readiness.SERVER_SECONDS + 2
     never.set()
     assert [finding.state for finding in found] == ["wrong"] * 4
     assert all("nothing for 1 s" in finding.text for finding in found)
@@ -282,8 +282,8 @@ def test_all_servers_together_are_asked_for_the_stated_second(monkeypatch):
 def test_a_check_that_fails_or_hangs_does_not_keep_the_others(monkeypatch, tmp_path):
     never = threading.Event()
     monkeypatch.setattr(doctor, "_PROBE", f"print({json.dumps(json.dumps(ALL))})")
-    monkeypatch.setattr(doctor, "check_ports", lambda config: never.wait())
-    monkeypatch.setattr(doctor, "check_roms", lambda config: 1 / 0)
+    monkeypatch.setattr(readiness, "check_ports", lambda config: never.wait())
+    monkeypatch.setattr(readiness, "check_roms", lambda config: 1 / 0)
     config = configure(f"data.dir = {str(tmp_path)!r}")
     found = {f.about: f for f in doctor.diagnose(config, tmp_path, time.monotonic() + 3)}
     hanging = [t for t in threading.enumerate() if t._target and t._target.__name__ == "look"]
@@ -306,14 +306,14 @@ def test_the_deadline_holds_whatever_does_not_answer(monkeypatch, tmp_path):
     never = threading.Event()
     monkeypatch.setattr(doctor, "_PROBE", "import time; time.sleep(60)")
     for check in ("check_ports", "check_servers", "check_roms", "check_memory"):
-        monkeypatch.setattr(doctor, check, lambda config: never.wait())
+        monkeypatch.setattr(readiness, check, lambda config: never.wait())
     deadline = time.monotonic() + 1
     findings = doctor.diagnose(configure(), tmp_path, deadline)
     assert 0 <= time.monotonic() - deadline < 3
     never.set()
     late = [f.about for f in findings if f.state == "wrong" and "no answer in time" in f.text]
     assert {"TensorFlow", "memory", "ROMs", "ports", "servers"} <= set(late)
-    assert doctor.SERVER_SECONDS < doctor.SECONDS <= 8.5
+    assert readiness.SERVER_SECONDS < doctor.SECONDS <= 8.5
 
 
 def test_every_line_is_ok_or_mends(capsys):

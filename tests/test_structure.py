@@ -30,8 +30,8 @@ FLOORS = (
     {"experiment"},
     {"online"},
     {
-        *("act", "collect", "collect_online", "convert", "doctor", "evaluate", "plan", "report"),
-        *("serve_replay", "train", "verify"),
+        *("act", "collect", "collect_online", "convert", "doctor", "evaluate", "plan", "readiness"),
+        *("report", "serve_replay", "train", "verify"),
     },
 )
 
