@@ -72,9 +72,11 @@ def train(
     log = logs.make_log(directory) if here.is_chief else lambda *_: None
     evaluate_agent = make_evaluate(config, agent, directory, start, should_stop)
 
-    def evaluate_now(step: int, episodes: int) -> None:
-        if here.is_chief and (scalars := evaluate_agent(step, episodes)):
+    def evaluate_now(step: int, episodes: int) -> bool:
+        scalars = evaluate_agent(step, episodes) if here.is_chief else {}
+        if scalars:
             log(step, scalars)
+        return scalars is not None
 
     try:
         if start < config.train.steps:
@@ -103,8 +105,7 @@ def train(
                 return False
 
         # 4. Full episodes with the final weights; the other hosts wait for the chief.
-        evaluate_now(config.train.steps, config.evaluation.episodes)
-        done = not here.is_chief or scores_path(directory, config.train.steps).exists()
+        done = evaluate_now(config.train.steps, config.evaluation.episodes)
         return all(strategy.across_hosts(devices, done))
     except KeyboardInterrupt:
         return False
@@ -192,11 +193,11 @@ def make_evaluate(
     directory: Path,
     start: int,
     should_stop: Callable[[], bool],
-) -> Callable[[int, int], dict[str, float]]:
+) -> Callable[[int, int], dict[str, float] | None]:
     """A function (step, episodes) that evaluates the agent and returns scalars for the logs.
 
-    They are {} where it was asked to stop before it was done, so that nothing was written, and
-    where a run that goes on at `start` has these scores already.
+    {}: a run that goes on at `start` has these scores already. None: it was asked to stop before it
+    was done, and nothing was written.
     """
     q_function = make_q_function(agent.network, agent.objective)
 
@@ -205,13 +206,13 @@ def make_evaluate(
             raise KeyboardInterrupt
         return q_function(frames, heads)
 
-    def evaluate_agent(step: int, episodes: int) -> dict[str, float]:
+    def evaluate_agent(step: int, episodes: int) -> dict[str, float] | None:
         if step == start > 0 and scores_path(directory, step).exists():
             return {}
         try:
             summary = evaluate(config, interruptible, directory, step=step, episodes=episodes)
         except KeyboardInterrupt:
-            return {}
+            return None
         return evaluation_scalars(summary)
 
     return evaluate_agent

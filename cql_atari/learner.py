@@ -85,7 +85,7 @@ def learn(
     *,
     save: Callable[[int], None],
     log: Callable[[int, Scalars], None],
-    evaluate: Callable[[int], None],
+    evaluate: Callable[[int], object],
     evaluate_every: int,
     should_stop: Callable[[], bool],
     agree: Callable[[bool], bool] = bool,

@@ -77,9 +77,11 @@ def train(
     log = logs.make_log(directory)
     evaluate_agent = experiment.make_evaluate(config, agent, directory, first, should_stop)
 
-    def evaluate(step: int, episodes: int) -> None:
-        if scalars := evaluate_agent(step, episodes):
+    def evaluate(step: int, episodes: int) -> bool:
+        scalars = evaluate_agent(step, episodes)
+        if scalars:
             log(step, {**scalars, "online/frames": ledger.frames})
+        return scalars is not None
 
     try:
         if first < config.train.steps:
@@ -111,10 +113,9 @@ def train(
                 return False
 
         # 4. Full episodes with the final weights.
-        evaluate(config.train.steps, config.evaluation.episodes)
+        return evaluate(config.train.steps, config.evaluation.episodes)
     except KeyboardInterrupt:
         return False
-    return experiment.scores_path(directory, config.train.steps).exists()
 
 
 def _warn_of_another_variant(config: Config) -> None:

@@ -139,6 +139,22 @@ def test_a_signal_in_an_evaluation_saves_and_the_evaluation_is_made_up_for(tmp_p
     assert sorted(path.stem for path in (folder / "scores").iterdir()) == [f"{0:010d}", f"{8:010d}"]
 
 
+def test_scores_are_made_once_and_a_stop_leaves_none(tmp_path):
+    config = tiny.config()
+    agent = experiment.make_agent(config)
+    stop = []
+    evaluate = experiment.make_evaluate(config, agent, tmp_path, 4, lambda: bool(stop))
+    assert "evaluation/score/Breakout" in evaluate(4, 1)
+    written = experiment.scores_path(tmp_path, 4)
+    before = written.stat().st_mtime_ns
+    assert evaluate(4, 1) == {}  # the run goes on at step 4 and has them
+    assert written.stat().st_mtime_ns == before
+    assert evaluate(6, 1) and evaluate(6, 1)  # not where it goes on: another life's may lie there
+    stop.append(True)
+    assert evaluate(8, 1) is None
+    assert not experiment.scores_path(tmp_path, 8).exists()
+
+
 def test_a_run_leaves_scores_logs_and_its_configuration(tmp_path, data):
     folder = tmp_path / "run"
     result = run(folder, data, "feed.kind = 'replay'", "evaluation.every = 4")
