@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.policies import tf_policy
@@ -25,8 +26,8 @@ class Objective(NamedTuple):
     Attributes:
       num_atoms: outputs an action.
       q_values: logits [B, A, N] -> Q-values [B, A].
-      loss: (logits, actions, next_target_logits, rewards, discounts, next_online_logits=None)
-        -> Losses, per example.
+      loss: (logits, actions, next_target_logits, rewards, discounts, next_online_logits=None,
+        available=None) -> Losses, per example.
       bootstraps: whether the loss reads the successor's logits.
       double_q: whether it also reads the online network's logits there.
     """
@@ -42,8 +43,8 @@ def make_objective(config: Loss) -> Objective:
     """The objective that a configuration names."""
     if config.kind == "cloning":
 
-        def cloning(logits, actions, *_, **__):
-            return losses.behaviour_cloning_loss(logits[..., 0], actions)
+        def cloning(logits, actions, *_, available=None, **__):
+            return losses.behaviour_cloning_loss(logits[..., 0], actions, available)
 
         return Objective(1, lambda logits: logits[..., 0], cloning, bootstraps=False)
     if config.kind == "mse":
@@ -125,6 +126,7 @@ class ScaledQAgent(tf_agent.TFAgent):
       batch_size: transitions a gradient step over all replicas; the loss is their mean.
       n_step: distance of the successor state in a batch's frames.
       transitions_per_draw: rows of a batch that share a game.
+      mask_unused_actions: whether the loss knows only the actions that a row's game has.
     """
 
     def __init__(
@@ -138,6 +140,7 @@ class ScaledQAgent(tf_agent.TFAgent):
         batch_size: int,
         n_step: int,
         transitions_per_draw: int,
+        mask_unused_actions: bool = True,
     ):
         self.network = network
         self.target_network = target_network
@@ -148,6 +151,8 @@ class ScaledQAgent(tf_agent.TFAgent):
         self._batch_size = batch_size
         self._n_step = n_step
         self._per_draw = transitions_per_draw
+        mask = games_lib.action_mask(games)
+        self._available = tf.constant(mask if mask_unused_actions else np.ones_like(mask))
         policy = GreedyPolicy(network, objective, games)
         super().__init__(
             policy.time_step_spec,
@@ -179,7 +184,7 @@ class ScaledQAgent(tf_agent.TFAgent):
             next_online = tf.stop_gradient(self.network(successor, heads))
         parts = self.objective.loss(
             logits, batch.actions, next_target, batch.rewards, batch.discounts,
-            next_online_logits=next_online,
+            next_online_logits=next_online, available=tf.gather(self._available, batch.games),
         )  # fmt: skip
         q_values = self.objective.q_values(logits)
         return parts, tf.gather(q_values, batch.actions, axis=1, batch_dims=1)

@@ -114,6 +114,8 @@ class Loss:
       num_atoms: atoms (C51) or bins (HL-Gauss). Reconstructed: 51.
       v_max: the support is [-v_max, v_max]. Reconstructed: 20.
       double_q: whether the online network chooses the successor's action. Reconstructed: no.
+      mask_unused_actions: whether targets, CQL and cloning know only the actions that a game has.
+        Reconstructed; False as in one re-implementation, where only acting does.
     """
 
     kind: str = "c51"
@@ -121,6 +123,7 @@ class Loss:
     num_atoms: int = 51
     v_max: float = 20.0
     double_q: bool = False
+    mask_unused_actions: bool = True
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,7 @@ def make_agent(config: Config) -> ScaledQAgent:
         batch_size=config.batch_size,
         n_step=config.feed.n_step,
         transitions_per_draw=config.feed.transitions_per_draw,
+        mask_unused_actions=config.loss.mask_unused_actions,
     )
 
 

@@ -81,6 +81,7 @@ def c51_cql_loss(  # noqa: PLR0917
     support: Array,
     cql_alpha: float,
     next_online_logits: Array | None = None,
+    available: Array | None = None,
 ) -> Losses:
     """C51 cross-entropy plus CQL on expected values (section 3, equation 1; section 4).
 
@@ -96,6 +97,8 @@ def c51_cql_loss(  # noqa: PLR0917
       support: [N], see `support`.
       cql_alpha: alpha.
       next_online_logits: [B, A, N], online network at s'; where given it chooses a* (double Q).
+      available: bool [B, A], the actions that the row's game has: only these can be a*, and only
+        these are summed in the CQL term. None: all.
 
     Returns:
       Losses, each [B].
@@ -104,15 +107,16 @@ def c51_cql_loss(  # noqa: PLR0917
       ValueError: for shapes that don't fit each other.
       TypeError: for dtypes that don't fit.
     """
-    logits, actions, next_logits, chooser, rewards, discounts = _checked(
-        logits, actions, next_target_logits, rewards, discounts, chooser=next_online_logits
-    )
+    logits, actions, next_logits, chooser, rewards, discounts, available = _checked(
+        logits, actions, next_target_logits, rewards, discounts,
+        chooser=next_online_logits, available=available,
+    )  # fmt: skip
     support = _floats("support", support, logits.shape[2:], logits.dtype)
-    next_actions = tf.argmax(q_values(chooser, support), axis=-1)
+    next_actions = tf.argmax(_only(q_values(chooser, support), available), axis=-1)
     next_probabilities = tf.nn.softmax(_at(next_logits, next_actions))
     target = project(next_probabilities, rewards, discounts, support)
     td = _cross_entropy(target, _at(logits, actions))
-    return _with_cql(td, q_values(logits, support), actions, cql_alpha)
+    return _with_cql(td, q_values(logits, support), actions, cql_alpha, available)
 
 
 def hl_gauss_cql_loss(  # noqa: PLR0917
@@ -124,6 +128,7 @@ def hl_gauss_cql_loss(  # noqa: PLR0917
     support: Array,
     cql_alpha: float,
     next_online_logits: Array | None = None,
+    available: Array | None = None,
 ) -> Losses:
     """HL-Gauss cross-entropy ("Stop Regressing", arXiv 2403.03950, section 3.1) plus CQL.
 
@@ -131,14 +136,15 @@ def hl_gauss_cql_loss(  # noqa: PLR0917
     Q is the expected bin centre. Arguments, result and errors are those of `c51_cql_loss`, but
     `support` holds bin centres, see `bin_centres` (in that paper 51 bins on +-10).
     """
-    logits, actions, next_logits, chooser, rewards, discounts = _checked(
-        logits, actions, next_target_logits, rewards, discounts, chooser=next_online_logits
-    )
+    logits, actions, next_logits, chooser, rewards, discounts, available = _checked(
+        logits, actions, next_target_logits, rewards, discounts,
+        chooser=next_online_logits, available=available,
+    )  # fmt: skip
     support = _floats("support", support, logits.shape[2:], logits.dtype)
-    next_actions = tf.argmax(q_values(chooser, support), axis=-1)
+    next_actions = tf.argmax(_only(q_values(chooser, support), available), axis=-1)
     values = rewards + discounts * _at(q_values(next_logits, support), next_actions)
     td = _cross_entropy(gaussian_histogram(values, support), _at(logits, actions))
-    return _with_cql(td, q_values(logits, support), actions, cql_alpha)
+    return _with_cql(td, q_values(logits, support), actions, cql_alpha, available)
 
 
 def mse_cql_loss(  # noqa: PLR0917
@@ -149,35 +155,42 @@ def mse_cql_loss(  # noqa: PLR0917
     discounts: Array,
     cql_alpha: float,
     next_online_logits: Array | None = None,
+    available: Array | None = None,
 ) -> Losses:
     """td = (r + gamma^n Q_theta'(s', a*) - Q(s, a))^2 plus CQL (the MSE variant, section 4).
 
     Arguments, result and errors are those of `c51_cql_loss`, but "logits" are the Q-values
     themselves, [B, A, 1], as a network with one atom gives them.
     """
-    logits, actions, next_logits, chooser, rewards, discounts = _checked(
-        logits, actions, next_target_logits, rewards, discounts, chooser=next_online_logits
-    )
+    logits, actions, next_logits, chooser, rewards, discounts, available = _checked(
+        logits, actions, next_target_logits, rewards, discounts,
+        chooser=next_online_logits, available=available,
+    )  # fmt: skip
     logits.shape.assert_is_compatible_with([None, None, 1])
     q, next_q = logits[..., 0], next_logits[..., 0]
-    values = rewards + discounts * _at(next_q, tf.argmax(chooser[..., 0], axis=-1))
+    values = rewards + discounts * _at(
+        next_q, tf.argmax(_only(chooser[..., 0], available), axis=-1)
+    )
     td = tf.square(tf.stop_gradient(values) - _at(q, actions))
-    return _with_cql(td, q, actions, cql_alpha)
+    return _with_cql(td, q, actions, cql_alpha, available)
 
 
-def behaviour_cloning_loss(logits: Array, actions: Array) -> Losses:
+def behaviour_cloning_loss(logits: Array, actions: Array, available: Array | None = None) -> Losses:
     """-log softmax(logits)[a_data], the CQL term of the logits alone; td is 0.
 
     Args:
       logits: [B, A].
       actions: int [B].
+      available: bool [B, A], the actions that the row's game has; the softmax is over these.
+        None: all.
 
     Returns:
       Losses, each [B].
     """
     logits = _floats("logits", logits, [None, None])
     actions = _integers("actions", actions, logits.shape[:1])
-    return _with_cql(tf.zeros_like(logits[:, 0]), logits, actions, 1.0)
+    available = _booleans(available, logits.shape)
+    return _with_cql(tf.zeros_like(logits[:, 0]), logits, actions, 1.0, available)
 
 
 def _at(values: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
@@ -190,9 +203,16 @@ def _cross_entropy(target: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return -tf.reduce_sum(tf.stop_gradient(target) * tf.nn.log_softmax(logits), axis=-1)
 
 
-def _with_cql(td: tf.Tensor, q: tf.Tensor, actions: tf.Tensor, cql_alpha: float) -> Losses:
+def _only(q: tf.Tensor, available: tf.Tensor) -> tf.Tensor:
+    """q [B, A] with the actions that a game doesn't have out of reach of argmax and softmax."""
+    return tf.where(available, q, q.dtype.min)
+
+
+def _with_cql(
+    td: tf.Tensor, q: tf.Tensor, actions: tf.Tensor, cql_alpha: float, available: tf.Tensor
+) -> Losses:
     """Adds the CQL term of q [B, A] to td [B] (Kumar et al. 2020, equation 4)."""
-    cql = tf.reduce_logsumexp(q, axis=-1) - _at(q, actions)
+    cql = tf.reduce_logsumexp(_only(q, available), axis=-1) - _at(q, actions)
     td.shape.assert_is_compatible_with(actions.shape)
     cql.shape.assert_is_compatible_with(actions.shape)
     return Losses(td, cql, td + cql_alpha * cql)
@@ -206,8 +226,9 @@ def _checked(
     discounts: Array,
     *,
     chooser: Array | None,
+    available: Array | None,
 ) -> tuple[tf.Tensor, ...]:
-    """(logits, actions, next_target_logits, chooser, rewards, discounts) as tensors that fit.
+    """(logits, actions, next_target_logits, chooser, rewards, discounts, available), checked.
 
     The chooser, the logits that choose a*, is `next_target_logits` where None. Without these
     checks some wrong shapes would broadcast silently.
@@ -221,7 +242,8 @@ def _checked(
     rewards = _floats("rewards", rewards, batch, dtype)
     discounts = _floats("discounts", discounts, batch, dtype)
     actions = _integers("actions", actions, batch)
-    return logits, actions, next_target_logits, chooser, rewards, discounts
+    available = _booleans(available, shape[:2])
+    return logits, actions, next_target_logits, chooser, rewards, discounts, available
 
 
 def _floats(
@@ -240,6 +262,15 @@ def _integers(name: str, value: Array, shape: tf.TensorShape) -> tf.Tensor:
     if not value.dtype.is_integer:
         raise TypeError(f"{name} must hold integers, not {value.dtype.name}.")
     _check_shape(name, value, shape)
+    return value
+
+
+def _booleans(value: Array | None, shape: tf.TensorShape) -> tf.Tensor:
+    """`available` as a tensor; where None, a True that fits every shape."""
+    if value is None:
+        return tf.constant(True)
+    value = tf.convert_to_tensor(value, tf.bool)
+    _check_shape("available", value, shape)
     return value
 
 

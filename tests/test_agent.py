@@ -75,6 +75,31 @@ def test_heads_of_games_that_are_not_in_the_batch_get_no_gradient():
     assert sums["count"].numpy().tolist() == [8, 0]
 
 
+@pytest.mark.parametrize("mask", [True, False])
+def test_a_negative_value_is_learned_where_unused_actions_are_masked(mask):
+    # One state, reward -0.1 for ever, gamma^3 = 0.97: the true value is -0.1 / 0.03 = -3.3. What
+    # no data trains stays near 0 and, unmasked, is what every target bootstraps from.
+    config, agent = make(
+        "data.games = ('Breakout',)", "loss.kind = 'mse'", "loss.cql_alpha = 0.0",
+        f"loss.mask_unused_actions = {mask}", "optimizer.learning_rate = 1e-2",
+        "optimizer.epsilon = 1e-7",
+    )  # fmt: skip
+    batch = Batch(
+        frames=tf.fill((8, 7, 84, 84), tf.constant(100, tf.uint8)),
+        actions=tf.constant(list(games.spec("Breakout").actions) * 2),
+        rewards=tf.fill((8,), -0.1),
+        discounts=tf.fill((8,), 0.97),
+        games=tf.zeros(8, tf.int32),
+    )
+    train = tf.function(agent.train)
+    for step in range(300):
+        train(batch)
+        if step % 5 == 0:
+            agent.update_target()
+    q_data = float(tf.reduce_mean(agent.losses(batch)[1]))
+    assert q_data < -1.5 if mask else q_data > -0.5
+
+
 def test_sums_by_game_add_up_to_the_batch():
     config, agent = make()
     batch = first_batch(config)

@@ -284,6 +284,64 @@ def test_eager_graph_and_xla_agree(kind):
     assert eager.dtype == np.float32 and eager.shape == (3, B)
 
 
+# Actions that a game doesn't have.
+
+AVAILABLE = np.array([[True, True, False, True]] * B)
+
+
+def without_action_2(kind, **changes):
+    """The loss of an example whose data never hold action 2, which the game doesn't have."""
+    loss, num_atoms = bind(kind)
+    arguments = example(num_atoms) | {"actions": np.int32([0, 1, 3, 0, 1]), **changes}
+    return loss(**arguments, available=AVAILABLE), arguments
+
+
+@pytest.mark.parametrize("chooser", ["next_target_logits", "next_online_logits"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_unavailable_action_is_never_the_target(kind, chooser):
+    high = np.zeros((B, A, bind(kind)[1]), np.float32)
+    high[:, 2, -1] = 50  # the best by far
+    low = high * np.float32([1, 1, -1, 1])[:, None]
+    changes = {"discounts": np.ones(B, np.float32)}
+    parts, arguments = without_action_2(kind, **{chooser: high}, **changes)
+    same, _ = without_action_2(kind, **{chooser: low}, **changes)
+    np.testing.assert_array_equal(parts.td, same.td)
+    assert not np.allclose(parts.td, bind(kind)[0](**arguments).td)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_unavailable_actions_are_as_if_the_head_were_narrower(kind):
+    masked, arguments = without_action_2(kind)
+    narrow = {
+        name: value[:, [0, 1, 3]] if value.ndim == 3 else value for name, value in arguments.items()
+    }
+    narrow["actions"] = np.int32([0, 1, 2, 0, 1])
+    np.testing.assert_allclose(
+        np.array(masked), np.array(bind(kind)[0](**narrow)), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "cloning"])
+def test_unavailable_actions_get_no_gradient(kind):
+    _, arguments = without_action_2("mse" if kind == "cloning" else kind)
+    logits = tf.constant(arguments.pop("logits"))
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        if kind == "cloning":
+            parts = losses.behaviour_cloning_loss(logits[..., 0], arguments["actions"], AVAILABLE)
+        else:
+            parts = bind(kind)[0](logits, **arguments, available=AVAILABLE)
+    gradient = tape.gradient(parts.total, logits).numpy()
+    assert np.abs(gradient[:, [0, 1, 3]]).max() > 0
+    assert np.abs(gradient[:, 2]).max() == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mask_of_another_shape_is_refused(kind):
+    with pytest.raises(ValueError, match="available must have shape"):
+        bind(kind)[0](**example(bind(kind)[1]), available=AVAILABLE[:, :3])
+
+
 # Wrong arguments.
 
 
