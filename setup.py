@@ -9,7 +9,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.12",
     packages=find_packages(include=["cql_atari", "cql_atari.*"]),
-    package_data={"cql_atari": ["*.csv", "envs/*.csv"]},
+    package_data={"cql_atari": ["core/*.csv", "envs/*.csv"]},
     install_requires=[
         # dm-reverb 0.14 is tied to TensorFlow 2.15, the newest on which TF-Agents runs too.
         "tensorflow==2.15.1",

@@ -46,12 +46,13 @@ def seconds_to_first_step(data: Path, workdir: Path) -> float:
 
 def measure_checkpoint(gin_file: str, folder: Path, rounds: int) -> None:
     """One JSON line: seconds to save and restore, size."""
-    from cql_atari import checkpoint, experiment
+    from cql_atari.runs import checkpoint
+    from cql_atari.training import run
 
     config = config_lib.load((gin_file,))
-    agent = experiment.make_agent(config)
+    agent = run.make_agent(config)
     agent.initialize()
-    state = experiment.training_state(agent)
+    state = run.training_state(agent)
     saves, restores = [], []
     for nth in tqdm(range(rounds), desc="saving and restoring"):
         start = time.perf_counter()
@@ -60,7 +61,7 @@ def measure_checkpoint(gin_file: str, folder: Path, rounds: int) -> None:
         start = time.perf_counter()
         checkpoint.restore_latest(folder, state)
         restores.append(time.perf_counter() - start)
-    trunk, heads = experiment.count_parameters(config)
+    trunk, heads = run.count_parameters(config)
     common.emit(
         "checkpoint",
         configuration=gin_file,

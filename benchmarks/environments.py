@@ -24,7 +24,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import ale_py
 from dopamine.discrete_domains.atari_lib import AtariPreprocessing
 
-from cql_atari import collect, games
+from cql_atari import collect
+from cql_atari.core import games
 from cql_atari.envs.atari import AtariEnv, make_vector
 
 GAMES = ("Breakout", "Freeway", "Pong")

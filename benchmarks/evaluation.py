@@ -17,8 +17,8 @@ import numpy as np
 import tensorflow as tf
 from train_step import ACTIONS, ATOMS, NETWORKS
 
-from cql_atari import losses
 from cql_atari.evaluation import rollout
+from cql_atari.methods import losses
 from cql_atari.networks.q_network import build_q_network
 
 GAMES = [rollout.GameVariant(game) for game in ("Breakout", "Freeway", "Pong")]

@@ -29,12 +29,13 @@ import reading
 import reverb
 from tqdm import tqdm
 
-from cql_atari.data.dopamine import read_episodes, survey
-from cql_atari.feed import memory, replay_reader, replay_service, replay_writer
-from cql_atari.feed.order import Part
+from cql_atari.core.types import FRAME_SHAPE, STACK
+from cql_atari.data.dopamine.reader import read_episodes, survey
+from cql_atari.feed.memory import store as memory
+from cql_atari.feed.replay import reader, service, writer
+from cql_atari.feed.replay.order import Part
 from cql_atari.feed.sampling import BatchLaw
 from cql_atari.feed.transitions import count
-from cql_atari.types import FRAME_SHAPE, STACK
 
 GAMES = reading.GAMES
 SLOTS = 50_000  # a game, where speed and memory are measured
@@ -76,8 +77,8 @@ def open_memory(parts: Parts, n_step: int, **options) -> Iterator:
 def open_replay(parts: Parts, n_step: int, **options) -> Iterator:
     """The same for the replay."""
     with (
-        replay_service.serve(list(parts), n_step=n_step, transitions_per_game=WINDOW) as replay,
-        replay_writer.stream(replay, parts, discount=DISCOUNT, seed=0) as writers,
+        service.serve(list(parts), n_step=n_step, transitions_per_game=WINDOW) as replay,
+        writer.stream(replay, parts, discount=DISCOUNT, seed=0) as writers,
     ):
         client = reverb.Client(replay.address)
 
@@ -88,7 +89,7 @@ def open_replay(parts: Parts, n_step: int, **options) -> Iterator:
                     break
                 time.sleep(0.1)
 
-        yield lambda law: replay_reader.dataset(replay, law, check=writers.check, **options), settle
+        yield lambda law: reader.dataset(replay, law, check=writers.check, **options), settle
 
 
 FEEDS = {"memory": open_memory, "replay": open_replay}

@@ -76,7 +76,7 @@ def run_feed(kind: str, data: Path, cache: Path) -> dict[str, float]:
     """For a process of its own: opens the feed, goes over all data, returns its peaks in MB."""
     from cql_atari import config as config_lib
     from cql_atari.data import sources
-    from cql_atari.feed import opening
+    from cql_atari.feed import recorded
 
     bindings = [f"data.dir = '{data}'", f"data.games = {reading.GAMES!r}", "data.suffixes = None",
                 f"feed.kind = '{kind}'", f"feed.transitions_per_game = {TABLE}",
@@ -90,7 +90,7 @@ def run_feed(kind: str, data: Path, cache: Path) -> dict[str, float]:
     call = config.train.steps_per_call * config.batch_size
     with (
         peak_anonymous() as samples,
-        opening.open_feed(config, found, 0, places={}, should_stop=lambda: False) as feed,
+        recorded.open_feed(config, found, 0, places={}, should_stop=lambda: False) as feed,
     ):
         batches = iter(feed.dataset(slice(None)))
         drawn = 0
@@ -130,18 +130,18 @@ def measure_size(slots: int, rounds: int) -> None:
 
 def insert_per_second(directories: dict[str, Path]) -> float:
     """For a process of its own: frames/s of the games' files into their tables, all at once."""
-    from cql_atari.data.dopamine import read_episodes, survey
-    from cql_atari.feed import replay_service, replay_writer
-    from cql_atari.feed.order import Part
+    from cql_atari.data.dopamine.reader import read_episodes, survey
+    from cql_atari.feed.replay import service, writer
+    from cql_atari.feed.replay.order import Part
 
     def part(game: str, path: Path) -> Part:
         return Part(lambda: read_episodes(path, game), lambda: survey(path, game, 0))
 
     parts = {game: [part(game, path)] for game, path in directories.items()}
     frames = sum(reading.count_frames(path) for path in directories.values())
-    with replay_service.serve(list(parts), n_step=1, transitions_per_game=2 * INSERTED) as replay:
+    with service.serve(list(parts), n_step=1, transitions_per_game=2 * INSERTED) as replay:
         start = time.perf_counter()
-        with replay_writer.stream(replay, parts, discount=0.99, seed=0) as writers:
+        with writer.stream(replay, parts, discount=0.99, seed=0) as writers:
             for thread in threading.enumerate():
                 if thread.name.startswith("write-"):  # they end when all is written and confirmed
                     thread.join()

@@ -28,8 +28,8 @@ SIDES = ("float32", "mixed_bfloat16", "dopamine")
 def ours(dtype: str, seconds: float) -> float:
     """Agent steps/s of `cql_atari.online.train` itself, by its own log."""
     from cql_atari import config as config_lib
-    from cql_atari import online
-    from cql_atari.feed import online_pace
+    from cql_atari.feed.online import pace
+    from cql_atari.training import online
 
     files = ["gin_configs/finetune.gin", "gin_configs/networks/nature.gin"]
     bindings = [
@@ -38,7 +38,7 @@ def ours(dtype: str, seconds: float) -> float:
         f"online.first_fill = {FIRST_FILL}", "evaluation.every = 0", "train.log_every = 20",
         "train.save_every = 1000000",
     ]  # fmt: skip
-    config = online_pace.complete(config_lib.load(files, bindings))
+    config = pace.complete(config_lib.load(files, bindings))
     with tempfile.TemporaryDirectory() as folder:
         log, started = Path(folder) / "metrics.jsonl", 0.0
 
@@ -63,7 +63,7 @@ def dopamines(seconds: float) -> float:
     tf.compat.v1.disable_v2_behavior()
     from dopamine.agents.rainbow import rainbow_agent
 
-    from cql_atari import games
+    from cql_atari.core import games
     from cql_atari.envs.atari import AtariEnv
 
     actions = games.spec("Breakout").actions

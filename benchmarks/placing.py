@@ -20,8 +20,8 @@ import numpy as np
 import tensorflow as tf
 
 from cql_atari import config as config_lib
-from cql_atari import experiment, learner, strategy
-from cql_atari.types import Batch
+from cql_atari.core.types import Batch
+from cql_atari.training import loop, run, strategy
 
 BINDINGS = ("data.games = ('Breakout', 'Freeway')", "train.steps_per_call = 1")
 
@@ -61,8 +61,8 @@ def main() -> None:
     devices = strategy.make_strategy("mirrored", [f"CPU:{i}" for i in range(arguments.devices)])
     split = strategy.divide(128, 4, arguments.devices)
     with devices.scope():
-        agent = experiment.make_agent(config)
-    call = learner.make_train_call(agent, devices, False)
+        agent = run.make_agent(config)
+    call = loop.make_train_call(agent, devices, False)
 
     def seconds(batches: Iterator[Batch]) -> np.ndarray:
         """Passed, and of the processors, a call, its wait for the batch included."""

@@ -27,11 +27,11 @@ import numpy as np
 from isal import isal_zlib
 from tqdm import tqdm
 
-from cql_atari import games
-from cql_atari.data.dopamine import PADS, read_episodes
-from cql_atari.data.replay_files import open_group
+from cql_atari.core import games
+from cql_atari.core.types import FRAME_SHAPE
+from cql_atari.data.dopamine.files import open_group
+from cql_atari.data.dopamine.reader import PADS, read_episodes
 from cql_atari.envs.atari import AtariEnv
-from cql_atari.types import FRAME_SHAPE
 
 GAMES = ("Seaquest", "Breakout")  # one that compresses poorly, one that does well
 STRETCH = 5_000  # slots of real play, repeated

@@ -26,9 +26,9 @@ import reverb
 from tqdm import tqdm
 
 from cql_atari import config as config_lib
-from cql_atari.config import Config
+from cql_atari.core.settings import Config
 from cql_atari.data import sources
-from cql_atari.feed.opening import open_feed
+from cql_atari.feed.recorded import open_feed
 
 SLOTS = 20_000  # a game
 ROWS = 40_960  # transitions that are timed at a time
@@ -48,7 +48,7 @@ def server(data: Path, workdir: Path) -> Iterator[str]:
         one.bind(("localhost", 0))
         port = one.getsockname()[1]
     bindings = (*BINDINGS, f"data.dir = '{data}'")
-    command = [sys.executable, "-m", "cql_atari.serve_replay", f"--port={port}",
+    command = [sys.executable, "-m", "cql_atari.tools.serve_replay", f"--port={port}",
                f"--workdir={workdir}", *(f"--gin_bindings={b}" for b in bindings)]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:

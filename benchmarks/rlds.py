@@ -19,9 +19,11 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from cql_atari import collect, convert
-from cql_atari.data import dopamine, rlds
-from cql_atari.types import Episode
+from cql_atari import collect
+from cql_atari.core.types import Episode
+from cql_atari.data.dopamine import reader as dopamine
+from cql_atari.data.rlds import reader as rlds
+from cql_atari.tools import convert
 
 GAMES = ("Seaquest", "Breakout")  # one that compresses poorly, one that does well
 

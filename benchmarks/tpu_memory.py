@@ -101,8 +101,9 @@ def compile_step(network: str, dtype: str, recompute: str, rows: int) -> None:
     from keras.src.mixed_precision import policy
 
     from cql_atari import config as config_lib
-    from cql_atari import experiment, strategy
-    from cql_atari.types import Batch
+    from cql_atari.core.types import Batch
+    from cql_atari.training import run as experiment
+    from cql_atari.training import strategy
 
     config = config_lib.load(
         [f"gin_configs/networks/{network}.gin"],
@@ -133,7 +134,7 @@ def compile_step(network: str, dtype: str, recompute: str, rows: int) -> None:
 def count(network: str) -> dict[str, float]:
     """MB that an encoder's layers put out for one state, by dtype and what is kept."""
     from cql_atari import config as config_lib
-    from cql_atari import experiment
+    from cql_atari.training import run as experiment
 
     config = config_lib.load([f"gin_configs/networks/{network}.gin"])
     agent = experiment.make_agent(config)

@@ -21,7 +21,7 @@ import common
 import numpy as np
 import tensorflow as tf
 
-from cql_atari import losses
+from cql_atari.methods import losses
 from cql_atari.networks.q_network import QNetwork, build_q_network
 
 BATCH, DRAWS, GAMES, ATOMS, ACTIONS = 32, 8, 3, 51, 18

@@ -39,7 +39,7 @@ def verify(data: Path) -> tuple[float, float]:
     """Seconds and peak resident MB of the command."""
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "cql_atari.verify", data],
+        [sys.executable, "-m", "cql_atari.tools.verify", data],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

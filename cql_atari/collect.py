@@ -28,12 +28,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from absl import flags
 
-from cql_atari import cli, games, workdir
-from cql_atari.collection import EPISODES, FILE, Job, appearing, describe, is_there
-from cql_atari.types import UserError
+from cql_atari.core import games
+from cql_atari.core.types import UserError
+from cql_atari.recording.folder import EPISODES, FILE, Job, appearing, describe, is_there
+from cql_atari.runs import folder
+from cql_atari.system import cli
 
 if TYPE_CHECKING:
-    from cql_atari.envs.actor import Player
+    from cql_atari.envs.acting import Player
 
 STICKY = 0.25  # as when DQN-Replay was collected
 _REPORT_STEPS = 200
@@ -45,7 +47,7 @@ def player_maker(behaviour: str, game: str) -> Callable[[], Player]:
 
     Args:
       behaviour: "checkpoint:<workdir>", greedy play by the newest checkpoint of a run of ours, or
-        a name that `behaviours.make` knows.
+        a name that `scripted_players.make` knows.
       game: CamelCase name.
 
     Raises:
@@ -55,19 +57,19 @@ def player_maker(behaviour: str, game: str) -> Callable[[], Player]:
     if kind == "checkpoint":
         return _checkpoint_player_maker(Path(argument), game)
 
-    from cql_atari.envs import behaviours
+    from cql_atari.envs import scripted_players
 
-    behaviours.make(behaviour, game)  # an unknown name shows before anything is played
+    scripted_players.make(behaviour, game)  # an unknown name shows before anything is played
 
     def player() -> Player:
-        act = behaviours.make(behaviour, game)
+        act = scripted_players.make(behaviour, game)
         return lambda env, stack, rng: act(env.ram, rng)
 
     return player
 
 
 def _checkpoint_player_maker(directory: Path, game: str) -> Callable[[], Player]:
-    run_games = workdir.read_config(directory).data.games
+    run_games = folder.read_config(directory).data.games
     if game not in run_games:
         raise UserError(f"{directory} wasn't trained on {game}, but on {', '.join(run_games)}")
     position = np.array([run_games.index(game)], np.int32)
@@ -75,7 +77,7 @@ def _checkpoint_player_maker(directory: Path, game: str) -> Callable[[], Player]
 
     @functools.cache  # loaded where it plays, once
     def player() -> Player:
-        from cql_atari import experiment
+        from cql_atari.training import run as experiment
 
         q_function, _, _ = experiment.load_q_function(directory)
         return lambda env, stack, rng: int(
@@ -96,8 +98,8 @@ def play(job: Job, directory: Path, report: Callable[[int], None]) -> None:
       directory: where `replay_logs`, `episodes.jsonl` and `collection.json` go.
       report: called with the number of steps played since it was last called.
     """
-    from cql_atari.data.dopamine_writer import ReplayWriter
-    from cql_atari.envs import actor, atari
+    from cql_atari.data.dopamine.writer import ReplayWriter
+    from cql_atari.envs import acting, atari
 
     rng = np.random.default_rng([job.seed, job.run, zlib.crc32(job.game.encode())])
     seed = int(rng.integers(2**31))
@@ -111,9 +113,9 @@ def play(job: Job, directory: Path, report: Callable[[int], None]) -> None:
     with open(directory / EPISODES, "w") as log:
         while left:
             epsilon = float(rng.choice(job.epsilons))
-            player = actor.exploring(new_player(), epsilon, job.game)
+            player = acting.exploring(new_player(), epsilon, job.game)
             raw = []
-            for step in itertools.islice(actor.episode(env, player, rng), left):
+            for step in itertools.islice(acting.episode(env, player, rng), left):
                 ended = step.terminal or step.truncated
                 writer.add(step.frame, index[step.action], np.clip(step.reward, -1, 1), ended)
                 raw.append(step.reward)
@@ -171,14 +173,14 @@ def collect(jobs: list[Job], data_dir: Path, processes: int) -> None:
       UserError: before anything is played, where a job can't be done; or the first that a worker
         met, after the others have been stopped.
     """
-    from cql_atari import workers
+    from cql_atari.system import worker_pool
 
     todo = [job for job in jobs if not is_collected(job, data_dir)]
     for job in todo:
         player_maker(job.behaviour, job.game)
     if todo:
         work = functools.partial(collect_game, data_dir)
-        workers.run(work, todo, processes, sum(job.steps for job in todo), "collect")
+        worker_pool.run(work, todo, processes, sum(job.steps for job in todo), "collect")
 
 
 def _jobs(values: flags.FlagValues) -> list[Job]:
@@ -222,7 +224,7 @@ def _define_flags() -> None:
     flags.DEFINE_integer("seed", 0, "Decides everything that is drawn.", lower_bound=0)
     flags.DEFINE_string("rom_dir", None, "Folder of <rom>.bin files to play, e.g. older ones.")
     flags.DEFINE_integer("processes", 2, "Games played at the same time.", lower_bound=1)
-    flags.DEFINE_multi_string("gin_files", [], "Of online: wins over collect_online.gin; repeats.")
+    flags.DEFINE_multi_string("gin_files", [], "Of online: wins over agent.gin; repeats.")
     flags.DEFINE_multi_string("gin_bindings", [], "Of online: wins over the files; repeats.")
 
 
@@ -238,7 +240,7 @@ def main(argv: list[str]) -> int:
             + (" (--gin_bindings sets online.epsilon_start and so on)." if online else ".")
         )
     if not (_collect_online if online else _collect_here)(jobs, data_dir):
-        return workdir.EXIT_INTERRUPTED
+        return folder.EXIT_INTERRUPTED
     for job in jobs:
         log = data_dir / job.game / str(job.run) / EPISODES
         scores = [json.loads(line)["score"] for line in log.read_text().splitlines()]
@@ -257,14 +259,12 @@ def _collect_here(jobs: list[Job], data_dir: Path) -> bool:
 
 
 def _collect_online(jobs: list[Job], data_dir: Path) -> bool:
-    from cql_atari import collect_online
+    from cql_atari.recording import agent
 
     values = flags.FLAGS
     jobs = [job._replace(epsilons=()) for job in jobs]
-    with workdir.stop_on_signals() as should_stop:
-        finished = collect_online.collect(
-            jobs, data_dir, values.gin_files, values.gin_bindings, should_stop
-        )
+    with folder.stop_on_signals() as should_stop:
+        finished = agent.collect(jobs, data_dir, values.gin_files, values.gin_bindings, should_stop)
     if not finished:
         print("stopped and saved; run the same command to go on.", file=sys.stderr)
     return finished

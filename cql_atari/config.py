@@ -1,8 +1,4 @@
-"""The run's configuration: plain dataclasses, filled from gin files; the only import of gin.
-
-Defaults are the paper's main run (Scaled QL, ResNet-101, 40 games), method sections in brackets;
-"reconstructed" marks what the paper doesn't state or could not be confirmed.
-"""
+"""Fills the settings from gin files and bindings; the only import of gin."""
 
 from __future__ import annotations
 
@@ -10,280 +6,17 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import gin
 
-from cql_atari import games
-from cql_atari.config_check import check
-from cql_atari.types import UserError
+from cql_atari.core.settings import SECTIONS, Config, tuples
+from cql_atari.core.settings_check import check
+from cql_atari.core.types import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-@dataclass(frozen=True)
-class Data:
-    """Which recorded play to learn from.
-
-    Attributes:
-      dir: folder with `<Game>/<run>/replay_logs/$store$_*_ckpt.K.gz`, or with RLDS as TensorFlow
-        Datasets prepares it, `rlu_atari_checkpoints_ordered/<Game>_run_<run>/<version>/` (also
-        `rlu_atari_checkpoints`; on disk or gs://); must be set.
-      games: games to train on, one head each, in this order. Default: the paper's 40.
-      runs: which of the five runs of each game. Reconstructed: run 1 only.
-      suffixes: which file suffixes K (RLDS: splits checkpoint_K); None takes all. Default: 0..9,
-        the first 20 % of training (the paper's sub-optimal data; that it is the first 10M
-        transitions is reconstructed).
-      fraction: the first part of every suffix, so that it is spread evenly over training: 0.01 is
-        the transfer phase's 1 %. Of a `.gz` group its first steps, of an RLDS split its first
-        episodes (as the authors' later loader does).
-      exclude: JSON file of what to leave out, as `python -m cql_atari.verify --repair` writes it.
-    """
-
-    dir: str | None = None
-    games: tuple[str, ...] = field(default_factory=games.training_games)
-    runs: tuple[int, ...] = (1,)
-    suffixes: tuple[int, ...] | None = tuple(range(10))
-    fraction: float = 1.0
-    exclude: str | None = None
-
-
-@dataclass(frozen=True)
-class Feed:
-    """How transitions become batches.
-
-    Attributes:
-      kind: "replay" (Reverb) or "memory" (everything in RAM; resumes bit for bit).
-      draws: game draws a batch, uniform with replacement. Reconstructed: 128.
-      transitions_per_draw: transitions from each drawn game. Reconstructed: 4; 128 x 4 = 512 [Q].
-      n_step: steps of the n-step return. Reconstructed: 3.
-      discount: gamma. Reconstructed: 0.99.
-      transitions_per_game: transitions that a game's replay table holds at a time.
-      samples_per_insert: how often each of them is drawn, on average, before newer data replace
-        it. 8 as in Dopamine's DQN: batches of 32, one every 4 steps.
-      memory_gb: most that the memory feed may take, 10^9 bytes; None: 80 % of what is free.
-      cache_dir: where the memory feed keeps its frames as a memory-mapped file in place of RAM.
-      servers: "host:port" of processes of `python -m cql_atari.serve_replay` that hold the replay;
-        (): it is in this process.
-    """
-
-    kind: str = "replay"
-    draws: int = 128
-    transitions_per_draw: int = 4
-    n_step: int = 3
-    discount: float = 0.99
-    transitions_per_game: int = 250_000
-    samples_per_insert: float = 8.0
-    memory_gb: float | None = None
-    cache_dir: str | None = None
-    servers: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Network:
-    """The Q-network; see `cql_atari.networks.q_network`. Sizes are reconstructed (paper: ResNet-34,
-    -50, -101 with group normalisation, learned spatial embeddings, feature normalisation).
-    """
-
-    encoder: str = "resnet"
-    block: str = "bottleneck"
-    depths: tuple[int, ...] = (3, 4, 23, 3)
-    widths: tuple[int, ...] = (64, 128, 256, 512)
-    strides: tuple[int, ...] = (1, 2, 1, 1)
-    stem_kernel: int = 7
-    stem_stride: int = 2
-    stem_pool: bool = True
-    groups: int = 4
-    impala_width: int = 1
-    pooling: str = "spatial_embedding"
-    embedding_blocks: int = 8
-    feed_forward: tuple[int, ...] = (2048, 512)
-    feature_norm: bool = True
-    dtype: str = "float32"
-
-
-@dataclass(frozen=True)
-class Loss:
-    """The objective; see `cql_atari.losses`.
-
-    Attributes:
-      kind: "c51" [Q], "mse" [Q], "hl_gauss" (Farebrother et al. 2024) or "cloning" (a baseline).
-      cql_alpha: weight of the CQL term. Reconstructed: 0.05 with C51, 0.1 with MSE.
-      num_atoms: atoms (C51) or bins (HL-Gauss). Reconstructed: 51.
-      v_max: the support is [-v_max, v_max]. Reconstructed: 20.
-      double_q: whether the online network chooses the successor's action. Reconstructed: no.
-      mask_unused_actions: whether targets, CQL and cloning know only the actions that a game has.
-        Reconstructed; False as in one re-implementation, where only acting does.
-    """
-
-    kind: str = "c51"
-    cql_alpha: float = 0.05
-    num_atoms: int = 51
-    v_max: float = 20.0
-    double_q: bool = False
-    mask_unused_actions: bool = True
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """Adam.
-
-    Attributes:
-      learning_rate: 2e-4 [Q, App. B.3].
-      epsilon: reconstructed (the DR3 setting).
-      encoder_learning_rate: of the encoder; None: the same; 0: the encoder stays as it is
-        ("frozen" in the transfer phase; which of the two the paper's figures show is unknown).
-    """
-
-    learning_rate: float = 2e-4
-    epsilon: float = 3.125e-4
-    encoder_learning_rate: float | None = None
-
-
-@dataclass(frozen=True)
-class Start:
-    """What a new run begins with, in place of fresh weights.
-
-    Attributes:
-      encoder_from: workdir of a pre-trained run whose newest checkpoint gives the encoder; the
-        feed-forward layers and heads are new (reconstructed). None: from scratch.
-      whole_network: take the feed-forward layers too, and the heads of the games that both runs
-        have: a variant of a training game begins with what was learned of the game.
-    """
-
-    encoder_from: str | None = None
-    whole_network: bool = False
-
-
-@dataclass(frozen=True)
-class Online:
-    """The online phase: acts in ALE and learns from that. One game; all values reconstructed.
-
-    Attributes:
-      frames: emulator frames of experience, 4 an agent step; train.steps follows from it.
-      num_envs: environments stepped together by an actor.
-      mode: ALE game mode to play; None: the game's default.
-      difficulty: ALE difficulty; None: the game's default.
-      sticky: probability that the console repeats the previous action while acting.
-      epsilon_start: share of random actions at first ...
-      epsilon_end: ... and after epsilon_decay_frames, linear in between (Dopamine's DQN).
-      epsilon_decay_frames: emulator frames.
-      first_fill: transitions in the replay before learning starts (Dopamine's DQN: 20,000).
-      offline_share: share of every batch that comes from the recorded play of `data`.
-      actors: where the actors are: "local" (in this process) or "remote" (processes that
-        `python -m cql_atari.act` starts).
-      port: of the replay that remote actors reach; 0: any free one.
-    """
-
-    frames: int = 3_000_000
-    num_envs: int = 8
-    mode: int | None = None
-    difficulty: int | None = None
-    sticky: float = 0.25
-    epsilon_start: float = 1.0
-    epsilon_end: float = 0.01
-    epsilon_decay_frames: int = 1_000_000
-    first_fill: int = 20_000
-    offline_share: float = 0.0
-    actors: str = "local"
-    port: int = 0
-
-
-@dataclass(frozen=True)
-class Train:
-    """The loop. All counts are gradient steps and multiples of steps_per_call.
-
-    Attributes:
-      phase: "offline" (recorded play) or "online" (acts and learns).
-      seed: of weights, batches and evaluation.
-      steps: gradient steps of the run. Reconstructed: 10M for ResNet-101.
-      steps_per_call: gradient steps a call of the compiled training function.
-      target_period: steps between hard copies into the target network [Q, App. B.3].
-      log_every: steps between log lines.
-      save_every: steps between checkpoints.
-      keep: checkpoints kept.
-      strategy: "none" (one device), "mirrored" (all GPUs of this host), "multi_worker" (one process
-        a host, named by TF_CONFIG or SLURM's environment) or "tpu" (--tpu of train says which).
-      jit_compile: XLA; None: on accelerators only (on CPUs it is slower).
-    """
-
-    phase: str = "offline"
-    seed: int = 0
-    steps: int = 10_000_000
-    steps_per_call: int = 10
-    target_period: int = 2_000
-    log_every: int = 1_000
-    save_every: int = 10_000
-    keep: int = 3
-    strategy: str = "none"
-    jit_compile: bool | None = None
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Full episodes in ALE; protocol: method section 5, mostly reconstructed.
-
-    Attributes:
-      every: gradient steps between evaluations during training, the first one before it; 0: only
-        at the end.
-      curve_episodes: episodes a game at those.
-      episodes: episodes a game at the end of the run and for `cql_atari.evaluate`.
-      envs_per_game: environments stepped together, a game.
-      epsilon: probability of a uniformly random action.
-      sticky: probability that the console repeats the previous action.
-      max_frames: cap on an episode, in emulator frames.
-      seed: of environments and epsilon.
-      rom_dir: folder of older ROM files, or None for those that ale-py ships.
-      mode: ALE game mode of every game; None: each game's default.
-      difficulty: ALE difficulty of every game; None: each game's default.
-    """
-
-    every: int = 62_500
-    curve_episodes: int = 4
-    episodes: int = 16
-    envs_per_game: int = 8
-    epsilon: float = 0.001
-    sticky: float = 0.0
-    max_frames: int = 108_000
-    seed: int = 1_000
-    rom_dir: str | None = None
-    mode: int | None = None
-    difficulty: int | None = None
-
-
-@dataclass(frozen=True)
-class Config:
-    """Everything a run is made from."""
-
-    data: Data = field(default_factory=Data)
-    feed: Feed = field(default_factory=Feed)
-    network: Network = field(default_factory=Network)
-    loss: Loss = field(default_factory=Loss)
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    train: Train = field(default_factory=Train)
-    evaluation: Evaluation = field(default_factory=Evaluation)
-    start: Start = field(default_factory=Start)
-    online: Online = field(default_factory=Online)
-
-    @property
-    def batch_size(self) -> int:
-        """Transitions a gradient step, over all replicas."""
-        return self.feed.draws * self.feed.transitions_per_draw
-
-
-SECTIONS: dict[str, type] = {
-    "data": Data,
-    "feed": Feed,
-    "network": Network,
-    "loss": Loss,
-    "optimizer": Optimizer,
-    "train": Train,
-    "evaluation": Evaluation,
-    "start": Start,
-    "online": Online,
-}
 _CONFIGURABLES = {
     name: gin.external_configurable(section, name=name, module="cql_atari")
     for name, section in SECTIONS.items()
@@ -306,35 +39,7 @@ def load(gin_files: Sequence[str] = (), gin_bindings: Sequence[str] = ()) -> Con
             gin.finalize()
         except (ValueError, TypeError, SyntaxError, AttributeError, OSError) as error:
             raise UserError(_explain(str(error))) from error
-    return check(Config(**{name: _tuples(section) for name, section in sections.items()}))
-
-
-def to_gin(config: Config) -> str:
-    """The full effective configuration as gin text, one binding a line; `load` reads it back."""
-    lines = []
-    for section in SECTIONS:
-        part = getattr(config, section)
-        lines += [f"{section}.{name} = {value!r}" for name, value in vars(part).items()]
-    return "\n".join(lines) + "\n"
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-    """JSON-ready form: what evaluation reads of a run that someone else trained."""
-    return dataclasses.asdict(config)
-
-
-def from_dict(values: dict[str, Any]) -> Config:
-    """The inverse of `to_dict` after a round trip through JSON.
-
-    Raises:
-      UserError: for unknown or missing sections and parameters.
-    """
-    try:
-        return check(
-            Config(**{name: _tuples(SECTIONS[name](**part)) for name, part in values.items()})
-        )
-    except (TypeError, KeyError) as error:
-        raise UserError(f"the recorded configuration doesn't fit this version: {error}") from error
+    return check(Config(**{name: tuples(section) for name, section in sections.items()}))
 
 
 def _find(path: str) -> str:
@@ -361,8 +66,3 @@ def _explain(message: str) -> str:
         near = list(dict.fromkeys(difflib.get_close_matches(word, names, n=3, cutoff=0.4)))
         hint = f" Did you mean {' or '.join(near)}?" if near else f" There are: {', '.join(known)}."
     return f"gin: {first}{hint}"
-
-
-def _tuples(section: Any) -> Any:
-    lists = {k: tuple(v) for k, v in vars(section).items() if isinstance(v, list)}
-    return dataclasses.replace(section, **lists) if lists else section

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from absl import flags
 
-from cql_atari import cli
 from cql_atari import config as config_lib
-from cql_atari.games import ACTION_NAMES
-from cql_atari.types import UserError
+from cql_atari.core import settings
+from cql_atari.core.games import ACTION_NAMES
+from cql_atari.core.types import UserError
+from cql_atari.system import cli
 
 FLAGS = flags.FLAGS
 
@@ -28,8 +29,8 @@ def main(argv: list[str]) -> None:
         return
     if FLAGS.gin_files:
         raise UserError("--run reads the recorded configuration; --gin_files goes with --policy.")
-    from cql_atari import experiment
     from cql_atari.envs import roms
+    from cql_atari.training import run as experiment
 
     run = Path(FLAGS.run)
     q_function, recorded, step = experiment.load_q_function(run)
@@ -40,14 +41,14 @@ def main(argv: list[str]) -> None:
     print(f"wrote {out / 'scores.json'}")
 
 
-def rebind(recorded: config_lib.Config, bindings: Sequence[str]) -> config_lib.Config:
+def rebind(recorded: settings.Config, bindings: Sequence[str]) -> settings.Config:
     """A run's configuration with other settings of `evaluation`.
 
     Raises:
       UserError: for a binding that changes anything else.
     """
-    config = config_lib.load((), [*config_lib.to_gin(recorded).splitlines(), *bindings])
-    for section in config_lib.SECTIONS:
+    config = config_lib.load((), [*settings.to_gin(recorded).splitlines(), *bindings])
+    for section in settings.SECTIONS:
         old, new = vars(getattr(recorded, section)), vars(getattr(config, section))
         for name in old if section != "evaluation" else ():
             if old[name] != new[name]:
@@ -59,7 +60,7 @@ def rebind(recorded: config_lib.Config, bindings: Sequence[str]) -> config_lib.C
     return config
 
 
-def evaluate_policy(policy: str, config: config_lib.Config, out: Path) -> None:
+def evaluate_policy(policy: str, config: settings.Config, out: Path) -> None:
     """Plays the random policy or each game's best fixed action, as the configuration says."""
     from cql_atari.evaluation import aggregate, rollout
 

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from cql_atari import cli
+from cql_atari.core.types import UserError
 from cql_atari.evaluation import aggregate, curves, tables
-from cql_atari.types import UserError
+from cql_atari.system import cli
 
 RANDOM, FIXED, DATA, CLONING = "random", "best_fixed", "data", "cloning"
 ORDER = (RANDOM, FIXED, DATA, CLONING)  # others, the agents, follow
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
         )
         print(f"wrote {values.json}")
     if values.figures:
-        from cql_atari.evaluation import plots
+        from cql_atari.evaluation import figures as plots
 
         out, grouped = Path(values.figures), summary["variants"] if shown else {}
         for path in plots.draw(columns, folders, grouped, out):

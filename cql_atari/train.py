@@ -10,10 +10,13 @@ from typing import Any
 
 from absl import flags
 
-from cql_atari import cli, cluster, manifest, workdir
 from cql_atari import config as config_lib
+from cql_atari.core import settings
+from cql_atari.core.types import UserError
 from cql_atari.data import sources
-from cql_atari.types import UserError
+from cql_atari.runs import folder as workdir
+from cql_atari.runs import manifest
+from cql_atari.system import cli, hosts
 
 FLAGS = flags.FLAGS
 
@@ -23,12 +26,12 @@ def main(argv: list[str]) -> int:
         raise UserError(f"unexpected argument {argv[1]!r}; flags start with --.")
     config = config_lib.load(FLAGS.gin_files, FLAGS.gin_bindings)
     if config.train.phase == "online":
-        from cql_atari.feed import online_pace
+        from cql_atari.feed.online import pace
 
-        config = online_pace.complete(config)
+        config = pace.complete(config)
     if FLAGS.print_config:
-        print(config_lib.to_gin(config), end="")
-        from cql_atari import experiment
+        print(settings.to_gin(config), end="")
+        from cql_atari.training import run as experiment
 
         trunk, head = experiment.count_parameters(config)
         print(f"trunk parameters: {trunk}\nhead parameters: {head}")
@@ -45,7 +48,7 @@ def main(argv: list[str]) -> int:
         roms.warn_where_other(config.data, config.evaluation.rom_dir)
     folder = Path(FLAGS.workdir)
     # Of several hosts only the chief writes.
-    is_chief = cluster.find(config.train.strategy).is_chief
+    is_chief = hosts.find(config.train.strategy).is_chief
     lock = workdir.locked(folder) if is_chief else contextlib.nullcontext()
     with lock, workdir.stop_on_signals() as should_stop:
         if is_chief:
@@ -58,11 +61,11 @@ def main(argv: list[str]) -> int:
             manifest.record(selection, folder, workdir.has_begun(folder))
             print(manifest.table(selection), file=sys.stderr)
         if config.train.phase == "online":
-            from cql_atari import online
+            from cql_atari.training import online
 
             finished = online.train(config, found, folder, should_stop)
         else:
-            from cql_atari import experiment
+            from cql_atari.training import run as experiment
 
             finished = experiment.train(config, found, folder, should_stop, FLAGS.tpu)
     if not finished:
@@ -71,14 +74,14 @@ def main(argv: list[str]) -> int:
 
 
 def _select(
-    config: config_lib.Config, found: Sequence[sources.Source], should_stop: Callable[[], bool]
+    config: settings.Config, found: Sequence[sources.Source], should_stop: Callable[[], bool]
 ) -> dict[str, Any]:
     """The manifest of the data here, or of those that servers have."""
     if not config.feed.servers:
         return manifest.make(found, config.feed.n_step, should_stop)
-    from cql_atari.feed import replay_remote
+    from cql_atari.feed.replay import remote
 
-    return replay_remote.find(config, should_stop).manifest
+    return remote.find(config, should_stop).manifest
 
 
 def _check_strategy(strategy: str) -> None:
@@ -89,7 +92,7 @@ def _check_strategy(strategy: str) -> None:
         )
 
 
-def _check_start(config: config_lib.Config) -> None:
+def _check_start(config: settings.Config) -> None:
     # Not among the configuration's own checks: earlier runs that were trained so can still be read.
     if config.optimizer.encoder_learning_rate == 0 and config.start.encoder_from is None:
         raise UserError(

@@ -14,17 +14,18 @@ import numpy as np
 import strategy_runs
 import tiny
 
-from cql_atari import cluster, strategy
-from cql_atari.feed import order, replay_reader, replay_service, replay_writer
+from cql_atari.core.types import Extent
+from cql_atari.feed.replay import order, reader, service, writer
 from cql_atari.feed.sampling import BatchLaw
-from cql_atari.types import Extent
+from cql_atari.system import hosts as cluster
+from cql_atari.training import strategy
 
 BINDINGS = ("feed.draws = 8",)
 CALLS = 3
 
 
 def serve():
-    with replay_service.serve(tiny.GAMES, n_step=3, transitions_per_game=160) as replay:
+    with service.serve(tiny.GAMES, n_step=3, transitions_per_game=160) as replay:
         sys.stdout.write(f"{replay.address}\n")
         sys.stdout.flush()
         sys.stdin.read()
@@ -37,7 +38,7 @@ def write(replay):
         return order.Part(lambda: played, lambda: extents)
 
     parts = {game: [part(game)] for game in tiny.GAMES}
-    with replay_writer.stream(replay, parts, discount=0.99, seed=0):
+    with writer.stream(replay, parts, discount=0.99, seed=0):
         sys.stdin.read()
 
 
@@ -51,7 +52,7 @@ def work(replay, out):
     def from_replay(rows):
         asked.append(rows)
         law = BatchLaw(8, 2)
-        return replay_reader.dataset(replay, law, seed=0, start_step=0, steps_per_call=2, rows=rows)
+        return reader.dataset(replay, law, seed=0, start_step=0, steps_per_call=2, rows=rows)
 
     train = strategy_runs.trainer(devices, config)
     left = {}
@@ -68,7 +69,7 @@ def work(replay, out):
 
 
 def main(role, address=None, out=None):
-    replay = replay_service.Replay(address, tiny.GAMES, 3, contextlib.ExitStack())
+    replay = service.Replay(address, tiny.GAMES, 3, contextlib.ExitStack())
     {"server": serve, "writer": lambda: write(replay), "worker": lambda: work(replay, out)}[role]()
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 import tiny
 
-from cql_atari import experiment, learner, strategy
-from cql_atari.feed import memory
+from cql_atari.feed.memory import store as memory
 from cql_atari.feed.sampling import BatchLaw
+from cql_atari.training import loop, run, strategy
 
 
 def make_dataset(config):
@@ -29,12 +29,12 @@ def make_dataset(config):
 def trainer(devices, config, jit_compile=False):
     """A function of batches: trains from the same start, returns what each call leaves behind."""
     with devices.scope():
-        agent = experiment.make_agent(config)
+        agent = run.make_agent(config)
     agent.initialize()
     variables = [*agent.network.variables, *agent.target_network.variables,
                  *agent.optimizer.variables()]  # fmt: skip
     start = [variable.numpy() for variable in variables]
-    call = learner.make_train_call(agent, devices, jit_compile)
+    call = loop.make_train_call(agent, devices, jit_compile)
 
     def train(batches, calls):
         for variable, value in zip(variables, start):

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from cql_atari import config as config_lib
-from cql_atari import config_check
-from cql_atari.types import UserError
+from cql_atari.core import settings, settings_check
+from cql_atari.core.settings_check import check
+from cql_atari.core.types import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("gin_configs/**/*.gin"))
@@ -31,7 +32,7 @@ def test_every_gin_file_builds():
     """One network and objective for each distinct setting; one game, since heads are alike, and
     one block a stage: tests/networks builds the ResNets at full depth.
     """
-    from cql_atari import experiment
+    from cql_atari.training import run as experiment
 
     distinct = {}
     for name in FILES:
@@ -47,7 +48,7 @@ def test_every_gin_file_builds():
 
 
 def test_defaults_are_the_papers_run():
-    assert config_lib.load([MULTIGAME]) == config_lib.Config()
+    assert config_lib.load([MULTIGAME]) == settings.Config()
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_defaults_are_the_papers_run():
 )
 def test_an_ablation_changes_what_it_says_and_nothing_else(name, changed):
     def lines(files):
-        return set(config_lib.to_gin(config_lib.load(files)).splitlines())
+        return set(settings.to_gin(config_lib.load(files)).splitlines())
 
     new = lines([MULTIGAME, f"gin_configs/ablations/{name}.gin"]) - lines([MULTIGAME])
     assert {line.split(" = ")[0] for line in new} == changed
@@ -84,8 +85,8 @@ def test_later_files_and_bindings_win():
 
 def test_round_trips_through_gin_text_and_json():
     config = config_lib.load([MULTIGAME], ["data.games = ('Pong', 'Hero')", "data.dir = '/x y'"])
-    assert config_lib.load((), config_lib.to_gin(config).splitlines()) == config
-    assert config_lib.from_dict(json.loads(json.dumps(config_lib.to_dict(config)))) == config
+    assert config_lib.load((), settings.to_gin(config).splitlines()) == config
+    assert settings.from_dict(json.loads(json.dumps(settings.to_dict(config)))) == config
 
 
 @pytest.mark.parametrize(
@@ -145,9 +146,9 @@ def test_the_highest_seeds_can_be_used():
     from cql_atari.evaluation import rollout
     from cql_atari.feed.sampling import BatchLaw, draw_games
 
-    draw_games(BatchLaw(4, 2), 2, config_check._RANGES["train.seed"][-1], 0)
+    draw_games(BatchLaw(4, 2), 2, settings_check._RANGES["train.seed"][-1], 0)
     options = {"episodes": 2, "envs_per_game": 2, "max_frames": 8, "trial_max_frames": 8}
-    seed = config_check._RANGES["evaluation.seed"][-1]
+    seed = settings_check._RANGES["evaluation.seed"][-1]
     rollout.best_fixed_action(rollout.GameVariant("Pong"), seed=seed, **options)
 
 
@@ -174,4 +175,4 @@ def test_a_missing_gin_file_names_the_nearest():
 @pytest.mark.parametrize("values", [{"dta": {}}, {"data": {"dirr": 1}}, {"train": {"seed": "x"}}])
 def test_a_recorded_configuration_of_another_version_is_refused(values):
     with pytest.raises(UserError):
-        config_lib.from_dict(values)
+        check(settings.from_dict(values))

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from cql_atari import config as config_lib
+from cql_atari.core import settings
 
 ROOT = Path(__file__).parents[1]
 LAUNCHERS = sorted(
@@ -325,7 +326,7 @@ def test_a_request_that_failed_is_shown_and_not_made_again(stage):
 
 
 def test_a_pod_is_installed_on_all_workers_and_trains_from_the_first(stage):
-    for name, tpu, settings in (
+    for name, tpu, variables in (
         ("tpu_pod.sh", "cql", ["TPU_NAME=cql", "TPU_LOAD_LIBRARY=0"]),
         ("tpu_vm.sh", "local", ["NEXT_PLUGGABLE_DEVICE_USE_C_API=true",
                                 "TF_PLUGGABLE_DEVICE_LIBRARY_PATH=/lib/libtpu.so"]),
@@ -334,7 +335,7 @@ def test_a_pod_is_installed_on_all_workers_and_trains_from_the_first(stage):
         _, scp, install, train = [c for c in stage.tape if "describe" not in c]
         assert "--worker=all" in scp and "--worker=all" in install and "--worker=0" in train
         assert shlex.split(train[-1].removeprefix("--command=")) == [
-            "cd", "cql_atari", "&&", "env", *settings, "python3", "-m", "cql_atari.train",
+            "cd", "cql_atari", "&&", "env", *variables, "python3", "-m", "cql_atari.train",
             f"--tpu={tpu}", "--gin_bindings=train.strategy='tpu'", *FLAGS,
         ]  # fmt: skip
 
@@ -451,7 +452,7 @@ def test_what_is_about_the_start_does_not_reach_the_baseline(stage, tmp_path, la
     pretrained, scratch = configs
     assert (pretrained.start.encoder_from, pretrained.start.whole_network) == ("runs/first", True)
     assert pretrained.optimizer.encoder_learning_rate == 0
-    assert scratch.start == config_lib.Start()
+    assert scratch.start == settings.Start()
     assert scratch.optimizer.encoder_learning_rate is None
 
 

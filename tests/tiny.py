@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from cql_atari import config as config_lib
-from cql_atari.feed import memory
-from cql_atari.types import Episode, Extent
+from cql_atari.core import settings
+from cql_atari.core.types import Episode, Extent
+from cql_atari.feed.memory import store as memory
 
 GAMES = ("Breakout", "Freeway")
 BINDINGS = (
@@ -37,7 +38,7 @@ BINDINGS = (
 )
 
 
-def config(*bindings: str) -> config_lib.Config:
+def config(*bindings: str) -> settings.Config:
     return config_lib.load((), (*BINDINGS, *bindings))
 
 
@@ -57,7 +58,7 @@ def episodes(steps: int = 60, seed: int = 0, per_game: int = 2) -> list[Episode]
     ]
 
 
-def store(config: config_lib.Config, played: list[Episode] | None = None) -> memory.Store:
+def store(config: settings.Config, played: list[Episode] | None = None) -> memory.Store:
     """The episodes in memory, as the configuration's feed keeps them."""
     played = played or episodes()
     extents = {

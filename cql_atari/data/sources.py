@@ -9,10 +9,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from cql_atari.config import Data
-from cql_atari.data import dopamine
-from cql_atari.data.replay_files import Ranges
-from cql_atari.types import Episode, UserError
+from cql_atari.core.settings import Data
+from cql_atari.core.types import Episode, UserError
+from cql_atari.data.dopamine import reader as dopamine
+from cql_atari.data.dopamine.files import Ranges
 
 RLDS_NAMES = ("rlu_atari_checkpoints_ordered", "rlu_atari_checkpoints")
 EXCLUSIONS = "cql_atari exclusions 1"
@@ -87,7 +87,7 @@ def read_part(source: Source, suffix: int) -> Iterator[Episode]:
 
 
 def _rlds() -> ModuleType:
-    from cql_atari.data import rlds  # TensorFlow, only where it is needed
+    from cql_atari.data.rlds import reader as rlds  # TensorFlow, only where it is needed
 
     return rlds
 
@@ -138,5 +138,5 @@ def _read_exclusions(path: str) -> dict[str, dict[int, Ranges]]:
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"data.exclude = {path!r} is no file of exclusions ({error}); `python -m "
-            "cql_atari.verify DIR --repair=FILE` writes one."
+            "cql_atari.tools.verify DIR --repair=FILE` writes one."
         ) from error

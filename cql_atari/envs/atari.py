@@ -15,9 +15,9 @@ import ale_py
 import cv2
 import numpy as np
 
-from cql_atari import games
+from cql_atari.core import games
+from cql_atari.core.types import FRAME_SHAPE, NUM_ACTIONS, STACK, UserError
 from cql_atari.envs import roms
-from cql_atari.types import FRAME_SHAPE, NUM_ACTIONS, STACK, UserError
 
 FRAME_SKIP = 4
 MAX_FRAMES = 108_000

@@ -24,9 +24,9 @@ import ale_py
 import ale_py.roms
 from absl import logging
 
-from cql_atari import games
-from cql_atari.config import Data
-from cql_atari.types import UserError
+from cql_atari.core import games
+from cql_atari.core.settings import Data
+from cql_atari.core.types import UserError
 
 _TRIAL_SECONDS = 10
 _TRIAL = """

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cql_atari import games
-from cql_atari.types import NUM_ACTIONS, EpisodeScore, UserError
+from cql_atari.core import games
+from cql_atari.core.types import NUM_ACTIONS, EpisodeScore, UserError
 
 FORMAT = 1
 RESAMPLES = 2_000

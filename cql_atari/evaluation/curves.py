@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from cql_atari import games
+from cql_atari.core import games
+from cql_atari.core.types import UserError
 from cql_atari.evaluation import aggregate
-from cql_atari.types import UserError
 
 FORMAT = 1
 FRAMES = "online/frames"

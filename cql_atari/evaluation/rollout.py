@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from cql_atari import games as game_table
+from cql_atari.core import games as game_table
+from cql_atari.core.types import FRAME_SHAPE, NUM_ACTIONS, STACK, EpisodeScore, UserError
 from cql_atari.envs.atari import VectorEnv, make_vector
-from cql_atari.types import FRAME_SHAPE, NUM_ACTIONS, STACK, EpisodeScore, UserError
 
 # (frames uint8 [N, 4, 84, 84], games int32 [D]) -> values [N, 18], where N = D * c and each run of
 # c rows shares a game. `games` holds positions in the list given to `play`.

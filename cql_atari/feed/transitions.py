@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cql_atari.types import FRAME_SHAPE, STACK, Episode, Extent
+from cql_atari.core.types import FRAME_SHAPE, STACK, Episode, Extent
 
 LEAD = STACK - 1  # zero frames before an episode's first frame
 _ALIGNMENT = 64  # TensorFlow shares NumPy memory that starts on a cache line

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from cql_atari.core.types import UserError
 from cql_atari.networks.normalisation import GroupNorm
-from cql_atari.types import UserError
 
 layers = tf.keras.layers
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from cql_atari.core.types import FRAME_SHAPE, NUM_ACTIONS, STACK, UserError
 from cql_atari.networks import encoders
 from cql_atari.networks.encoders import Stem, Style, choose
 from cql_atari.networks.normalisation import l2_normalised
 from cql_atari.networks.pooling import SpatialEmbedding
-from cql_atari.types import FRAME_SHAPE, NUM_ACTIONS, STACK, UserError
 
 layers = tf.keras.layers
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from dopamine.replay_memory.circular_replay_buffer import OutOfGraphReplayBuffer
 
-from cql_atari.data.dopamine import read_episodes
-from cql_atari.types import STACK, Episode, UserError
+from cql_atari.core.types import STACK, Episode, UserError
+from cql_atari.data.dopamine.reader import read_episodes
 
 GAME = "Breakout"
 CAPACITY = 40

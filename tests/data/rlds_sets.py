@@ -18,10 +18,10 @@ from tensorflow_datasets.rl_unplugged.rlu_atari_checkpoints_ordered import (
     RluAtariCheckpointsOrdered,
 )
 
-from cql_atari import games
-from cql_atari.data import rlds
+from cql_atari.core import games
+from cql_atari.core.types import UserError
+from cql_atari.data.rlds import reader
 from cql_atari.envs.atari import AtariEnv
-from cql_atari.types import UserError
 
 GAME = "Breakout"
 NAME = "rlu_atari_checkpoints_ordered"
@@ -145,6 +145,6 @@ def change_record(folder: Path, change, suffix: int = 0, index: int = 0) -> None
 def check_error(folder: Path | str, *words: str) -> None:
     """Reading must raise a UserError that holds all these words."""
     with pytest.raises(UserError) as info:
-        list(rlds.read_episodes(folder, GAME))
+        list(reader.read_episodes(folder, GAME))
     for word in words:
         assert word in str(info.value)

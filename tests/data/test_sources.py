@@ -7,9 +7,10 @@ import json
 import pytest
 from dopamine_files import GAME, steps_of, write_run
 
-from cql_atari.config import Data
-from cql_atari.data import dopamine, sources
-from cql_atari.types import UserError
+from cql_atari.core.settings import Data
+from cql_atari.core.types import UserError
+from cql_atari.data import sources
+from cql_atari.data.dopamine import reader as dopamine
 
 
 @pytest.fixture

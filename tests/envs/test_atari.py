@@ -6,9 +6,9 @@ import ale_py
 import numpy as np
 import pytest
 
-from cql_atari import games
+from cql_atari.core import games
+from cql_atari.core.types import UserError
 from cql_atari.envs.atari import AtariEnv, make_vector
-from cql_atari.types import UserError
 
 
 class OldGym:

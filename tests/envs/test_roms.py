@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from tensorflow_datasets.rl_unplugged import atari_utils
 
-from cql_atari import games
-from cql_atari.config import Data
+from cql_atari.core import games
+from cql_atari.core.settings import Data
+from cql_atari.core.types import UserError
 from cql_atari.envs import roms
 from cql_atari.envs.atari import AtariEnv, make_vector
-from cql_atari.types import UserError
 
 
 @pytest.fixture

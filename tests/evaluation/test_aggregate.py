@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rliable import library, metrics
 
-from cql_atari import games
+from cql_atari.core import games
+from cql_atari.core.types import EpisodeScore, UserError
 from cql_atari.evaluation import aggregate
-from cql_atari.types import EpisodeScore, UserError
 
 
 def episode(game, score, *, seed=0, mode=0, difficulty=0, actions=(0,), truncated=False):

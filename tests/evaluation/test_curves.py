@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from cql_atari import games
+from cql_atari.core import games
+from cql_atari.core.types import EpisodeScore, UserError
 from cql_atari.evaluation import aggregate, curves
-from cql_atari.types import EpisodeScore, UserError
 
 T2 = 4.302653  # 97.5 % quantile of Student's t with 2 degrees of freedom
 START = {"encoder_from": None, "whole_network": False}

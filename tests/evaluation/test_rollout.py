@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cql_atari.core.types import UserError
 from cql_atari.envs.atari import AtariEnv
 from cql_atari.evaluation import rollout
 from cql_atari.evaluation.rollout import GameVariant, best_fixed_action, fixed_actions, play
-from cql_atari.types import UserError
 
 
 class ScriptedEnvs:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from cql_atari.feed.order import Part
-from cql_atari.types import FRAME_SHAPE, Episode, Extent
+from cql_atari.core.types import FRAME_SHAPE, Episode, Extent
+from cql_atari.feed.replay.order import Part
 
 
 def make_episode(

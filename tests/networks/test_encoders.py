@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cql_atari.core.types import UserError
 from cql_atari.networks import encoders
 from cql_atari.networks.encoders import Stem, Style
 from cql_atari.networks.normalisation import GroupNorm
-from cql_atari.types import UserError
 
 SMALL = {"block": "basic", "depths": (1, 1), "widths": (8, 16), "strides": (1, 2)}
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cql_atari.core.types import UserError
 from cql_atari.networks.q_network import GameHeads, build_q_network
-from cql_atari.types import UserError
 
 SMALL = {
     "num_games": 3, "num_atoms": 5, "num_actions": 4, "seed": 0, "block": "basic",

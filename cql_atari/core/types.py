@@ -1,0 +1,119 @@
+"""The types that pass between rooms: episodes, batches, losses, scores, the user's error."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# Tensors and arrays share these containers; TensorFlow is not imported here, so that commands
+# which need no model answer at once.
+Array = Any
+
+STACK = 4  # frames in a state (Mnih et al. 2015; Dopamine's preprocessing)
+FRAME_SHAPE = (84, 84)
+NUM_ACTIONS = 18  # the console's full action set, shared by every head
+
+
+class UserError(Exception):
+    """A mistake of the user's (a path, a name, a value). Commands print it without a traceback.
+
+    The message names the value, the valid choices and the mend.
+    """
+
+
+class Episode(NamedTuple):
+    """Consecutive steps of one episode, free of padding and of the file format's quirks.
+
+    Step t holds the frame o_t, the action a_t chosen at o_t and the reward r_t received after it.
+    The frame that follows the last step is not recorded.
+
+    Attributes:
+      game: CamelCase name, a key of `cql_atari.core.games.table()`.
+      frames: uint8 [T, 84, 84], each once (not stacked).
+      actions: int32 [T], indices in the full 18-action set.
+      rewards: float32 [T], clipped to [-1, 1].
+      terminal: whether the game ended after the last step; False where the recording was cut.
+      starts: whether frames[0] is the first frame of the game. If not (a fragment that continues
+        from an earlier file), steps 0..2 serve as context only: their stacks are not complete.
+    """
+
+    game: str
+    frames: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminal: bool
+    starts: bool = True
+
+
+class Extent(NamedTuple):
+    """An `Episode` without its arrays: what counting transitions takes.
+
+    Attributes:
+      steps: T.
+      terminal: as in `Episode`.
+      starts: as in `Episode`.
+    """
+
+    steps: int
+    terminal: bool
+    starts: bool
+
+
+class Batch(NamedTuple):
+    """What every feed yields. Feeds put a leading axis K (steps per call) before each shape.
+
+    A row's frames are the state's stack and the n-step successor's, which share frames:
+    `frames[:, :4]` is s_t, `frames[:, n:]` is s_{t+n}. Consecutive runs of
+    `transitions_per_draw` rows come from the same game (the batch law's draws).
+
+    Attributes:
+      frames: uint8 [B, 4 + n, 84, 84], time-major; zeros before an episode's start and after
+        its end.
+      actions: int32 [B], full 18-action set.
+      rewards: float32 [B], n-step returns sum_k gamma^k r_{t+k}, cut at a terminal.
+      discounts: float32 [B], gamma^n, or 0 where the episode ended within the n steps.
+      games: int32 [B], index into the run's list of games.
+    """
+
+    frames: Array
+    actions: Array
+    rewards: Array
+    discounts: Array
+    games: Array
+
+
+class Losses(NamedTuple):
+    """Per-example parts of a loss, each float32 [B]; total = td + alpha * cql."""
+
+    td: Array
+    cql: Array
+    total: Array
+
+
+class EpisodeScore(NamedTuple):
+    """One evaluation episode.
+
+    Attributes:
+      game: CamelCase name.
+      score: undiscounted sum of raw (unclipped) rewards.
+      length: agent steps (4 emulator frames each).
+      truncated: whether the frame cap ended it.
+      seed: the environment's seed.
+      nth: the position of this episode in the sequence played with that seed.
+      mode: ALE game mode.
+      difficulty: ALE difficulty.
+      rom_md5: MD5 of the ROM.
+      action_counts: how often the agent chose each of the 18 actions.
+    """
+
+    game: str
+    score: float
+    length: int
+    truncated: bool
+    seed: int
+    nth: int
+    mode: int
+    difficulty: int
+    rom_md5: str
+    action_counts: tuple[int, ...]

@@ -1,0 +1,1 @@
+"""The DQN-Replay format: `.gz` files as Dopamine writes them."""

@@ -1,0 +1,237 @@
+"""Reads DQN-Replay logs (Dopamine's `.gz` replay files) as episodes, streaming.
+
+One suffix K of `<data_dir>/<Game>/<run>/replay_logs/` is a group of six files, each gzip over a
+NumPy `.npy` stream, that hold one state of Dopamine's ring buffer of N slots (N = 1,000,000):
+
+    $store$_observation_ckpt.K.gz  uint8 [N, 84, 84]   $store$_action_ckpt.K.gz    int32 [N]
+    $store$_reward_ckpt.K.gz       float32 [N]         $store$_terminal_ckpt.K.gz  uint8 [N]
+    add_count_ckpt.K.gz            0-d integer         invalid_range_ckpt.K.gz     small [M]
+
+and, from later Dopamine versions, `episode_end_indices_ckpt.K.gz`, a pickled set of the slots where
+an episode ended, with a terminal or without. How a group becomes episodes:
+
+* Valid slots are [0, cursor), cursor = add_count mod N; all N where a lap has just been completed.
+  DQN-Replay's collector saves at cursor N - 1 and goes on, so the last slot of a full file is stale
+  (uninitialised in the first file, then the entry that belongs between the previous file and this
+  one): it is dropped and may hold anything. So are a last, partial file's slots from the cursor on,
+  which the previous file holds already.
+* After each end Dopamine writes three all-zero entries before the next episode's first step; they
+  are checked and stripped. So are up to three such entries at a file's start, where one to three
+  may be missing: they lie at the previous file's end. If none is left, the file's first episode
+  counts as a fragment (`starts=False`), which costs its first three states. A fragment that begins
+  with black frames, no-ops and no reward looks the same; its stacks are zeros there either way.
+* An episode is cut at a file's end (`terminal=False`) and goes on as a fragment in the next file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cql_atari.core import games
+from cql_atari.core.types import FRAME_SHAPE, STACK, Episode, Extent, UserError
+from cql_atari.data.dopamine.files import (
+    Columns,
+    Group,
+    PathLike,
+    Ranges,
+    choose_suffixes,
+    fingerprints,
+    list_suffixes,
+    open_group,
+    read_columns,
+)
+from cql_atari.data.dopamine.gzip_array import MEND, GzipArray
+
+__all__ = ["fingerprints", "list_suffixes", "read_episodes", "survey"]
+
+PADS = STACK - 1  # all-zero entries before an episode's first step
+LONGEST = 27_000  # steps of an episode at Dopamine's cap of 108,000 emulator frames
+EVERYTHING = (0, 2**62)  # the range that leaves a whole suffix out
+
+LeftOut = Mapping[int, Ranges]
+
+
+def read_episodes(
+    replay_logs_dir: PathLike,
+    game: str,
+    suffixes: Sequence[int] | None = None,
+    *,
+    fraction: float = 1.0,
+    left_out: LeftOut | None = None,
+) -> Iterator[Episode]:
+    """Streams the episodes of one game's run, in the files' order, suffix after suffix.
+
+    Memory: one episode (at most 27,000 steps = 191 MB; a longer one is cut there and continues as
+    a fragment) beside those that the caller holds, one suffix's actions, rewards and terminals
+    (9 MB for a million slots) and 5 MB of buffers; never a whole observation file.
+
+    A checksum comes at the end of a file, so damage to frames shows only when that file has been
+    read to its end: episodes yielded before may be wrong. Whoever needs all or nothing must exhaust
+    the iterator before using any episode; who stops early has not checked the last file, nor is a
+    file checked beyond the last slot that `fraction` and `left_out` select.
+
+    Args:
+      replay_logs_dir: the directory that holds the files of one game and run.
+      game: CamelCase name; its minimal action set maps stored actions to the full 18.
+      suffixes: which file groups to read, in this order; all, in numerical order, if None.
+      fraction: the share of each group's valid slots, from its first on (0 < fraction <= 1).
+      left_out: slots to pass over unchecked. An episode is cut where they begin; what comes after
+        them goes on as a fragment.
+
+    Returns:
+      An iterator over episodes. The directory, the game and the suffixes are checked at once, the
+      rest when reached.
+
+    Raises:
+      UserError: naming the file, for a missing directory, suffix or file; anything but a regular
+        file; a file that is damaged, cut, or goes on after its array; another dtype, shape or
+        length; an action outside the game's set, a reward that is NaN or outside [-1, 1],
+        a terminal other than 0 and 1; missing padding.
+    """
+    games.spec(game)
+    chosen = choose_suffixes(replay_logs_dir, suffixes)
+
+    def stream() -> Iterator[Episode]:
+        for suffix in chosen:
+            gaps = (left_out or {}).get(suffix, ())
+            if EVERYTHING in gaps:
+                continue
+            with open_group(Path(replay_logs_dir), suffix) as group:
+                yield from _read_group(group, game, _keep(group.valid, fraction, gaps))
+
+    return stream()
+
+
+def survey(
+    replay_logs_dir: PathLike,
+    game: str,
+    suffix: int,
+    *,
+    fraction: float = 1.0,
+    left_out: LeftOut | None = None,
+) -> list[Extent]:
+    """The extents of the episodes that `read_episodes` yields of one suffix, without their frames.
+
+    Some 10 ms for a million slots. Arguments and errors as `read_episodes`'.
+    """
+    choose_suffixes(replay_logs_dir, [suffix])
+    num_actions = len(games.to_full_actions(game))
+    gaps = (left_out or {}).get(suffix, ())
+    if EVERYTHING in gaps:
+        return []
+    extents, position = [], 0
+    with open_group(Path(replay_logs_dir), suffix) as group:
+        kept = _keep(group.valid, fraction, gaps)
+        columns = read_columns(group, kept, num_actions)
+        for segment in _segments(columns.ends, kept):
+            length = segment.stop - segment.start
+            pads = min(segment.pads, length)
+            if pads and not segment.follows_end:
+                frames = _read_frames(group.observations, segment.start - position, pads)
+                position = segment.start + pads
+                pads = _count_pads(frames, columns, segment)
+            if pads < length:
+                terminal = bool(columns.terminals[segment.stop - 1])
+                extents.append(Extent(length - pads, terminal, starts=pads > 0))
+    return extents
+
+
+def _keep(valid: int, fraction: float, gaps: Ranges) -> Ranges:
+    """The ranges [start, stop) of slots to read: the first part of the valid ones without gaps."""
+    # Rounded first: 0.07 of 100 is 7, not the 7.000000000000001 that floats make of it.
+    kept, start = [], 0
+    end = math.ceil(round(valid * fraction, 6))
+    for low, high in [*sorted(gaps), (end, end)]:
+        if start < min(low, end):
+            kept.append((start, min(low, end)))
+        start = max(start, high)
+    return kept
+
+
+def _read_group(group: Group, game: str, kept: Ranges) -> Iterator[Episode]:
+    lookup = games.to_full_actions(game)
+    columns = read_columns(group, kept, len(lookup))
+    observations = group.observations
+    position = 0
+
+    def read(segment: _Segment) -> Episode | None:
+        nonlocal position
+        frames = _read_frames(observations, segment.start - position, segment.stop - segment.start)
+        position = segment.stop
+        pads = _count_pads(frames, columns, segment)
+        if segment.follows_end and pads < min(segment.pads, len(frames)):
+            raise UserError(
+                f"{observations.path}: entry {segment.start + pads} is a step; expected "
+                f"{segment.pads} all-zero entries from {segment.start} on, after an episode's end. "
+                f"{MEND}"
+            )
+        if pads == len(frames):
+            return None
+        here = slice(segment.start + pads, segment.stop)
+        return Episode(
+            game=game,
+            frames=frames[pads:],
+            actions=lookup[columns.actions[here]],
+            rewards=columns.rewards[here].astype(np.float32),
+            terminal=bool(columns.terminals[segment.stop - 1]),
+            starts=pads > 0,
+        )
+
+    # Not a loop: its variable would keep an episode alive while the next is read.
+    yield from filter(None, map(read, _segments(columns.ends, kept)))
+    if position == group.valid:
+        observations.finish(observations.shape[0] - group.valid)
+
+
+def _read_frames(observations: GzipArray, skip: int, count: int) -> np.ndarray:
+    """The `count` frames after the next `skip`, uint8 [count, 84, 84]."""
+    passed = np.empty(FRAME_SHAPE, np.uint8)
+    for _ in range(skip):
+        observations.read_into(passed)
+    frames = np.empty((count, *FRAME_SHAPE), np.uint8)
+    observations.read_into(frames)
+    return frames
+
+
+class _Segment(NamedTuple):
+    """Slots [start, stop) that lie in one episode, its padding included.
+
+    Attributes:
+      start, stop: slots.
+      pads: all-zero entries that may open it.
+      follows_end: whether an end goes before in the same file, so that all of them must be there.
+    """
+
+    start: int
+    stop: int
+    pads: int
+    follows_end: bool
+
+
+def _segments(ends: np.ndarray, kept: Ranges) -> Iterator[_Segment]:
+    """Cuts the kept slots after each end, and where an episode grows too long for memory."""
+    start, last = 0, kept[-1][1] if kept else 0
+    for stop in [*(ends[ends < last] + 1).tolist(), last]:
+        for first in range(start, stop, PADS + LONGEST):
+            for low, high in kept:
+                begin, end = max(first, low), min(first + PADS + LONGEST, stop, high)
+                if begin < end:
+                    yield _Segment(begin, end, max(PADS - (begin - start), 0), start > 0)
+        start = stop
+
+
+def _count_pads(frames: np.ndarray, columns: Columns, segment: _Segment) -> int:
+    """How many all-zero entries open the segment."""
+    pads, most = 0, min(segment.pads, len(frames))
+    while (
+        pads < most
+        and not frames[pads].any()
+        and not any(array[segment.start + pads] for array in columns[:3])
+    ):
+        pads += 1
+    return pads

@@ -1,0 +1,1 @@
+"""The RLDS format, as TensorFlow Datasets prepares it."""

@@ -1,0 +1,105 @@
+"""Checks RLDS data sets without stopping at the first problem, and says what to leave out.
+
+Each record's checksum is verified, each episode held against what the reader demands, each frame
+decoded. Left out are the episodes that are wrong; behind a record that can't be stepped over, or
+after two damaged ones in a row, the rest of the shard; a shard with too many records, whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from cql_atari.core import games
+from cql_atari.core.types import Episode, UserError
+from cql_atari.data.dopamine.check import FileCheck, Problem, SuffixCheck, looks_wrong, merge
+from cql_atari.data.rlds import files as rlds_files
+from cql_atari.data.rlds import reader, tfrecord
+
+
+def total_bytes(path: Path, suffix: int) -> int:
+    """Size of a split's shards, as far as they are there: the work of `check_suffix`."""
+    total = 0
+    with contextlib.suppress(UserError):
+        for shard in rlds_files.choose_shards(path, None, [suffix])[suffix]:
+            with contextlib.suppress(OSError):
+                total += os.path.getsize(shard.path)
+    return total
+
+
+def check_suffix(path: Path, game: str, suffix: int, report: Callable[[int], None]) -> SuffixCheck:
+    """Checks one split; memory for a record and an episode (191 MB at most).
+
+    Args:
+      path: the data set's folder, version included.
+      game: CamelCase name; actions must be in its minimal set.
+      suffix: K of `checkpoint_K`.
+      report: called now and then with the bytes read since the last call.
+
+    Raises:
+      UserError: where `dataset_info.json` is of another game.
+    """
+    lookup = games.to_full_actions(game)
+    files: list[FileCheck] = []
+    left_out: list[tuple[int, int]] = []
+    start = 0
+    with ThreadPoolExecutor(1) as pool:
+
+        def read(data: bytes, where: str) -> Iterator[Episode]:
+            report(len(data))
+            return reader.episodes_of(data, where, game, lookup, pool)
+
+        for shard in rlds_files.choose_shards(path, game, [suffix])[suffix]:
+            problems, wrong = _check_shard(shard, read)
+            files.append(FileCheck(Path(shard.path), shard.records, tuple(problems)))
+            left_out += [(start + low, start + high) for low, high in wrong]
+            start += shard.records
+    return SuffixCheck(files, merge(left_out))
+
+
+def _check_shard(
+    shard: rlds_files.Shard, read: Callable[[bytes, str], Iterator[Episode]]
+) -> tuple[list[Problem], list[tuple[int, int]]]:
+    """The problems of a shard, and the ranges of its records that must be left out."""
+    problems, wrong, first = [], [], 0
+    while first < shard.records:
+        position = first  # of the record that is read next
+        try:
+            kept = [k >= first for k in range(shard.records)]
+            for position, data in tfrecord.records(shard.path, kept):
+                if problem := _check_record(data, position, shard, read):
+                    problems.append(problem)
+                    wrong.append((position, position + 1))
+                position += 1  # noqa: PLW2901
+            break
+        except UserError as error:
+            if position == shard.records:
+                return [*problems, Problem(None, str(error))], [(0, shard.records)]
+            problems.append(Problem(position, str(error)))
+            hopeless = position == first and (position - 1, position) in wrong[-1:]
+            wrong.append((position, shard.records if hopeless else position + 1))
+            first = wrong[-1][1]
+    return problems, wrong
+
+
+def _check_record(
+    data: bytes,
+    position: int,
+    shard: rlds_files.Shard,
+    read: Callable[[bytes, str], Iterator[Episode]],
+) -> Problem | None:
+    """What is wrong with one record, if anything."""
+    where = f"{shard.path}: record {position}"
+    try:
+        for episode in read(data, where):
+            frames = episode.frames.reshape(len(episode.frames), -1)
+            blank = frames.max(axis=1) == frames.min(axis=1)
+            still = (frames[1:] == frames[:-1]).all(axis=1)
+            if what := looks_wrong(blank, still, episode.terminal and episode.starts):
+                return Problem(position, f"{where}: its frames are all {what}.")
+    except UserError as error:
+        return Problem(position, str(error))
+    return None

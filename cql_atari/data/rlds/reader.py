@@ -1,0 +1,271 @@
+"""Reads DQN-Replay as RLDS, prepared by TensorFlow Datasets (4.9.10), as episodes, streaming.
+
+A data set is the folder `<dir>/rlu_atari_checkpoints_ordered/<Game>_run_<run>/<version>` (or
+`rlu_atari_checkpoints/...`), local or at a `gs://` address: `dataset_info.json` names the splits
+`checkpoint_KK` (suffix K) and the lengths of their TFRecord shards; a record is an episode. Records
+come in the files' order, which is that of time in `rlu_atari_checkpoints_ordered` only. How a
+record becomes an `Episode`:
+
+* RLDS defines only the last step's observation (`is_last`), not its action and reward. If that step
+  is terminal, its frame is the one after the game's end, which `Episode` doesn't hold: the step is
+  dropped. If not (the recording was cut), the frame stays as the successor of the step before; its
+  action and reward are set to 0, and no transition uses them.
+* An episode starts at the game's start unless `is_first` says otherwise (`tools.convert` marks
+  so the fragments at the edges of `.gz` files; TensorFlow Datasets marks every first step). Each
+  record stands for itself: were a game cut between two splits, its parts would not be joined.
+* A record of a single, terminal step has no transition and is passed over.
+
+A folder that `tools.convert` made holds `conversion.json` too, with its episodes' extents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from cql_atari.core import games
+from cql_atari.core.types import FRAME_SHAPE, Episode, Extent, UserError
+from cql_atari.data.dopamine.files import PathLike, Ranges
+from cql_atari.data.dopamine.reader import LONGEST, PADS
+from cql_atari.data.rlds.files import (
+    CONVERSION,
+    INFO,
+    choose_shards,
+    fingerprints,
+    keep,
+    kept_records,
+    list_suffixes,
+    read_conversion,
+)
+from cql_atari.data.rlds.tfrecord import MEND
+
+__all__ = ["count", "fingerprints", "list_suffixes", "read_episodes", "survey"]
+
+_LONGEST = LONGEST + PADS  # steps; the .gz reader's fragments are no longer, so they pass uncut
+_PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + b"".join(n.to_bytes(4, "big") for n in FRAME_SHAPE)
+_THREADS = 2  # that decode frames
+
+
+class _Record(NamedTuple):
+    """One stored episode, checked but for its frames.
+
+    Attributes:
+      frames: PNG files, one a step.
+      actions: int64 [steps], indices into the game's minimal set.
+      rewards: float32 [steps].
+      terminal: whether the last step is behind the end of the game.
+      starts: whether the first step is its start.
+    """
+
+    frames: list[bytes]
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminal: bool
+    starts: bool
+
+
+def read_episodes(
+    path: PathLike,
+    game: str,
+    suffixes: Sequence[int] | None = None,
+    *,
+    fraction: float = 1.0,
+    left_out: Mapping[int, Ranges] | None = None,
+) -> Iterator[Episode]:
+    """Streams the episodes of one game's run in the files' order, split after split.
+
+    Memory: one record and one episode (at most 27,003 steps = 191 MB; a longer one is cut there and
+    goes on as a fragment) beside those that the caller holds; never a whole shard.
+
+    Args:
+      path: the data set's folder or address, version included.
+      game: CamelCase name; its minimal action set maps stored actions to the full 18.
+      suffixes: K of the splits to read, in this order; all, in numerical order, if None.
+      fraction: the share of each split's episodes, from its first on (0 < fraction <= 1).
+      left_out: of each split, the positions of episodes to pass over unread, each [start, stop).
+
+    Returns:
+      An iterator over episodes. `dataset_info.json`, the game and the suffixes are checked at
+      once, the rest when reached.
+
+    Raises:
+      UserError: naming file and record: a missing or damaged file; one that holds another number
+        of records; a record that is no episode of the game; a reward that is NaN or outside
+        [-1, 1]; an action outside the game's set; a frame that isn't 84 x 84.
+    """
+    lookup = games.to_full_actions(game)
+    splits = choose_shards(path, game, suffixes)
+
+    def stream() -> Iterator[Episode]:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for suffix, shards in splits.items():
+                kept = keep(shards, fraction, (left_out or {}).get(suffix, ()))
+                for where, data in kept_records(shards, kept):
+                    yield from episodes_of(data, where, game, lookup, pool)
+
+    return stream()
+
+
+def survey(
+    path: PathLike,
+    game: str,
+    suffix: int,
+    *,
+    fraction: float = 1.0,
+    left_out: Mapping[int, Ranges] | None = None,
+) -> list[Extent] | None:
+    """The extents of the episodes that `read_episodes` yields of one split, without reading it.
+
+    Milliseconds where `conversion.json` has them; None where it doesn't (`count` reads the split).
+    Arguments as `read_episodes`'.
+
+    Raises:
+      UserError: as `read_episodes`, as far as the JSON files tell.
+    """
+    shards = choose_shards(path, game, [suffix])[suffix]
+    kept = keep(shards, fraction, (left_out or {}).get(suffix, ()))
+    noted = read_conversion(path).get(suffix)
+    if noted is None:
+        return None
+    if len(noted["extents"]) != len(kept):
+        raise UserError(
+            f"{path}/{CONVERSION} has {len(noted['extents'])} episodes of suffix {suffix}, {INFO} "
+            f"{len(kept)}: it is of another data set; remove it."
+        )
+    return [extent for extent, is_kept in zip(noted["extents"], kept) if is_kept]
+
+
+def count(
+    path: PathLike,
+    game: str,
+    suffix: int,
+    *,
+    fraction: float = 1.0,
+    left_out: Mapping[int, Ranges] | None = None,
+) -> list[Extent]:
+    """The extents of the episodes that `read_episodes` yields of one split, by reading it.
+
+    Checks everything but the frames, which aren't decoded. Arguments and errors as
+    `read_episodes`'.
+    """
+    num_actions = len(games.to_full_actions(game))
+    shards = choose_shards(path, game, [suffix])[suffix]
+    kept = keep(shards, fraction, (left_out or {}).get(suffix, ()))
+    return [
+        extent
+        for where, data in kept_records(shards, kept)
+        for extent in _extents(_parse(data, where, num_actions))
+    ]
+
+
+def episodes_of(
+    data: bytes, where: str, game: str, lookup: np.ndarray, pool: Executor
+) -> Iterator[Episode]:
+    """What a record is read as: its episode, or fragments of a very long one.
+
+    Args:
+      data: the record.
+      where: names it in errors.
+      game: CamelCase name.
+      lookup: minimal -> full actions.
+      pool: decodes the frames.
+
+    Raises:
+      UserError: as `read_episodes`, of one record.
+    """
+    record = _parse(data, where, len(lookup))
+    first = 0
+    for extent in _extents(record):
+        here = slice(first, first + extent.steps)
+        yield Episode(
+            game=game,
+            frames=_decode(record.frames[here], where, pool),
+            actions=lookup[record.actions[here]],
+            rewards=record.rewards[here],
+            terminal=extent.terminal,
+            starts=extent.starts,
+        )
+        first += extent.steps
+
+
+def _extents(record: _Record) -> list[Extent]:
+    """What a record is read as: one episode, or the fragments of a very long one."""
+    steps = len(record.frames) - record.terminal
+    return [
+        Extent(
+            steps=min(_LONGEST, steps - first),
+            terminal=record.terminal and first + _LONGEST >= steps,
+            starts=record.starts and first == 0,
+        )
+        for first in range(0, steps, _LONGEST)
+    ]
+
+
+def _parse(data: bytes, where: str, num_actions: int) -> _Record:
+    """Takes a serialised `tf.train.Example` apart and checks it, save for the frames."""
+    import tensorflow as tf
+
+    try:
+        features = tf.train.Example.FromString(data).features.feature
+    except Exception as error:  # whatever bytes of something else make the parser raise
+        raise UserError(f"{where} is no tf.train.Example. {MEND}") from error
+
+    def column(name: str, kind: str) -> Any:
+        feature = features.get(name)
+        if feature is None or feature.WhichOneof("kind") != kind:
+            raise UserError(f"{where} has no {kind} {name!r}: no episode of rlu_atari. {MEND}")
+        return getattr(feature, kind).value
+
+    frames = list(column("steps/observation", "bytes_list"))
+    actions = np.array(column("steps/action", "int64_list"), np.int64)
+    rewards = np.array(column("steps/reward", "float_list"), np.float32)
+    first, last, terminal = (
+        np.array(column(f"steps/{name}", "int64_list"), bool)
+        for name in ("is_first", "is_last", "is_terminal")
+    )
+    columns: list[np.ndarray] = [actions, rewards, first, last, terminal]
+    if not frames or any(len(values) != len(frames) for values in columns):
+        lengths = [len(frames), *(len(values) for values in columns)]
+        raise UserError(f"{where} has columns of {lengths} steps; expected equal ones. {MEND}")
+
+    def check(wrong: np.ndarray, name: str, values: np.ndarray, expected: str) -> None:
+        if wrong.any():
+            step = int(wrong.argmax())
+            raise UserError(
+                f"{where}: {name} of step {step} is {values[step]} ({wrong.sum()} such); "
+                f"expected {expected}. {MEND}"
+            )
+
+    steps = np.arange(len(frames))
+    inner = steps < steps[-1]
+    check(last == inner, "is_last", last, "True for the last step only")
+    check(first & (steps > 0), "is_first", first, "True for the first step only")
+    check(terminal & inner, "is_terminal", terminal, "True for the last step only")
+    actions[-1], rewards[-1] = 0, 0.0  # not defined there
+    expected = f"an index into the game's minimal set, 0 to {num_actions - 1}"
+    check((actions < 0) | (actions >= num_actions), "action", actions, expected)
+    check(~(np.abs(rewards) <= 1), "reward", rewards, "a clipped reward in [-1, 1]")
+    return _Record(frames, actions, rewards, bool(terminal[-1]), bool(first[0]))
+
+
+def _decode(files: Sequence[bytes], where: str, pool: Executor) -> np.ndarray:
+    """The frames of PNG files, uint8 [T, 84, 84]."""
+    for step, png in enumerate(files):
+        if not png.startswith(_PNG):  # before anything is allocated
+            raise UserError(f"{where}: frame {step} is no PNG of 84 x 84 pixels. {MEND}")
+    frames = np.empty((len(files), *FRAME_SHAPE), np.uint8)
+
+    def decode(steps: range) -> None:
+        for step in steps:
+            image = cv2.imdecode(np.frombuffer(files[step], np.uint8), cv2.IMREAD_GRAYSCALE)
+            if image is None:
+                raise UserError(f"{where}: frame {step} is a damaged PNG. {MEND}")
+            frames[step] = image
+
+    middle = len(files) // 2
+    list(pool.map(decode, (range(middle), range(middle, len(files)))))
+    return frames

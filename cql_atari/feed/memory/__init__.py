@@ -1,0 +1,1 @@
+"""All transitions in memory, or mapped from a cache file."""

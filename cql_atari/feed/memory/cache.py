@@ -1,0 +1,147 @@
+"""The `memory` feed's arrays as files that are mapped: written once, whole or absent.
+
+A store is a folder `<directory>/<key>/` of `.npy` files. It is written under another name, by one
+process at a time, with plain writes, so that the pages are the kernel's and not ours. A mapped page
+that is read counts as resident; the feed lets go of them every few windows (the kernel keeps them
+for as long as there is memory), so that what is resident doesn't grow with the data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from cql_atari.core.types import UserError
+from cql_atari.feed.memory.store import Plan, Store, Write
+
+_ARRAYS = ("frames", "actions", "rewards", "discounts", "rows", "sizes")
+_POLL_SECONDS = 0.2
+
+
+def load(
+    directory: Path,
+    key: str,
+    n_step: int,
+    *,
+    make_plan: Callable[[], Plan],
+    fill: Callable[[Write, Plan], None],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Store:
+    """Maps a store, after writing it where it isn't there yet. Where it is, no source is read.
+
+    A process that finds another one writing the same store waits for it.
+
+    Args:
+      directory: of the stores.
+      key: a file name that says what is in the store; another content needs another key.
+      n_step: the n of the transitions, part of the key.
+      make_plan: what the store will hold.
+      fill: writes all of it.
+      should_stop: whether to stop waiting.
+
+    Raises:
+      UserError: if the directory can't be used, the disk is full, or a store is damaged.
+      KeyboardInterrupt: if told to stop while waiting.
+    """
+    final = directory / key
+    if not final.is_dir():
+        with _blaming(directory, "write there"):
+            directory.mkdir(parents=True, exist_ok=True)
+            with _alone(directory / f"{key}.lock", should_stop):
+                if not final.is_dir():
+                    _write(final, make_plan(), fill)
+    try:
+        maps = {name: _map(final / f"{name}.npy") for name in _ARRAYS}
+    except (OSError, ValueError) as error:
+        raise UserError(f"the cached data in {final} are damaged: {error}. Delete it.") from error
+
+    def let_go() -> None:
+        for _, pages in maps.values():
+            pages.madvise(mmap.MADV_DONTNEED)
+
+    arrays = {name: array for name, (array, _) in maps.items()}
+    return Store(**arrays, n_step=n_step, let_go=let_go)
+
+
+@contextlib.contextmanager
+def _alone(path: Path, should_stop: Callable[[], bool]) -> Iterator[None]:
+    """Holds a lock that the kernel lets go of however the process ends."""
+    with open(path, "a") as file:
+        waiting = False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not waiting:
+                    logging.info("another process is writing %s; waiting for it", path.stem)
+                waiting = True
+            if should_stop():
+                raise KeyboardInterrupt
+            time.sleep(_POLL_SECONDS)
+        yield
+
+
+@contextlib.contextmanager
+def _blaming(directory: Path, action: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"feed.cache_dir = {str(directory)!r}: can't {action}: {error}. Free some space or "
+            "mend the permissions, then run the same command; or choose another folder."
+        ) from error
+
+
+def _write(final: Path, plan: Plan, fill: Callable[[Write, Plan], None]) -> None:
+    partial = final.with_name(f"partial-{final.name}")
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+    files: dict[str, tuple[int, np.memmap]] = {}
+    with (
+        _blaming(final.parent, f"write {plan.num_bytes / 1e9:.3g} GB"),
+        contextlib.ExitStack() as stack,
+    ):
+        stack.callback(shutil.rmtree, partial, ignore_errors=True)
+        partial.mkdir()
+        sizes = np.array([*plan.sizes.values()], np.int64)
+        for name, (shape, dtype) in {**plan.arrays(), "sizes": (sizes.shape, np.int64)}.items():
+            path = partial / f"{name}.npy"
+            array = np.lib.format.open_memmap(path, "w+", dtype, shape)  # its header and place
+            descriptor = os.open(path, os.O_RDWR)
+            stack.callback(os.close, descriptor)
+            # All the space at once: a full disk shows before the sources are read.
+            os.posix_fallocate(descriptor, 0, path.stat().st_size)
+            files[name] = descriptor, array
+
+        def write(name: str, start: int, values: np.ndarray) -> None:
+            descriptor, array = files[name]
+            offset = array.offset + start * array.strides[0]
+            values = np.ascontiguousarray(values, array.dtype)
+            left = values.reshape(-1).view(np.uint8).data
+            while left:
+                done = os.pwrite(descriptor, left, offset)
+                left, offset = left[done:], offset + done
+
+        write("sizes", 0, sizes)
+        fill(write, plan)
+        for descriptor, _ in files.values():
+            os.fsync(descriptor)
+        partial.rename(final)
+
+
+def _map(path: Path) -> tuple[np.ndarray, mmap.mmap]:
+    """An array in a file, read-only, and its pages."""
+    array = np.load(path, mmap_mode="r", allow_pickle=False)  # checks the header and the size
+    with open(path, "rb") as file:
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    flat = np.frombuffer(pages, array.dtype, array.size, array.offset)
+    return flat.reshape(array.shape), pages

@@ -1,0 +1,208 @@
+"""Opens the feed that a configuration names on the recorded play that was found."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+from tqdm import tqdm
+
+from cql_atari.core.settings import Config
+from cql_atari.core.types import Episode, Extent
+from cql_atari.data import sources
+from cql_atari.data.sources import Source
+from cql_atari.feed.memory import cache
+from cql_atari.feed.memory import store as memory
+from cql_atari.feed.replay import reader as replay_reader
+from cql_atari.feed.replay import remote, service, writer
+from cql_atari.feed.replay.order import Part, Place
+from cql_atari.feed.replay.service import Replay
+from cql_atari.feed.replay.writer import Writers
+from cql_atari.feed.sampling import BatchLaw
+from cql_atari.system.free_memory import free_bytes
+
+_SHARE = 0.8  # of the free memory that the memory feed may take; TensorFlow needs some, too
+
+
+class Feed(NamedTuple):
+    """An open feed.
+
+    Attributes:
+      dataset: gives an endless data set of `Batch` [K, B] of a slice of every batch's rows.
+      places: where its writers stand, a part of what a checkpoint needs; {} where this process
+        has none (`memory`, servers).
+    """
+
+    dataset: Callable[[slice], tf.data.Dataset]
+    places: Callable[[], dict[str, Place]]
+
+
+@contextmanager
+def open_feed(
+    config: Config,
+    found: Sequence[Source],
+    start_step: int,
+    *,
+    places: Mapping[str, Place],
+    should_stop: Callable[[], bool],
+) -> Iterator[Feed]:
+    """The configured feed, for as long as the context lasts.
+
+    Args:
+      config: which feed, and the batch law.
+      found: the recorded play; unused with `feed.servers`.
+      start_step: the learner step of the first batch.
+      places: where the replay's writers go on; those that it lacks begin at the start.
+      should_stop: whether to stop loading, or waiting for the replay; called from any thread.
+
+    Raises:
+      UserError: if the data don't fit in memory, or as the readers and `replay_remote` do.
+      KeyboardInterrupt: if told to stop before the first batch can be drawn.
+    """
+    feed, seed = config.feed, config.train.seed
+    law = BatchLaw(feed.draws, feed.transitions_per_draw)
+    steps_per_call = config.train.steps_per_call
+    if feed.kind == "memory":
+        store = _load_store(config, found, should_stop)
+        position = {"seed": seed, "start_step": start_step, "steps_per_call": steps_per_call}
+        yield Feed(lambda rows: memory.dataset(store, law, rows=rows, **position), dict)
+        return
+    if feed.servers:
+        with remote.open_remote(config, start_step, should_stop) as dataset:
+            yield Feed(dataset, dict)
+        return
+    with open_replay(config, found, places=places) as (replay, writers):
+        yield Feed(
+            lambda rows: replay_reader.dataset(
+                replay,
+                law,
+                seed=seed,
+                start_step=start_step,
+                steps_per_call=steps_per_call,
+                rows=rows,
+                check=writers.check,
+                should_stop=should_stop,
+            ),
+            writers.places,
+        )
+
+
+@contextmanager
+def open_replay(
+    config: Config,
+    found: Sequence[Source],
+    *,
+    places: Mapping[str, Place],
+    port: int = 0,
+    record: Mapping[str, Any] | None = None,
+) -> Iterator[tuple[Replay, Writers]]:
+    """The replay and its writers in this process, for as long as the context lasts.
+
+    Args:
+      config: of the tables; `data.games` are their names.
+      found: the recorded play.
+      places: where the writers go on; those that it lacks begin at the start.
+      port, record: as `service.serve`.
+    """
+    feed = config.feed
+    parts: dict[str, list[Part]] = {game: [] for game in config.data.games}
+    for source, suffix in _each(found):
+        read = functools.partial(sources.read_part, source, suffix)
+        parts[source.game].append(Part(read, functools.partial(_survey, source, suffix)))
+    with (
+        service.serve(
+            config.data.games,
+            n_step=feed.n_step,
+            transitions_per_game=feed.transitions_per_game,
+            samples_per_insert=feed.samples_per_insert,
+            port=port,
+            record=record,
+        ) as replay,
+        writer.stream(
+            replay, parts, discount=feed.discount, seed=config.train.seed, places=places
+        ) as writers,
+    ):
+        yield replay, writers
+
+
+def _load_store(
+    config: Config, found: Sequence[Source], should_stop: Callable[[], bool]
+) -> memory.Store:
+    feed = config.feed
+
+    def go_on(value: Any) -> Any:
+        if should_stop():
+            raise KeyboardInterrupt
+        return value
+
+    def make_plan() -> memory.Plan:
+        extents: dict[str, list[Extent]] = {game: [] for game in config.data.games}
+        for source, suffix in tqdm(_each(found), desc="surveying", unit="file group", delay=2):
+            extents[source.game] += go_on(_count(source, suffix))
+        return memory.plan(extents, feed.n_step)
+
+    def episodes() -> Iterator[Episode]:
+        for source, suffix in _each(found):
+            yield from map(go_on, sources.read_part(source, suffix))
+
+    if feed.cache_dir is not None:
+        return cache.load(
+            Path(feed.cache_dir),
+            _cache_key(config, found),
+            feed.n_step,
+            make_plan=make_plan,
+            fill=lambda write, plan: memory.fill(write, episodes(), plan, discount=feed.discount),
+            should_stop=should_stop,
+        )
+    plan = make_plan()
+    if feed.memory_gb is None:
+        memory.check_budget(plan, _SHARE * free_bytes(), f"{_SHARE:.0%} of what is free")
+    else:
+        memory.check_budget(plan, feed.memory_gb * 1e9, "feed.memory_gb")
+    return memory.load(episodes(), plan, discount=feed.discount)
+
+
+def _each(found: Sequence[Source]) -> list[tuple[Source, int]]:
+    return [(source, suffix) for source in found for suffix in source.suffixes]
+
+
+def _survey(source: Source, suffix: int) -> list[Extent] | None:
+    return sources.reader(source).survey(
+        source.path, source.game, suffix, fraction=source.fraction, left_out=source.left_out
+    )
+
+
+def _count(source: Source, suffix: int) -> list[Extent]:
+    """The extents of a part, even if that takes reading it."""
+    extents = _survey(source, suffix)
+    if extents is not None:
+        return extents
+    return sources.reader(source).count(
+        source.path, source.game, suffix, fraction=source.fraction, left_out=source.left_out
+    )
+
+
+def _cache_key(config: Config, found: Sequence[Source]) -> str:
+    """Another one for anything that changes a store; where the sources lie doesn't matter."""
+    facts = {
+        "version": 1,  # of the store's layout and of what the readers make of the files
+        "games": config.data.games,
+        "n_step": config.feed.n_step,
+        "discount": config.feed.discount,
+        "parts": [
+            {
+                **source._asdict(),
+                "path": None,
+                "suffixes": suffix,
+                "files": sources.reader(source).fingerprints(source.path, suffix),
+            }
+            for source, suffix in _each(found)
+        ],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

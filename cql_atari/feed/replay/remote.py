@@ -1,0 +1,277 @@
+"""The replay on other hosts: which server has which game, and batches whatever happens to servers.
+
+A lost server is waited for. Reverb's own samplers wait too, but silently, for ever, and minutes
+longer than needed; so they run in a thread of their own, which is left behind when a server is
+lost and ends by itself once it hears from the server again.
+"""
+
+from __future__ import annotations
+
+import queue
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import reverb
+import tensorflow as tf
+from absl import logging
+
+from cql_atari.core.settings import Config
+from cql_atari.core.types import Batch, UserError
+from cql_atari.feed.replay import reader, service
+from cql_atari.feed.sampling import BatchLaw
+
+VERSION = 1  # of segments and record
+_ANSWER_SECONDS = 3  # a server that takes longer is taken for lost
+_POLL_SECONDS = 1.0
+_REMIND_SECONDS = 30.0
+
+
+class Remote(NamedTuple):
+    """What the servers of a run serve together.
+
+    Attributes:
+      addresses: of each game's server, in the order of the run's games.
+      manifest: of the data, as `manifest.make`.
+    """
+
+    addresses: dict[str, str]
+    manifest: dict[str, Any]
+
+
+def make_record(config: Config, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What a server tells learners: what must agree with their configuration, and its data."""
+    agreed = {"version": VERSION, "n_step": config.feed.n_step, "discount": config.feed.discount}
+    return {**agreed, "games": list(config.data.games), "manifest": dict(manifest)}
+
+
+def find(config: Config, should_stop: Callable[[], bool]) -> Remote:
+    """Asks every server of `feed.servers` what it has; waits for those that don't answer.
+
+    Raises:
+      UserError: where a game is served nowhere or twice, or for another configuration.
+      KeyboardInterrupt: if told to stop while waiting.
+    """
+    servers = config.feed.servers
+    if wrong := [address for address in servers if not re.fullmatch(r"[^\s/]+:\d+", address)]:
+        raise UserError(f"feed.servers: {wrong[0]!r} is no address; give 'host:port' of each.")
+    records = {address: _ask_patiently(address, should_stop) for address in servers}
+    addresses, sources = {}, []
+    for game in config.data.games:
+        having = [address for address, record in records.items() if game in record["games"]]
+        if len(having) != 1:
+            raise UserError(
+                f"{game} is served by {' and '.join(having) or 'none'} of feed.servers ("
+                + "; ".join(f"{a}: {', '.join(r['games'])}" for a, r in records.items())
+                + "). Each of data.games must be served once: see serve_replay's --games."
+            )
+        addresses[game] = having[0]
+        theirs = records[having[0]]["manifest"]["sources"]
+        sources += [source for source in theirs if source["game"] == game]
+    for address in set(addresses.values()):
+        _check_agreement(address, records[address], make_record(config, {}))
+    return Remote(addresses, {"n_step": config.feed.n_step, "sources": sources})
+
+
+@contextmanager
+def open_remote(
+    config: Config, start_step: int, should_stop: Callable[[], bool]
+) -> Iterator[Callable[[slice], tf.data.Dataset]]:
+    """Batches from the servers of `feed.servers`.
+
+    Args:
+      config: the run's; games are a function of (seed, step), as in `replay_reader`.
+      start_step: the learner step of the first batch.
+      should_stop: whether to stop waiting; called from other threads.
+
+    Yields:
+      A function of the rows of each global batch that gives an endless data set of `Batch` [K, B].
+      It ends where it was told to stop, or on an error, which is raised on leaving.
+
+    Raises:
+      UserError, KeyboardInterrupt: as `find`; also where a server comes back with another
+        configuration.
+    """
+    remote, errors, closed = find(config, should_stop), [], threading.Event()
+    law = BatchLaw(config.feed.draws, config.feed.transitions_per_draw)
+    n_step, k = config.feed.n_step, config.train.steps_per_call
+
+    def dataset(rows: slice) -> tf.data.Dataset:
+        def draw(done: int) -> Iterator[Batch]:
+            streams = [reader.segments(at, game) for game, at in remote.addresses.items()]
+            return reader.batches(
+                streams, law, n_step,
+                seed=config.train.seed, start_step=start_step + done * k, steps_per_call=k,
+                rows=rows,
+            )  # fmt: skip
+
+        def elements() -> Iterator[Batch]:
+            try:
+                yield from _keep_on(draw, remote.addresses, check_again, stop)
+            except KeyboardInterrupt:
+                return
+            except Exception as error:
+                errors.append(error)
+
+        signature = reader.spec(law, n_step, k, rows)
+        return tf.data.Dataset.from_generator(elements, output_signature=signature)
+
+    def stop() -> bool:
+        return closed.is_set() or should_stop()
+
+    def check_again() -> None:
+        if find(config, stop).manifest != remote.manifest:
+            raise UserError("a replay server came back with other data than it served before.")
+
+    try:
+        yield dataset
+    finally:
+        closed.set()
+        if errors:
+            raise errors[0]
+
+
+def _keep_on(
+    draw: Callable[[int], Iterator[Batch]],
+    addresses: Mapping[str, str],
+    wait: Callable[[], None],
+    should_stop: Callable[[], bool],
+) -> Iterator[Batch]:
+    """The elements of `draw(0)`, begun anew at `draw(elements given)` after a server was lost."""
+    done, remind = 0, _Reminder()
+    while True:
+        ready: queue.Queue[Batch | Exception] = queue.Queue(1)
+        ended = threading.Event()
+        threading.Thread(
+            target=_fill, args=(draw, done, ready, ended), name="draw", daemon=True
+        ).start()
+        try:
+            while True:
+                try:
+                    item = ready.get(timeout=_POLL_SECONDS)
+                except queue.Empty:
+                    if should_stop():
+                        raise KeyboardInterrupt from None
+                    if not _all_answer(addresses, remind):
+                        break
+                    continue
+                if isinstance(item, tf.errors.OpError):
+                    logging.warning("a replay server ended the connection: %s", item.message)
+                    time.sleep(_POLL_SECONDS)
+                    break
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+                done += 1
+        finally:
+            ended.set()
+        wait()
+
+
+def _fill(
+    draw: Callable[[int], Iterator[Batch]],
+    done: int,
+    ready: queue.Queue[Batch | Exception],
+    ended: threading.Event,
+) -> None:
+    """Puts elements, or the error that ended them, until nobody wants them."""
+    elements = draw(done)
+    item: Batch | Exception
+    while not ended.is_set():
+        try:
+            item = next(elements)
+        except Exception as error:
+            item = error
+        while not ended.is_set():
+            try:
+                ready.put(item, timeout=_POLL_SECONDS)
+                break
+            except queue.Full:
+                pass
+        if isinstance(item, Exception):
+            return
+
+
+class _Reminder:
+    """Logs at once, then every 30 s for as long as it is called."""
+
+    def __init__(self) -> None:
+        self._due = 0.0
+
+    def __call__(self, message: str, *values: Any) -> None:
+        if time.monotonic() >= self._due:
+            logging.warning(message, *values)
+            self._due = time.monotonic() + _REMIND_SECONDS
+
+
+def _all_answer(addresses: Mapping[str, str], remind: _Reminder) -> bool:
+    """Whether all servers answer; says which tables hold a learner up."""
+    for address in sorted(set(addresses.values())):
+        tables = _tables(address, reverb.Client(address))
+        if tables is None:
+            return False
+        for game in sorted(tables.keys() & addresses.keys()):
+            size, needed = (
+                tables[game].current_size,
+                tables[game].rate_limiter_info.min_size_to_sample,
+            )
+            if size < needed and addresses[game] == address:
+                remind(
+                    "waiting for the replay server at %s to fill: %s has %d of %d segments",
+                    address, game, size, needed,
+                )  # fmt: skip
+    return True
+
+
+def _ask_patiently(address: str, should_stop: Callable[[], bool]) -> dict[str, Any]:
+    """A server's record, as soon as it answers."""
+    remind, waited = _Reminder(), False
+    while True:
+        # A new client each time: one that failed waits longer and longer before it tries again.
+        client = reverb.Client(address)
+        tables = _tables(address, client)
+        if tables is not None:
+            break
+        waited = True
+        remind(
+            "no replay server answers at %s; waiting for it. Start it again (python -m "
+            "cql_atari.tools.serve_replay), or stop this process by Ctrl-C: it saves.", address
+        )  # fmt: skip
+        if should_stop():
+            raise KeyboardInterrupt
+        time.sleep(_POLL_SECONDS)
+    if service.RECORD not in tables:
+        raise UserError(
+            f"{address} serves {', '.join(sorted(tables)) or 'nothing'}: no replay of "
+            "`python -m cql_atari.tools.serve_replay`; mend feed.servers."
+        )
+    if waited:
+        logging.warning("the replay server at %s answers", address)
+    return service.read_record(client)
+
+
+def _tables(address: str, client: reverb.Client) -> dict[str, Any] | None:
+    host, port = address.rsplit(":", 1)
+    try:
+        # Refused at once where nobody listens; Reverb would try for all of its time.
+        socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
+        return client.server_info(timeout=_ANSWER_SECONDS)
+    except (OSError, RuntimeError, reverb.errors.ReverbError):
+        return None
+
+
+def _check_agreement(address: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    names: Sequence[str] = ("version", "n_step", "discount")
+    if differences := [
+        f"{name} {theirs.get(name)!r} there, {ours[name]!r} here"
+        for name in names
+        if theirs.get(name) != ours[name]
+    ]:
+        raise UserError(
+            f"the replay server at {address} has another configuration: {'; '.join(differences)}. "
+            "Start both with the same --gin_files and --gin_bindings."
+        )

@@ -1,0 +1,66 @@
+"""Segments: runs of up to 16 neighbouring transitions as compressed bytes, the replay's items.
+
+Reverb's cost is per item, so an item holds several transitions; deflate makes them ten times
+smaller than Reverb's own compression does. The 3 + n frames that two neighbours share are in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from isal import isal_zlib
+
+from cql_atari.core.types import FRAME_SHAPE
+from cql_atari.feed.transitions import LEAD, Block
+
+ROWS = 16  # transitions of a full segment
+_LEVEL = 1  # isal's fastest that uses the statistics of the data
+_FRAME_BYTES = FRAME_SHAPE[0] * FRAME_SHAPE[1]
+_COLUMN_BYTES = 3 * 4
+
+
+class Segment(NamedTuple):
+    """R <= 16 transitions; row r is the window `frames[r : r + 4 + n]`.
+
+    Attributes:
+      frames: uint8 [R + 3 + n, 84, 84].
+      actions: int32 [R].
+      rewards: float32 [R].
+      discounts: float32 [R].
+    """
+
+    frames: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    discounts: np.ndarray
+
+
+def pack(block: Block, n_step: int) -> Iterator[tuple[bytes, int]]:
+    """Cuts a block's valid rows into segments of nearly equal length: yields (bytes, rows)."""
+    rows = np.flatnonzero(block.valid)  # without gaps
+    for part in np.array_split(rows, -(-len(rows) // ROWS)) if len(rows) else ():
+        first, end = part[0], part[-1] + 1
+        columns = [column[first:end] for column in (block.actions, block.rewards, block.discounts)]
+        columns.append(block.frames[first : end + LEAD + n_step])
+        yield isal_zlib.compress(b"".join(c.tobytes() for c in columns), _LEVEL), len(part)
+
+
+def unpack(packed: bytes, n_step: int) -> Segment:
+    """The inverse of `pack`; the arrays share one read-only buffer.
+
+    Raises:
+      ValueError: if the segment was packed with another n.
+    """
+    data = isal_zlib.decompress(packed)
+    context = LEAD + n_step
+    rows, rest = divmod(len(data) - context * _FRAME_BYTES, _COLUMN_BYTES + _FRAME_BYTES)
+    if rest or not 0 < rows <= ROWS:
+        raise ValueError(f"a segment of {len(data)} bytes was not written with {n_step=}")
+    columns = (
+        np.frombuffer(data, dtype, rows, 4 * rows * i)
+        for i, dtype in enumerate((np.int32, np.float32, np.float32))
+    )
+    frames = np.frombuffer(data, np.uint8, offset=_COLUMN_BYTES * rows)
+    return Segment(frames.reshape(-1, *FRAME_SHAPE), *columns)

@@ -1,0 +1,1 @@
+"""Ways to learn: what a method is, and each one."""

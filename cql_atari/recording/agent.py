@@ -1,0 +1,108 @@
+"""What `collect --behaviour=online` does: an agent trains, and its experience is the collection.
+
+Until all is played the run lies in the hidden folder `<data_dir>/<Game>/.<run>.online`; the same
+command goes on with it. The agent itself stays beside its data, in `agent/`: a workdir as any.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cql_atari import config as config_lib
+from cql_atari.core import settings
+from cql_atari.core.settings import Config
+from cql_atari.core.types import UserError
+from cql_atari.recording.folder import FILE, Job, describe, held, is_there
+from cql_atari.runs import folder as workdir
+
+GIN_FILE = "gin_configs/collect_online.gin"
+
+
+def make_config(job: Job, gin_files: Sequence[str], gin_bindings: Sequence[str]) -> Config:
+    """The run's configuration: `GIN_FILE`, then the user's, then what the job says.
+
+    Raises:
+      UserError: where the run can't be done so.
+    """
+    from cql_atari.envs import atari
+    from cql_atari.feed.online import pace
+
+    mine = [
+        "train.phase = 'online'",
+        f"data.games = ({job.game!r},)",
+        f"online.frames = {atari.FRAME_SKIP * job.steps}",
+        f"train.seed = {job.seed}",
+        f"evaluation.rom_dir = {job.rom_dir!r}",
+    ]
+    config = config_lib.load([GIN_FILE, *gin_files], [*gin_bindings, *mine])
+    if config.online.actors != "local" or config.online.offline_share:
+        raise UserError(
+            f"online.actors = {config.online.actors!r}, online.offline_share = "
+            f"{config.online.offline_share}: --behaviour=online logs what this process plays and "
+            "learns from that alone; leave them at 'local' and 0."
+        )
+    return pace.complete(config)
+
+
+def collect(
+    jobs: Sequence[Job],
+    data_dir: Path,
+    gin_files: Sequence[str],
+    gin_bindings: Sequence[str],
+    should_stop: Callable[[], bool],
+) -> bool:
+    """Collects the games that aren't there yet, one after the other.
+
+    Returns:
+      Whether all are there; False when it was asked to stop (what was played is saved then).
+
+    Raises:
+      UserError: before anything is played, where a job can't be done or another is in its place.
+    """
+    todo = []
+    for job in jobs:
+        config = make_config(job, gin_files, gin_bindings)
+        final = data_dir / job.game / str(job.run)
+        if is_there(describe(job, _settings(config)), final):
+            shutil.rmtree(final / "spool", ignore_errors=True)  # if it was killed right there
+        else:
+            todo.append((job, config, final))
+    return all(_collect_game(*work, should_stop) for work in todo)
+
+
+def _collect_game(job: Job, config: Config, final: Path, should_stop: Callable[[], bool]) -> bool:
+    folder = final.with_name(f".{final.name}.online")
+    with held(folder, final):
+        wanted = describe(job, _settings(config))
+        if not (folder / FILE).exists() or not is_there(wanted, folder):
+            partial = folder / f"{FILE}.partial"
+            partial.write_text(json.dumps({**wanted, "rom_dir": job.rom_dir}, indent=2) + "\n")
+            partial.rename(folder / FILE)
+
+        from cql_atari.recording.agent_log import Experience
+        from cql_atari.runs import checkpoint
+        from cql_atari.training import online
+
+        agent, experience = folder / "agent", Experience(folder, job, config)
+        agent.mkdir(exist_ok=True)
+        workdir.record(agent, config, accept_change=True)
+        if not online.train(config, (), agent, should_stop, experience):
+            return False
+        experience.finish(checkpoint.read_extra(agent / "checkpoints", config.train.steps))
+        folder.rename(final)
+        shutil.rmtree(final / "spool")
+    return True
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """The configuration by parameter, but for the folder of ROMs."""
+    return {
+        f"{section}.{name}": value
+        for section, part in settings.to_dict(config).items()
+        for name, value in part.items()
+        if (section, name) != ("evaluation", "rom_dir")
+    }

@@ -1,0 +1,109 @@
+"""A collection's folder: what decides its contents, whether it is there, one process at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cql_atari.core.types import UserError
+from cql_atari.envs import roms
+
+FILE = "collection.json"
+EPISODES = "episodes.jsonl"
+
+
+class Job(NamedTuple):
+    """One game to collect; what it writes is a function of these alone.
+
+    But for behaviour "online", where threads decide how acting and learning interleave.
+    """
+
+    game: str
+    run: int
+    steps: int
+    behaviour: str
+    epsilons: tuple[float, ...]
+    slots_per_file: int
+    seed: int
+    rom_dir: str | None = None
+
+
+def describe(job: Job, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What makes one collection differ from another, JSON-ready.
+
+    Args:
+      job: what is played.
+      settings: what else decides it, by name.
+
+    Raises:
+      UserError: where there is no such ROM.
+    """
+    wanted = json.loads(json.dumps({**job._asdict(), **(settings or {})}))
+    del wanted["rom_dir"]  # a ROM is what its MD5 says, wherever it lies
+    return {**wanted, "rom_md5": roms.md5(job.game, job.rom_dir)}
+
+
+def is_there(wanted: Mapping[str, Any], path: Path) -> bool:
+    """Whether a folder holds this very collection, as `describe` gave it.
+
+    Raises:
+      UserError: where there is another one in its place.
+    """
+    if not path.exists():
+        return False
+    try:
+        found = json.loads((path / FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} exists but has no readable {FILE}, so it wasn't collected here; "
+            "give another --run or --data_dir"
+        ) from error
+    if "rom_md5" not in found:
+        found["rom_md5"] = roms.recorded_md5(wanted["game"], path)
+    if different := [name for name in wanted if wanted[name] != found.get(name)]:
+        differences = ", ".join(f"{n} {found.get(n)} there, {wanted[n]} asked" for n in different)
+        raise UserError(
+            f"{path} holds another collection ({differences}); "
+            "give another --run or --data_dir, or remove it"
+        )
+    return True
+
+
+@contextlib.contextmanager
+def appearing(final: Path) -> Iterator[Path]:
+    """An empty hidden folder, this process's alone; becomes `final`, or goes where that fails."""
+    partial = final.with_name(f".{final.name}.partial")
+    with held(partial, final):
+        try:
+            for left in partial.iterdir():  # by a process that was killed
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            yield partial
+            partial.rename(final)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+@contextlib.contextmanager
+def held(folder: Path, final: Path) -> Iterator[None]:
+    """Makes a folder and holds it; the kernel lets go of it however the process ends.
+
+    Raises:
+      UserError: where another process holds it, and so collects `final`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another process is collecting {final}; wait for it") from error
+        yield
+    finally:
+        os.close(lock)

@@ -1,0 +1,208 @@
+"""Checkpoints: saved whole or not at all, several kept, the newest intact one restored."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from cql_atari.core.types import UserError
+
+PREFIX = "variables"
+EXTRA = "extra.json"
+# A flipped bit, a cut file, a missing file, JSON that is none.
+DAMAGE = (tf.errors.OpError, IndexError, OSError, ValueError)
+# Without the optimizer's slots, whose names go on after the variable's.
+_ENCODER_VARIABLE = re.compile(
+    r"network/encoder/layer_with_weights-(\d+)/(\w+)/\.ATTRIBUTES/VARIABLE_VALUE"
+)
+_SHOWN = 10  # differences that an error lists
+T = TypeVar("T")
+
+
+def save(
+    directory: Path,
+    checkpoint: tf.train.Checkpoint,
+    step: int,
+    keep: int,
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes `directory/<step>/` under another name first, so that it exists whole or not at all.
+
+    Args:
+      directory: of all checkpoints.
+      checkpoint: the variables.
+      step: the learner step.
+      keep: how many checkpoints stay.
+      extra: what else to go on from, JSON-ready; `read_extra` returns it.
+
+    Returns:
+      The checkpoint's folder. The `keep` newest ones stay.
+
+    Raises:
+      UserError: where it can't be written (no space, no permission); older ones are untouched.
+    """
+    final, partial = directory / f"{step:010d}", directory / f"partial-{step:010d}"
+    try:
+        for cut_short in directory.glob("partial-*"):
+            shutil.rmtree(cut_short, ignore_errors=True)
+        partial.mkdir(parents=True)
+        checkpoint.write(str(partial / PREFIX))
+        (partial / EXTRA).write_text(json.dumps(extra or {}))
+        for file in partial.iterdir():
+            with open(file, "rb+") as handle:
+                os.fsync(handle.fileno())
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+    except (tf.errors.OpError, OSError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise UserError(
+            f"can't save step {step} in {directory}: {error}. Free some space or mend the "
+            "permissions, then run the same command: it goes on from the newest checkpoint."
+        ) from error
+    for old in steps(directory)[:-keep]:
+        shutil.rmtree(directory / f"{old:010d}")
+    return final
+
+
+def steps(directory: Path) -> list[int]:
+    """Steps with a checkpoint, ascending."""
+    if not directory.is_dir():
+        return []
+    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit())
+
+
+def restore(path: Path, checkpoint: tf.train.Checkpoint) -> None:
+    """Restores one checkpoint folder; fails unless every existing variable is in it.
+
+    Raises:
+      UserError: where a variable is missing or has another shape.
+      One of `DAMAGE`: where the files are damaged.
+    """
+    try:
+        checkpoint.read(str(path / PREFIX)).assert_existing_objects_matched()
+    except (AssertionError, ValueError) as error:
+        raise UserError(f"checkpoint {path} doesn't fit this network: {error}") from error
+
+
+def restore_latest(
+    directory: Path, target: T, restore_one: Callable[[Path, T], None] = restore
+) -> int | None:
+    """Restores the newest intact checkpoint into existing variables, every one of them.
+
+    A damaged one is reported and passed over.
+
+    Args:
+      directory: of all checkpoints.
+      target: what is restored.
+      restore_one: how, from one checkpoint folder.
+
+    Returns:
+      Its step, or None where there is no checkpoint at all.
+
+    Raises:
+      UserError: where all are damaged, or one doesn't fit the variables.
+    """
+    found = steps(directory)
+    for step in reversed(found):
+        try:
+            restore_one(directory / f"{step:010d}", target)
+            read_extra(directory, step)
+            return step
+        except DAMAGE as error:
+            logging.warning("checkpoint %s/%010d is damaged (%s); trying an older one",
+                            directory, step, str(error).splitlines()[0])  # fmt: skip
+    if found:
+        raise UserError(
+            f"all checkpoints in {directory} are damaged ({found}). A run starts from scratch "
+            "where that folder is gone."
+        )
+    return None
+
+
+def read_extra(directory: Path, step: int) -> dict[str, Any]:
+    """What was saved with a step beside its variables; {} where that is nothing."""
+    path = directory / f"{step:010d}" / EXTRA
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def restore_encoder(path: Path, encoder: tf.keras.Model) -> None:
+    """Restores a network's encoder alone from one checkpoint folder of another run.
+
+    Afterwards every variable is compared with what the file holds under the variable's name.
+
+    Raises:
+      UserError: where the encoder there is another one; says which layers.
+      One of `DAMAGE`: where the files are damaged.
+    """
+    prefix = str(path / PREFIX)
+    reader = tf.train.load_checkpoint(prefix)
+    there = {
+        "layer {} {}".format(*match.groups()): (name, tuple(shape))
+        for name, shape in reader.get_variable_to_shape_map().items()
+        if (match := _ENCODER_VARIABLE.fullmatch(name))
+    }
+    here = _by_layer(encoder)
+    differences = [
+        f"{layer}: {there[layer][1] if layer in there else 'absent'} there, "
+        f"{tuple(here[layer].shape) if layer in here else 'absent'} here"
+        for layer in sorted(there.keys() | here.keys(), key=lambda name: int(name.split()[1]))
+        if layer not in there or layer not in here or there[layer][1] != here[layer].shape
+    ]
+    if differences:
+        more = [f"and {len(differences) - _SHOWN} more"] if len(differences) > _SHOWN else []
+        raise UserError(
+            "\n  ".join([f"checkpoint {path} holds another encoder:", *differences[:_SHOWN], *more])
+        )
+    part = tf.train.Checkpoint(network=tf.train.Checkpoint(encoder=encoder))
+    part.read(prefix).expect_partial().assert_existing_objects_matched()
+    for layer, variable in here.items():
+        if not np.array_equal(variable.numpy(), reader.get_tensor(there[layer][0])):
+            raise RuntimeError(f"{layer} of the encoder differs from {path} after restoring it")
+
+
+def restore_rest(
+    path: Path, network: tf.keras.Model, there: Sequence[str], here: Sequence[str]
+) -> None:
+    """Restores the feed-forward layers, and the heads of the games that are in both lists.
+
+    Args:
+      path: one checkpoint folder of another run.
+      network: a `QNetwork` of the same shape but for the number of heads.
+      there: that run's games, in the order of its heads.
+      here: the network's.
+
+    Raises:
+      UserError: where the layers there have other shapes.
+      One of `DAMAGE`: where the files are damaged.
+    """
+    part = tf.train.Checkpoint(network=tf.train.Checkpoint(feed_forward=network.feed_forward))
+    try:
+        part.read(str(path / PREFIX)).expect_partial().assert_existing_objects_matched()
+    except (AssertionError, ValueError) as error:
+        raise UserError(f"checkpoint {path} holds other feed-forward layers: {error}") from error
+    reader = tf.train.load_checkpoint(str(path / PREFIX))
+    for name in ("kernel", "bias"):
+        variable = getattr(network.heads, name)
+        stored = reader.get_tensor(f"network/heads/{name}/.ATTRIBUTES/VARIABLE_VALUE")
+        rows = [stored[there.index(game)] if game in there else row
+                for game, row in zip(here, variable.numpy())]  # fmt: skip
+        variable.assign(np.stack(rows))
+
+
+def _by_layer(encoder: tf.keras.Model) -> dict[str, tf.Variable]:
+    """Variables as "layer 3 kernel", counted as a checkpoint counts: layers that have some."""
+    with_weights = (layer for layer in encoder.layers if layer.weights)
+    return {
+        f"layer {number} {variable.name.split('/')[-1].split(':')[0]}": variable
+        for number, layer in enumerate(with_weights)
+        for variable in layer.weights
+    }

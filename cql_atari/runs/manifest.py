@@ -1,0 +1,153 @@
+"""What a run's data selection comes to: files with checksums, episodes, transitions per game.
+
+It is printed and stored as `manifest.json` in the run's folder; a run goes on only with the same
+data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from cql_atari.core.types import Extent, UserError
+from cql_atari.data import sources
+from cql_atari.data.sources import Source
+from cql_atari.feed.transitions import count
+
+FILE = "manifest.json"
+_SHOWN = 20  # differences that an error lists
+
+
+def make(
+    found: Sequence[Source], n_step: int, should_stop: Callable[[], bool] = lambda: False
+) -> dict[str, Any]:
+    """Surveys the selection; no frame is read, some 10 ms a `.gz` group.
+
+    Args:
+      found: as `sources.find`.
+      n_step: the n of the transitions.
+      should_stop: whether to stop; asked before each group.
+
+    Returns:
+      JSON-ready: `n_step`, and `sources`, a list with `game`, `run`, `path`, `format`, `fraction`,
+      `left_out`, and `suffixes`: for each suffix its `files` (name: [bytes, checksum]), `episodes`,
+      `steps` and `transitions` (None where counting would take reading everything).
+
+    Raises:
+      UserError: as the readers do, as far as headers and small files tell.
+      KeyboardInterrupt: if told to stop.
+    """
+    parts = [(source, suffix) for source in found for suffix in source.suffixes]
+    entries: dict[int, dict[str, Any]] = {}
+    for source, suffix in tqdm(parts, desc="surveying the data", unit="file group", delay=2):
+        if should_stop():
+            raise KeyboardInterrupt
+        module = sources.reader(source)
+        extents = module.survey(
+            source.path, source.game, suffix, fraction=source.fraction, left_out=source.left_out
+        )
+        entry = entries.setdefault(found.index(source), {**source._asdict(), "suffixes": {}})
+        entry["suffixes"][str(suffix)] = {
+            "files": module.fingerprints(source.path, suffix),
+            **_count(extents, n_step),
+        }
+    return json.loads(json.dumps({"n_step": n_step, "sources": [*entries.values()]}))
+
+
+def table(manifest: dict[str, Any]) -> str:
+    """What is selected of each game, as text: groups, episodes, steps, transitions."""
+    columns = ("episodes", "steps", "transitions")
+    rows: list[tuple[str, ...]] = [("game", "format", "groups", *columns)]
+    games: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for entry in manifest["sources"]:
+        games.setdefault((entry["game"], entry["format"]), []).extend(entry["suffixes"].values())
+    totals = [sum(map(len, games.values())), *(_sum([*games.values()], c) for c in columns)]
+    for (game, kind), parts in games.items():
+        rows.append((game, kind, str(len(parts)), *(_text(_sum([parts], c)) for c in columns)))
+    if len(games) > 1:
+        rows.append(("all", "", *map(_text, totals)))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join(
+        "  ".join(f"{cell:<{w}}" if i < 2 else f"{cell:>{w}}" for i, (cell, w) in
+                  enumerate(zip(row, widths))).rstrip() for row in rows
+    )  # fmt: skip
+
+
+def record(manifest: dict[str, Any], directory: Path, begun: bool) -> None:
+    """Stores the manifest with a new run; checks that a run which goes on has the same data.
+
+    Where the data lies doesn't matter, nor in which order its games were named.
+
+    Args:
+      manifest: as `make`.
+      directory: the folder of the run, or of a server.
+      begun: whether it holds anything that other data would spoil.
+
+    Raises:
+      UserError: with the differences, where the run was started on other data.
+    """
+    path = directory / FILE
+    if begun and path.exists():
+        try:
+            old = _facts(json.loads(path.read_text()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path} is damaged ({error!r}), so it can't be told whether the data are the "
+                "same. If you know they are, delete it; else choose another --workdir."
+            ) from error
+        new = _facts(manifest)
+        changed = [
+            name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)
+        ]
+        if changed:
+            lines = [
+                f"  {name}: {_brief(old.get(name))} -> {_brief(new.get(name))}"
+                for name in changed[:_SHOWN]
+            ]
+            more = [f"  and {len(changed) - _SHOWN} more"] if len(changed) > _SHOWN else []
+            raise UserError(
+                "\n".join([f"--workdir {directory} was started on other data:", *lines, *more])
+                + "\nGive it those data, or choose another --workdir."
+            )
+        return
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(manifest, indent=1) + "\n")
+    partial.rename(path)
+
+
+def _count(extents: list[Extent] | None, n_step: int) -> dict[str, int | None]:
+    if extents is None:
+        return {"episodes": None, "steps": None, "transitions": None}
+    return {
+        "episodes": len(extents),
+        "steps": sum(extent.steps for extent in extents),
+        "transitions": sum(count(extent, n_step) for extent in extents),
+    }
+
+
+def _facts(manifest: dict[str, Any]) -> dict[str, Any]:
+    """One line a file and a count: what must be the same when a run goes on."""
+    facts: dict[str, Any] = {}
+    for entry in manifest["sources"]:
+        for suffix, part in entry["suffixes"].items():
+            name = f"{entry['game']}, run {entry['run']}, suffix {suffix}"
+            facts |= {f"{name}, {file}": found for file, found in part["files"].items()}
+            facts[f"{name}, episodes and steps"] = [part["episodes"], part["steps"]]
+    return facts
+
+
+def _brief(fact: Any) -> str:
+    return "absent" if fact is None else " ".join(map(str, fact))
+
+
+def _sum(groups: Sequence[Sequence[dict[str, Any]]], column: str) -> int | None:
+    numbers = [part[column] for parts in groups for part in parts]
+    return None if None in numbers else sum(numbers)
+
+
+def _text(number: int | None) -> str:
+    return "?" if number is None else f"{number:,}"

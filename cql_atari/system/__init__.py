@@ -1,0 +1,1 @@
+"""The machine and the process: files, signals, hosts, workers, commands."""

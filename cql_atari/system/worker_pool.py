@@ -1,0 +1,102 @@
+"""Does jobs in worker processes, under one progress bar; a failure or Ctrl-C stops them all."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from cql_atari.core.types import UserError
+
+# Does one job; calls its second argument with the steps done since the last call, often.
+Work = Callable[[Any, Callable[[int], None]], None]
+
+
+class Stopped(Exception):
+    """Raised by the report function where another worker failed or the user interrupted."""
+
+
+def run(work: Work, jobs: Sequence[Any], processes: int, total_steps: int, title: str) -> None:
+    """Does each job in one of up to `processes` workers; returns when all are done.
+
+    Args:
+      work: a function that a new process can import; clean up after `Stopped` as after any error.
+      jobs: picklable.
+      processes: the most workers at a time.
+      total_steps: the sum of what all jobs will report.
+      title: stands before the progress bar.
+
+    Raises:
+      UserError: the first that a worker raised, or where a worker died; after the others stopped.
+      KeyboardInterrupt: after the workers stopped.
+    """
+    context = multiprocessing.get_context("spawn")  # workers may import TensorFlow; never fork it
+    waiting, messages, stop = context.Queue(), context.Queue(), context.Event()
+    workers = [
+        context.Process(target=_work, args=(work, waiting, messages, stop), daemon=True)
+        for _ in range(min(processes, len(jobs)))
+    ]
+    for item in [*jobs, *[None] * len(workers)]:
+        waiting.put(item)
+    # Workers inherit this: Ctrl-C reaches them too, but it's for us to stop them.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for worker in workers:
+        worker.start()
+    signal.signal(signal.SIGINT, handler)
+    try:
+        with tqdm(total=total_steps, unit="step", desc=title, mininterval=1) as bar:
+            _follow(workers, messages, bar)
+    finally:
+        stop.set()
+        for worker in workers:
+            worker.join()
+
+
+def _follow(workers: Sequence[Any], messages: Any, bar: tqdm) -> None:
+    """Shows progress until every worker has ended well and every message is read."""
+    while any(worker.is_alive() for worker in workers) or not messages.empty():
+        try:
+            message = messages.get(timeout=0.2)
+        except queue.Empty:
+            message = 0
+        if isinstance(message, UserError):
+            raise message
+        bar.update(message)
+        if failed := [worker.exitcode for worker in workers if worker.exitcode]:
+            raise UserError(
+                f"a worker ended with exit code {failed[0]} (-9: killed, often for lack of memory; "
+                "start fewer processes)"
+            )
+
+
+def _work(work: Work, waiting: Any, messages: Any, stop: Any) -> None:
+    """A worker: does jobs from a queue until it finds None; sends steps, or a user's error."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+    def report(steps: int) -> None:
+        if stop.is_set():
+            raise Stopped
+        messages.put(steps)
+
+    try:
+        while (job := waiting.get()) is not None:
+            work(job, report)
+    except Stopped:
+        pass
+    except UserError as error:
+        messages.put(error)
+
+
+def _end_with_parent() -> None:
+    """A parent killed outright can't stop its workers, and nobody else would."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,1 @@
+"""Commands beside the main ones: `python -m cql_atari.tools.<tool>`."""

@@ -1,0 +1,110 @@
+"""python -m cql_atari.tools.act --learner=HOST:PORT: acts for an online run of another process."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from cql_atari import config as config_lib
+from cql_atari.core import settings
+from cql_atari.core.settings import Config
+from cql_atari.core.types import UserError
+from cql_atari.runs import folder
+from cql_atari.system import cli
+
+if TYPE_CHECKING:
+    from cql_atari.feed.online.exchange import ActorEnd
+
+FLAGS = flags.FLAGS
+_EXCHANGE_SECONDS = 2  # between looks for new weights
+
+
+def main(argv: list[str]) -> int:
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; flags start with --.")
+    expected = None
+    if FLAGS.gin_files or FLAGS.gin_bindings:
+        from cql_atari.feed.online import pace
+
+        expected = pace.complete(config_lib.load(FLAGS.gin_files, FLAGS.gin_bindings))
+    with folder.stop_on_signals() as should_stop:
+        from cql_atari.feed.online import exchange as online_wire
+
+        wire = online_wire.ActorEnd(FLAGS.learner)
+        config = wire.config()
+        if expected is not None:
+            compare(config, expected, FLAGS.learner)
+        print(f"acting for {FLAGS.learner} in {config.data.games[0]}", file=sys.stderr)
+        _act(config, wire, should_stop)
+    return folder.EXIT_INTERRUPTED
+
+
+def compare(theirs: Config, ours: Config, learner: str) -> None:
+    """Raises a UserError with the difference where the learner has another configuration."""
+    lines = (settings.to_gin(theirs).splitlines(), settings.to_gin(ours).splitlines())
+    changes = [
+        line
+        for line in difflib.unified_diff(
+            *lines, fromfile="the learner's", tofile="this actor's", lineterm="", n=0
+        )
+        if not line.startswith("@@")
+    ]
+    if changes:
+        raise UserError(
+            "\n".join([f"the learner at {learner} has another configuration:", *changes])
+            + "\nGive the learner's gin files and bindings, or none: an actor gets them from it."
+        )
+
+
+def _act(config: Config, wire: ActorEnd, should_stop: Callable[[], bool]) -> None:
+    """Acts until told to stop; a UserError once the learner is gone."""
+    import numpy as np
+
+    from cql_atari.feed.online.actor import Ledger, act
+    from cql_atari.methods.scaled_q import make_objective
+    from cql_atari.training import run as experiment
+
+    objective = make_objective(config.loss)
+    network = experiment.make_network(config, objective)
+    q_function = experiment.make_q_function(network, objective)
+    head = np.zeros(1, np.int32)
+    ledger, last = Ledger(0), -np.inf
+
+    def exchange() -> bool:
+        nonlocal last
+        if time.monotonic() - last > _EXCHANGE_SECONDS:
+            frames, weights = wire.weights()
+            for variable, value in zip(network.variables, weights):
+                variable.assign(value)
+            ledger.frames = frames
+            wire.report(ledger.take_scores())
+            last = time.monotonic()
+        return should_stop()
+
+    exchange()
+    act(
+        config,
+        wire.address,
+        lambda stacks: q_function(stacks, head),
+        frames=lambda: ledger.frames,
+        report=ledger.add,
+        seed=np.random.SeedSequence().generate_state(4).tolist(),
+        should_stop=exchange,
+    )
+
+
+def _define_flags() -> None:
+    # Not at import: every command has its own, and a test imports them all.
+    flags.DEFINE_string("learner", None, "HOST:PORT that the learner shows.", required=True)
+    flags.DEFINE_multi_string("gin_files", [], "What the learner's configuration should be.")
+    flags.DEFINE_multi_string("gin_bindings", [], "What the learner's configuration should be.")
+
+
+if __name__ == "__main__":
+    _define_flags()
+    cli.run(main)

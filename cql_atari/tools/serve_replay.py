@@ -1,0 +1,205 @@
+"""python -m cql_atari.tools.serve_replay --gin_files=... --port=8000: replay for other hosts.
+
+A learner finds it by `feed.servers = ('host:8000',)`. Several servers share a run's games by
+--games. The place of every game's writer in the data is kept in the folder --workdir, so a server
+that is started again goes on there and fills its tables anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from absl import flags, logging
+
+from cql_atari import config as config_lib
+from cql_atari.core import settings
+from cql_atari.core.types import UserError
+from cql_atari.data import sources
+from cql_atari.feed.replay.order import Place
+from cql_atari.runs import folder as workdir
+from cql_atari.runs import manifest
+from cql_atari.system import cli
+
+if TYPE_CHECKING:
+    from cql_atari.feed.replay.writer import Writers
+
+FLAGS = flags.FLAGS
+PLACES = "places.json"
+_POLL_SECONDS = 0.2
+_LOG_SECONDS = 30.0
+
+
+def main(argv: list[str]) -> int:
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; flags start with --.")
+    config = share(config_lib.load(FLAGS.gin_files, FLAGS.gin_bindings), FLAGS.games)
+    found = sources.find(config.data)
+    folder = Path(FLAGS.workdir)
+    logging.set_verbosity(logging.INFO)
+    with (
+        workdir.locked(folder),
+        workdir.stop_on_signals() as should_stop,
+        contextlib.suppress(KeyboardInterrupt),  # in the survey, or by a second signal
+    ):
+        serve(config, found, folder, should_stop)
+    print("stopped; run the same command to go on.", file=sys.stderr)
+    return workdir.EXIT_INTERRUPTED
+
+
+def share(config: settings.Config, games: list[str]) -> settings.Config:
+    """The configuration with only these of its games; all of them where none is named.
+
+    Raises:
+      UserError: for a game that isn't in data.games, or where there is no replay to serve.
+    """
+    if config.feed.kind != "replay":
+        raise UserError(f"feed.kind = {config.feed.kind!r}: only 'replay' can be served.")
+    if unknown := [game for game in games if game not in config.data.games]:
+        raise UserError(
+            f"--games={','.join(unknown)}: not in data.games ({', '.join(config.data.games)})."
+        )
+    mine = tuple(game for game in config.data.games if not games or game in games)
+    data = dataclasses.replace(config.data, games=mine)
+    return dataclasses.replace(config, data=data, feed=dataclasses.replace(config.feed, servers=()))
+
+
+def serve(
+    config: settings.Config,
+    found: Sequence[sources.Source],
+    folder: Path,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Serves the recorded play at --port until asked to stop.
+
+    Raises:
+      UserError: where the port is taken, or the folder's server began with other data.
+      KeyboardInterrupt: if asked to stop before it serves.
+    """
+    from cql_atari.feed import recorded
+    from cql_atari.feed.replay import remote, service
+
+    service.check_free(FLAGS.port)
+    selection = manifest.make(found, config.feed.n_step, should_stop)
+    manifest.record(selection, folder, begun=(folder / PLACES).exists())
+    print(manifest.table(selection), file=sys.stderr)
+    record = remote.make_record(config, selection)
+    with recorded.open_replay(
+        config, found, places=read_places(folder), port=FLAGS.port, record=record
+    ) as (replay, writers):
+        logging.info("serving %s at port %d", ", ".join(replay.games), FLAGS.port)
+        watch(replay.address, writers, folder, should_stop)
+
+
+def watch(address: str, writers: Writers, folder: Path, should_stop: Callable[[], bool]) -> None:
+    """Until asked to stop: every 30 s logs metrics and keeps the writers' places."""
+    import reverb
+
+    client = reverb.Client(address)
+    before: dict[str, Measure] = {}
+    due = 0.0
+    while not should_stop():
+        writers.check()
+        if time.monotonic() >= due:
+            due = time.monotonic() + _LOG_SECONDS
+            now = measure(client.server_info(), time.monotonic())
+            logging.info("\n%s", describe(before, now))
+            before = now
+            write_places(folder, writers.places())
+        time.sleep(_POLL_SECONDS)
+    write_places(folder, writers.places())
+
+
+class Measure(NamedTuple):
+    """What has happened to a table by a time.
+
+    Attributes:
+      seconds: the time.
+      size: segments that it holds.
+      max_size: segments that it may hold.
+      needed: segments before it is drawn from.
+      inserts: segments written.
+      draws: segments drawn.
+      writer_waits: whether a writer waits for draws.
+    """
+
+    seconds: float
+    size: int
+    max_size: int
+    needed: int
+    inserts: int
+    draws: int
+    writer_waits: bool
+
+
+def measure(tables: Mapping[str, Any], seconds: float) -> dict[str, Measure]:
+    """The games' tables of a server's `server_info`."""
+    measured = {}
+    for game, table in tables.items():
+        limiter = table.rate_limiter_info
+        if "segment" not in (table.signature or {}):
+            continue  # the record
+        inserts, draws = limiter.insert_stats.completed, limiter.sample_stats.completed
+        measured[game] = Measure(
+            seconds, table.current_size, table.max_size, limiter.min_size_to_sample, inserts, draws,
+            writer_waits=(inserts + 1) * limiter.samples_per_insert - draws > limiter.max_diff,
+        )  # fmt: skip
+    return measured
+
+
+def describe(before: Mapping[str, Measure], now: Mapping[str, Measure]) -> str:
+    """A table of all games: size, rates since `before`, and who waits."""
+    rows: list[tuple[str, ...]] = [("game", "segments", "inserts/s", "draws/s", "waiting")]
+    for game, new in now.items():
+        old = before.get(game, Measure(new.seconds - 1, 0, 0, 0, new.inserts, new.draws, False))
+        seconds = new.seconds - old.seconds
+        rates = ((new.inserts - old.inserts) / seconds, (new.draws - old.draws) / seconds)
+        waiting = "learner" if new.size < new.needed else "writer" if new.writer_waits else "-"
+        size = f"{new.size:,} of {new.max_size:,}"
+        rows.append((game, size, *(f"{rate:,.1f}" for rate in rates), waiting))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join(
+        "  ".join(f"{cell:<{w}}" if i in (0, 4) else f"{cell:>{w}}" for i, (cell, w) in
+                  enumerate(zip(row, widths))).rstrip() for row in rows
+    )  # fmt: skip
+
+
+def read_places(folder: Path) -> dict[str, Place]:
+    """Where the writers of the server before stood; {} where there was none."""
+    path = folder / PLACES
+    if not path.exists():
+        return {}
+    try:
+        return {game: Place(*map(int, place)) for game, place in
+                json.loads(path.read_text()).items()}  # fmt: skip
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}); without it the writers begin at the data's start."
+        ) from error
+
+
+def write_places(folder: Path, places: Mapping[str, Place]) -> None:
+    """Replaces the file at once."""
+    partial = folder / f"{PLACES}.partial"
+    partial.write_text(json.dumps(places))
+    partial.rename(folder / PLACES)
+
+
+def _define_flags() -> None:
+    # Not at import: every command has its own, and a test imports them all.
+    flags.DEFINE_multi_string("gin_files", [], "gin file; repeats, later ones win.")
+    flags.DEFINE_multi_string("gin_bindings", [], "gin binding; repeats, wins over the files.")
+    flags.DEFINE_list("games", [], "Which of data.games to serve; all by default.")
+    flags.DEFINE_integer("port", 8000, "To listen on, on every interface.", 1, 65_535)
+    flags.DEFINE_string("workdir", "runs/replay", "Folder of this server: where it stood.")
+
+
+if __name__ == "__main__":
+    _define_flags()
+    cli.run(main)

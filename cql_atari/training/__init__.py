@@ -1,0 +1,1 @@
+"""Training: how a run begins, its main loop, its devices."""

@@ -1,0 +1,227 @@
+"""The report: which files it finds, what it says of them, its text to the letter, its speed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cql_atari import report
+from cql_atari.core.types import EpisodeScore, UserError
+from cql_atari.evaluation import aggregate
+
+MINIMAL = {"Breakout": (0, 1, 3, 4), "Freeway": (0, 2, 5)}
+PROTOCOL = {"epsilon": 0.001, "sticky": 0.25, "max_frames": 108_000}
+
+
+def write(folder, label, scores, actions=None, protocol=None):
+    """scores: {game: [score, ...]}; actions: {game: {action: count}} of each episode."""
+    episodes = []
+    for game, values in scores.items():
+        counts = [0] * 18
+        for action, count in (actions or {}).get(game, {MINIMAL[game][0]: 1}).items():
+            counts[action] = count
+        episodes += [
+            EpisodeScore(game, float(value), 100, False, 0, i, 0, 0, "md5", tuple(counts))
+            for i, value in enumerate(values)
+        ]
+    aggregate.write_scores(folder / "scores.json", episodes, protocol or PROTOCOL, {"label": label})
+
+
+def write_data(folder, *episodes):
+    (folder / "episodes.jsonl").write_text("".join(json.dumps(e) + "\n" for e in episodes))
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run's folder: random, best fixed action, cloning and agent in two games, and the data."""
+    random = {"Breakout": [1, 2, 3], "Freeway": [0, 0, 0]}
+    write(tmp_path / "run/random", "random", random)
+    fixed = {"Breakout": [2, 2, 2], "Freeway": [21, 22, 23]}
+    write(tmp_path / "run/fixed", "best_fixed", fixed, {"Breakout": {1: 9}, "Freeway": {2: 9}})
+    cloning = {"Breakout": [8, 9, 10], "Freeway": [20, 20, 20]}
+    write(tmp_path / "run/cloning", "cloning", cloning)
+    agent = {"Breakout": [13, 14, 15], "Freeway": [22, 22, 22]}
+    actions = {"Breakout": {0: 50, 3: 30, 4: 20}, "Freeway": {2: 999, 5: 1}}
+    write(tmp_path / "run", "agent", agent, actions)
+    for game, returns in {"Breakout": [6, 8], "Freeway": [10, 14], "Pong": [0]}.items():
+        folder = tmp_path / "data" / game / "1"
+        folder.mkdir(parents=True)
+        write_data(folder, *[{"score": value, "length": 5, "terminal": True} for value in returns])
+    return tmp_path
+
+
+def text_of(run, markdown=False):
+    players = report.find_players([run / "run"])
+    return report.report(
+        players, report.make_columns(players, report.data_cells(run / "data")), markdown
+    )
+
+
+def test_text_to_the_letter(run):
+    assert text_of(run) == (Path(__file__).parents[1] / "golden" / "report.txt").read_text().strip()
+
+
+def test_markdown_has_the_same_cells(run):
+    lines = text_of(run, markdown=True).splitlines()
+    cells = [cell.strip() for cell in lines[0].strip("|").split("|")]
+    assert cells == [
+        "game", "random (n = 3)", "best fixed (n = 3)", "data (n = 2)", "cloning (n = 3)",
+        "agent (n = 3)", "agent / human",
+    ]  # fmt: skip
+    assert lines[1] == "| --- | --- | --- | --- | --- | --- | --- |"
+    assert lines[2].startswith("| Breakout | 2.0 ± 2.5 | 2.0 ± 0.0 FIRE | 7.0 ± 12.7 | 9.0 ± 2.5 |")
+
+
+def test_verdict_counts_games_and_clear_differences(run):
+    players = report.find_players([run / "run"])
+    columns = report.make_columns(players, report.data_cells(run / "data"))
+    assert report.verdicts("agent", columns) == [
+        "agent above random on 2 of 2 games; intervals apart on 2",
+        "agent above the best fixed action on 1 of 2 games; intervals apart on 1",
+        "agent above the data's mean on 2 of 2 games; intervals apart on 0",
+        "agent above cloning on 2 of 2 games; intervals apart on 2",
+    ]
+
+
+def test_equal_is_not_above(run):
+    cell = report.Cell(22.0, (22.0, 22.0), 3)
+    columns = {"random": {"Freeway": cell}, "agent": {"Freeway": cell}}
+    assert report.verdicts("agent", columns) == [
+        "agent above random on 0 of 1 games; intervals apart on 0"
+    ]
+
+
+def test_two_agents_keep_their_folders_and_both_get_verdicts(run):
+    write(run / "other", "agent", {"Breakout": [1, 1]})
+    players = report.find_players([run / "run", run / "other"])
+    assert list(players)[-2:] == ["agent (run)", "agent (other)"]
+    text = report.report(players, report.make_columns(players, {}), False)
+    assert "agent (other) above random on 0 of 1 games" in text
+    assert "\nFreeway" in text and " -  " in text  # not played by the second
+
+
+def test_folders_of_one_name_keep_their_paths(run):
+    for name in ("a", "b"):
+        write(run / name / "seed", "agent", {"Breakout": [1, 1]})
+    assert list(report.find_players([run / "a", run / "b"])) == [
+        f"agent ({run / 'a/seed'})", f"agent ({run / 'b/seed'})",
+    ]  # fmt: skip
+
+
+def test_only_baselines(run):
+    players = report.find_players([run / "run" / "random"])
+    text = report.report(players, report.make_columns(players, {}), False)
+    assert text.startswith("game      random (n = 3)") and "above" not in text
+
+
+def test_different_protocols_are_said(run):
+    write(run / "run", "agent", {"Breakout": [1]}, protocol={**PROTOCOL, "sticky": 0.0})
+    assert report.protocol_lines(report.find_players([run / "run"])) == [
+        "protocol of random, best_fixed, cloning: epsilon 0.001, sticky 0.25, max_frames 108000",
+        "protocol of agent: epsilon 0.001, sticky 0.0, max_frames 108000",
+    ]
+
+
+def test_missing_and_malformed_inputs(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no scores\.json in .*empty"):
+        report.find_players([tmp_path / "empty"])
+    with pytest.raises(UserError, match=r"can't read .*nowhere"):
+        report.find_players([tmp_path / "nowhere"])
+    with pytest.raises(UserError, match="data_dir"):
+        report.data_cells(tmp_path / "empty")
+    for text, problem in (('{"terminal": true}', "score"), ('{"retu', "Expecting|Untermin")):
+        (run / "data/Pong/1/episodes.jsonl").write_text(text)
+        with pytest.raises(UserError, match=rf"Pong.*line 1: .*({problem})"):
+            report.data_cells(run / "data")
+    write_data(run / "data/Pong/1", {"score": 1, "length": 5, "terminal": False})
+    assert "Pong" not in report.data_cells(run / "data")
+
+
+def test_data_of_all_runs_without_cut_and_half_collected_episodes(tmp_path):
+    for name, episodes in {
+        "1": [(1.0, 10, True), (5.0, 27_000, False), (99.0, 7, False)],
+        "2": [(6.0, 20, True)],
+        ".3.partial": [(99.0, 20, True)],
+    }.items():
+        (tmp_path / "Pong" / name).mkdir(parents=True)
+        rows = [dict(zip(("score", "length", "terminal"), episode)) for episode in episodes]
+        write_data(tmp_path / "Pong" / name, *rows)
+    assert report.data_cells(tmp_path)["Pong"][::2] == (4.0, 3)
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "cql_atari.report", *map(str, arguments)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_command_with_figures(run, tmp_path):
+    metrics = [{"step": i, "time": 0, "loss/td": 1 / (i + 1), "evaluation/score/Breakout": i}
+               for i in range(3)]  # fmt: skip
+    (run / "run/metrics.jsonl").write_text("\n".join(map(json.dumps, metrics)))
+    done = command(run / "run", f"--data_dir={run / 'data'}", f"--figures={tmp_path / 'figures'}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(text_of(run))
+    names = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert names == ["run_scores_by_step.png", "run_training.png", "scores.png"]
+
+
+def write_seeds(out):
+    """Two seeds pre-trained, two from scratch, each evaluated at steps 0 and 10."""
+    finals = {"pretrained_0": 20, "pretrained_1": 24, "scratch_0": 10, "scratch_1": 12}
+    for name, final in finals.items():
+        start = {"encoder_from": "runs/a" if name.startswith("pre") else None}
+        config = {"train": {"seed": int(name[-1]), "steps": 10}, "start": start}
+        for step, score in ((0, 0), (10, final)):
+            write(out / name, "agent", {"Freeway": [score]})
+            (out / name / "scores").mkdir(exist_ok=True)
+            (out / name / "scores.json").rename(out / name / f"scores/{step:010d}.json")
+        write(out / name, "agent", {"Freeway": [final]})
+        (out / name / "config.json").write_text(json.dumps(config))
+
+
+def test_command_with_seeds(tmp_path):
+    write_seeds(tmp_path / "runs")
+    file = tmp_path / "new" / "curves.json"
+    done = command(tmp_path / "runs", f"--json={file}", f"--figures={tmp_path / 'f'}")
+    assert done.returncode == 0, done.stderr
+    rows = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert (
+        "Freeway pre-trained encoder 2 10 22.0 ± 25.4 84 % ± 97 % 11.0 ± 12.7 42 % ± 48 %" in rows
+    )
+    assert any(row.startswith("Freeway pre-trained encoder - from scratch 2 and 2") for row in rows)
+    freeway = json.loads(file.read_text())["variants"]["Freeway"]
+    assert [group["n"] for group in freeway["groups"]] == [2, 2]
+    assert freeway["differences"][0]["final"]["raw"]["value"] == 11.0
+    assert sorted(path.name for path in (tmp_path / "f").iterdir()) == [
+        "learning_curves.png", "scores.png",
+    ]  # fmt: skip
+
+
+def test_one_run_from_scratch_is_reported_as_ever(tmp_path):
+    write_seeds(tmp_path)
+    players = report.find_players([tmp_path / "scratch_0"])
+    text = report.report(players, report.make_columns(players, {}), False)
+    assert command(tmp_path / "scratch_0").stdout == text + "\n"
+
+
+def test_command_says_what_is_wrong(tmp_path):
+    for arguments, message in (([], "usage"), ([tmp_path], "no scores.json in")):
+        done = command(*arguments)
+        assert done.returncode != 0
+        assert message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_heavy_packages_stay_out():
+    code = (
+        "import sys, cql_atari.report; "
+        "print({'tensorflow', 'matplotlib', 'ale_py', 'gin', 'reverb'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,195 @@
+"""Replay servers as a learner sees them: found, refused, killed, back again."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import tiny
+from synthetic_episodes import known, make_episode, tags
+
+from cql_atari.core.types import UserError
+from cql_atari.feed.replay import reader, remote, service, writer
+from cql_atari.feed.sampling import BatchLaw, draw_games
+
+GAMES = tiny.GAMES
+OTHER: dict = {"sources": []}
+DATA = {"sources": [{"game": game, "run": 1} for game in GAMES]}
+
+
+def config(*servers, n_step=3):
+    made = tiny.config("feed.kind = 'replay'", "train.seed = 7", f"feed.n_step = {n_step}")
+    return dataclasses.replace(made, feed=dataclasses.replace(made.feed, servers=servers))
+
+
+def some_port():
+    with socket.socket() as one:
+        one.bind(("localhost", 0))
+        return one.getsockname()[1]
+
+
+@contextlib.contextmanager
+def server(games=GAMES, *, n_step=3, manifest=DATA, port=None):
+    """A server with two episodes a game; yields its address."""
+    port = port or some_port()
+    mine = dataclasses.replace(tiny.config().data, games=tuple(games))
+    record = remote.make_record(dataclasses.replace(config(n_step=n_step), data=mine), manifest)
+    parts = {game: [known([make_episode(GAMES.index(game), 40, game=game)])] for game in games}
+    with (
+        service.serve(
+            games, n_step=n_step, transitions_per_game=160, port=port, record=record
+        ) as replay,
+        writer.stream(replay, parts, discount=0.99, seed=0),
+    ):
+        yield replay.address
+
+
+@contextlib.contextmanager
+def server_process(port, manifest):
+    """A process that serves once it is told to: Reverb takes shortcuts within one process."""
+    program = (
+        "import sys, test_replay_remote as here\n"
+        "input()\n"
+        f"with here.server(port={port}, manifest={manifest!r}):\n"
+        "    print('serving', flush=True)\n"
+        "    input()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], text=True,
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def go(process):
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "serving\n"
+
+
+def never():
+    return False
+
+
+def test_each_game_is_found_on_its_server_and_the_manifest_is_put_together():
+    with server(GAMES[1:]) as one, server(GAMES[:1]) as other:
+        found = remote.find(config(one, other), never)
+    assert list(found.addresses.items()) == [(GAMES[0], other), (GAMES[1], one)]
+    assert found.manifest == {"n_step": 3, **DATA}
+
+
+def test_what_does_not_fit_is_refused():
+    with server(GAMES[:1]) as one, server(GAMES) as both, server(GAMES, n_step=1) as short:
+        for servers, message in (
+            ((one,), f"{GAMES[1]} is served by none of feed.servers"),
+            ((one, both), f"{GAMES[0]} is served by {one} and {both}"),
+            ((short,), "n_step 1 there, 3 here"),
+            (("localhost",), "'localhost' is no address"),
+        ):
+            with pytest.raises(UserError, match=message):
+                remote.find(config(*servers), never)
+    with (
+        service.serve(["Pong"], n_step=3, transitions_per_game=160) as replay,
+        pytest.raises(UserError, match="serves Pong: no replay of"),
+    ):
+        remote.find(config(replay.address), never)
+    with pytest.raises(UserError, match=r"set feed\.kind to 'replay'"):
+        tiny.config("feed.servers = ('a:1',)")
+
+
+def test_a_taken_port_is_refused():
+    with (
+        server() as address,
+        pytest.raises(UserError, match="can't listen on port"),
+        server(port=int(address.split(":")[1])),
+    ):
+        pass
+
+
+def test_waiting_for_a_server_ends_when_told_to_stop(caplog):
+    with pytest.raises(KeyboardInterrupt):
+        remote.find(config(f"localhost:{some_port()}"), lambda: True)
+    assert "no replay server answers at localhost" in caplog.text
+
+
+def test_batches_are_those_of_a_replay_in_this_process():
+    run = config()
+    law = BatchLaw(run.feed.draws, run.feed.transitions_per_draw)
+    with server() as address, remote.open_remote(config(address), 6, never) as make:
+        data = make(slice(2, 6))
+        batches = list(data.take(3).as_numpy_iterator())
+        replay = service.Replay(address, GAMES, 3, contextlib.ExitStack())
+        local = reader.dataset(
+            replay, law, seed=7, start_step=6, steps_per_call=2, rows=slice(2, 6)
+        )
+        assert data.element_spec == local.element_spec
+    for step, games in enumerate(np.concatenate([batch.games for batch in batches]), 6):
+        np.testing.assert_array_equal(games, np.repeat(draw_games(law, 2, 7, step), 2)[2:6])
+    for batch in batches:  # an episode's frames hold its number + 1: rows are their own game's
+        np.testing.assert_array_equal(tags(batch.frames)[..., 3, 0] - 1, batch.games)
+
+
+def test_a_lost_server_is_waited_for_and_refused_with_other_data(caplog):
+    """No batch is left out or given twice: their games are a function of the step."""
+    run, port = config(), some_port()
+    law = BatchLaw(run.feed.draws, run.feed.transitions_per_draw)
+    address = f"localhost:{port}"
+    with contextlib.ExitStack() as stack:
+        same, again, other = (
+            stack.enter_context(server_process(port, manifest)) for manifest in (DATA, DATA, OTHER)
+        )
+        go(same)
+        make = stack.enter_context(remote.open_remote(config(address), 0, never))
+        batches = make(slice(None)).as_numpy_iterator()
+        games = [next(batches).games for _ in range(3)]
+        for nth, (process, successor) in enumerate([(same, again), (again, other)], 1):
+            process.kill()
+            process.wait()
+            drawing = threading.Thread(
+                target=lambda: games.extend(batch.games for batch in itertools.islice(batches, 20)),
+                daemon=True,
+            )
+            drawing.start()
+            until = time.monotonic() + 60
+            while caplog.text.count(f"no replay server answers at {address}") < nth:
+                assert drawing.is_alive() and time.monotonic() < until
+                time.sleep(0.05)
+            go(successor)
+            drawing.join(60)
+            assert not drawing.is_alive()
+            assert caplog.text.count(f"the replay server at {address} answers") == nth
+        assert 23 <= len(games) < 43  # with other data there is none but those drawn before
+        with pytest.raises(UserError, match="came back with other data"):
+            stack.close()
+    for step, found in enumerate(np.concatenate(games)):
+        np.testing.assert_array_equal(found, np.repeat(draw_games(law, 2, 7, step), 2))
+
+
+def test_public_addresses_are_named(caplog, monkeypatch):
+    for addresses, words in (
+        (["127.0.0.1", "::1"], ""),
+        (["127.0.0.1", "10.0.0.3"], "port 8000 of every interface"),
+        (["10.0.0.3", "8.8.4.4"], "PUBLIC addresses (8.8.4.4)"),
+    ):
+        caplog.clear()
+        monkeypatch.setattr(service, "_own_addresses", lambda found=addresses: found)
+        service.warn_if_open(8000)
+        assert words in caplog.text and bool(words) == bool(caplog.text)
+
+
+def test_own_addresses_include_loopback():
+    assert "127.0.0.1" in list(service._own_addresses())

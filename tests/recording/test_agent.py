@@ -1,0 +1,188 @@
+"""An agent's own experience as data, through the real command: killed, stopped, gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+from dopamine.replay_memory.circular_replay_buffer import OutOfGraphReplayBuffer
+
+from cql_atari.core.types import UserError
+from cql_atari.data.dopamine.reader import read_episodes
+from cql_atari.recording import agent, spool
+from cql_atari.recording.folder import Job, describe, is_there
+from cql_atari.runs import checkpoint
+from cql_atari.runs import folder as workdir
+
+ROOT = Path(__file__).resolve().parents[2]
+SLOTS = 300
+BINDINGS = (
+    *(binding for binding in tiny.BINDINGS if not binding.startswith(("data.", "feed.kind"))),
+    "online.num_envs = 4",
+    "online.first_fill = 100",
+    "online.epsilon_decay_frames = 2000",
+    "online.epsilon_end = 0.5",  # else nothing moves: `verify` calls a game without motion wrong
+    "train.save_every = 20",
+    "train.log_every = 20",
+    "train.keep = 2",
+)
+JOB = Job(game="Breakout", run=1, steps=1500, behaviour="online", epsilons=(),
+          slots_per_file=SLOTS, seed=4)  # fmt: skip
+
+
+def start(data_dir: Path, *more: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [
+            sys.executable, "-m", "cql_atari.collect", f"--data_dir={data_dir}", "--games=Breakout",
+            "--behaviour=online", "--steps_per_game=1500", f"--slots_per_file={SLOTS}", "--seed=4",
+            *(f"--gin_bindings={binding}" for binding in BINDINGS), *more,
+        ],
+        cwd=ROOT, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def wait_for(condition, process, seconds=300.0):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def episodes_of(folder: Path) -> list[dict]:
+    path = folder / "episodes.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def newest(folder: Path) -> int:
+    return max(checkpoint.steps(folder / "agent" / "checkpoints"), default=-1)
+
+
+def test_killed_and_stopped_it_logs_each_step_that_counts_once(tmp_path):
+    final, folder = tmp_path / "Breakout" / "1", tmp_path / "Breakout" / ".1.online"
+    logs = folder / "replay_logs"
+    process = start(tmp_path)
+    wait_for(lambda: logs.is_dir() and spool.count_groups(logs) >= 1, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    killed_at = newest(folder)
+    before = checkpoint.read_extra(folder / "agent" / "checkpoints", killed_at)
+    published = episodes_of(folder)
+    assert not final.exists()
+    assert killed_at > 0
+    assert published[-1]["slot"] < before["experience"]["slot"]
+
+    process = start(tmp_path)
+    wait_for(lambda: newest(folder) > killed_at + 20, process)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == workdir.EXIT_INTERRUPTED, errors
+    assert "the same command" in errors and "Traceback" not in errors
+    assert f"({before['frames']} frames, step {killed_at}) is gone" in errors
+
+    process = start(tmp_path)
+    out, errors = process.communicate(timeout=400)
+    assert process.returncode == 0, errors
+    assert not folder.exists() and not (final / "spool").exists()
+
+    # Each step of the run's last checkpoint once, in slots that go on without a gap.
+    episodes = episodes_of(final)
+    assert episodes[: len(published)] == published
+    last = checkpoint.read_extra(final / "agent" / "checkpoints", newest(final))
+    assert 4 * sum(episode["length"] for episode in episodes) == last["frames"]
+    assert 5_000 < last["frames"] <= 6_000 + 2 * 4 * 200
+    slot = 0
+    for episode in episodes:
+        assert episode["slot"] == slot
+        slot += 3 + episode["length"]
+    cut = [episode for episode in episodes if not episode["terminal"]]
+    assert 2 <= len(cut) <= 3 * 4  # at most four games at each of the two stops, and at the end
+    check_files(final, episodes, slot)
+    assert f"Breakout: {len(episodes)} episodes, mean score" in out
+    assert {episode["behaviour"] for episode in episodes} == {"online"}
+    assert episodes[0]["epsilon"] > 0.5 == episodes[-1]["epsilon"]
+
+    # The very same command has no work; another seed is another collection.
+    config = agent.make_config(JOB, [], BINDINGS)
+    assert is_there(describe(JOB, agent._settings(config)), final)
+    assert workdir.read_config(final / "agent") == config
+    with pytest.raises(UserError, match=r"train.seed 4 there, 5 asked"):
+        agent.collect([JOB._replace(seed=5)], tmp_path, [], BINDINGS, lambda: True)
+
+
+def check_files(final: Path, episodes: list[dict], slots: int) -> None:
+    """Dopamine's buffer, our reader and `verify` agree about each of the file groups."""
+    logs = final / "replay_logs"
+    groups = spool.count_groups(logs)
+    assert groups == (slots + 1) // SLOTS + (slots % SLOTS not in (0, SLOTS - 1))
+    ends, added = [], 0
+    for suffix in range(groups):
+        buffer = OutOfGraphReplayBuffer((84, 84), 4, SLOTS, 8)
+        buffer.load(str(logs), str(suffix))
+        count = int(buffer.add_count)
+        assert count == min(suffix * SLOTS + SLOTS - 1, slots)
+        assert buffer.invalid_range.tolist() == [(count - 1 + k) % SLOTS for k in range(5)]
+        assert buffer.sample_transition_batch()[0].shape == (8, 84, 84, 4)
+        ends += [k for k in range(added, count) if buffer._store["terminal"][k % SLOTS]]
+        added = count
+    assert ends == [episode["slot"] + 2 + episode["length"] for episode in episodes]
+
+    read = list(read_episodes(logs, "Breakout"))
+    stale = [k for k in range(SLOTS - 1, slots, SLOTS)
+             if any(0 <= k - e["slot"] - 3 < e["length"] for e in episodes)]  # fmt: skip
+    steps = sum(episode["length"] for episode in episodes) - len(stale)
+    assert sum(len(episode.frames) for episode in read) == steps
+    verified = subprocess.run([sys.executable, "-m", "cql_atari.tools.verify", str(final)], check=False,
+                              capture_output=True, text=True)  # fmt: skip
+    assert verified.returncode == 0, verified.stdout
+
+
+@pytest.mark.parametrize(
+    "binding, steps, message",
+    [
+        ("online.actors = 'remote'", 2000, "online.actors = 'remote'"),
+        ("online.offline_share = 0.5", 2000, "online.offline_share = 0.5"),
+        ("online.num_envs = 4", 50, "online.frames = 200 leaves nothing to learn with"),
+        ("online.mode = 99", 2000, "Breakout has no mode 99"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_written(
+    tmp_path, binding, steps, message
+):
+    with pytest.raises(UserError, match=message):
+        agent.collect([JOB._replace(steps=steps)], tmp_path, [], [*BINDINGS, binding], lambda: True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_flags_of_the_other_behaviours_are_refused(tmp_path):
+    for flags, message in (
+        (("--epsilons=0.5",), "--epsilons means nothing to --behaviour=online"),
+        (("--behaviour=random",), "--gin_bindings means nothing to --behaviour=random"),
+    ):
+        process = start(tmp_path, *flags)
+        assert message in process.communicate()[1]
+        assert process.returncode == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_users_settings_win_over_the_file_and_the_flags_over_all():
+    config = agent.make_config(
+        JOB,
+        ["gin_configs/networks/resnet_small.gin"],
+        ["train.seed = 9", "loss.v_max = 5.0", "online.first_fill = 100"],
+    )
+    assert config.network.encoder == "resnet"
+    assert (config.loss.v_max, config.train.seed) == (5.0, 4)
+    assert (config.online.frames, config.data.games) == (6000, ("Breakout",))
+    default = agent.make_config(JOB._replace(steps=40_000), [], [])
+    assert default.network.encoder == "nature"
+    assert default.online.sticky == 0.25
+    assert default.train.steps == (40_000 - 2_000) // 4

@@ -1,0 +1,444 @@
+"""Collecting: files against a recording of the play, episodes, resuming, and real processes."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import filecmp
+import hashlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import ale_py.roms
+import numpy as np
+import pytest
+from dopamine.replay_memory.circular_replay_buffer import OutOfGraphReplayBuffer
+
+from cql_atari import collect
+from cql_atari.core import games
+from cql_atari.core.types import UserError
+from cql_atari.envs import atari
+from cql_atari.runs import folder as workdir
+
+JOB = collect.Job(
+    game="SpaceInvaders",
+    run=1,
+    steps=1_000,
+    behaviour="random",
+    epsilons=(0.0, 0.5, 1.0),
+    slots_per_file=400,
+    seed=4,
+)
+
+
+def play(directory: Path, reports: list[int] | None = None, **changes) -> Path:
+    directory.mkdir(parents=True)
+    report = (lambda _: None) if reports is None else reports.append
+    collect.play(JOB._replace(**changes), directory, report)
+    return directory
+
+
+def episodes_of(directory: Path) -> list[dict]:
+    return [json.loads(line) for line in (directory / "episodes.jsonl").read_text().splitlines()]
+
+
+def files_of(directory: Path) -> list[Path]:
+    return sorted(p.relative_to(directory) for p in directory.rglob("*") if p.is_file())
+
+
+def assert_same(a: Path, b: Path) -> None:
+    assert files_of(a) == files_of(b)
+    assert filecmp.cmpfiles(a, b, files_of(a), shallow=False)[0] == files_of(a)
+
+
+class Tape(list):
+    """What an environment was asked and what it answered, episode by episode."""
+
+
+@pytest.fixture(scope="module")
+def tape():
+    return Tape()
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory, tape):
+    """JOB, played for real, with every step of the environment written down."""
+    real = atari.AtariEnv
+
+    class Recorded(real):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            tape.options = options
+
+        def reset(self):
+            self.frame = super().reset()
+            tape.append([])
+            return self.frame
+
+        def step(self, action):
+            answer = super().step(action)
+            tape[-1].append((self.frame.copy(), action, *answer[1:]))
+            self.frame = answer[0]
+            return answer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(atari, "AtariEnv", Recorded)
+        return play(tmp_path_factory.mktemp("collect") / "1")
+
+
+def test_dopamine_reads_back_what_was_played(collection, tape):
+    """The files, joined: each episode after three blank slots, in order, every step of it."""
+    spec = games.spec(JOB.game)
+    assert len(tape) >= 3 and sum(map(len, tape)) == JOB.steps
+    expected = []
+    for episode in tape:
+        expected += [(np.zeros((84, 84)), 0, 0.0, False)] * 3
+        for frame, action, reward, terminal, truncated in episode:
+            clipped = max(-1.0, min(1.0, reward))
+            expected.append((frame, spec.actions.index(action), clipped, terminal or truncated))
+    frames, *columns = map(np.array, zip(*expected))
+
+    joined = {name: [] for name in ("observation", "action", "reward", "terminal")}
+    added = 0
+    for suffix in range(len(list(collection.rglob("add_count*")))):
+        buffer = OutOfGraphReplayBuffer((84, 84), 4, JOB.slots_per_file, 32)
+        buffer.load(str(collection / "replay_logs"), str(suffix))
+        new = np.arange(added, int(buffer.add_count)) % JOB.slots_per_file
+        for name, parts in joined.items():
+            parts.append(buffer._store[name][new])
+        added = int(buffer.add_count)
+    assert suffix == len(frames) // JOB.slots_per_file
+    np.testing.assert_array_equal(np.concatenate(joined["observation"]), frames)
+    for name, column in zip(("action", "reward", "terminal"), columns):
+        np.testing.assert_array_equal(np.concatenate(joined[name]), column)
+    assert set(columns[1]) == {0, 1}  # SpaceInvaders pays 5 to 200
+
+
+def test_episodes_hold_raw_scores(collection, tape):
+    episodes = episodes_of(collection)
+    assert len(episodes) == len(tape)
+    for episode, steps in zip(episodes, tape):
+        _, _, rewards, terminals, _ = zip(*steps)
+        assert episode["score"] == sum(rewards)
+        assert episode["clipped_return"] == sum(reward > 0 for reward in rewards)
+        assert episode["length"] == len(steps)
+        assert episode["terminal"] == terminals[-1]
+        assert (episode["game"], episode["run"]) == ("SpaceInvaders", 1)
+        assert episode["behaviour"] == "random" and episode["epsilon"] in JOB.epsilons
+        assert episode["seed"] == tape.options["seed"] and len(episode["rom_md5"]) == 32
+    assert [e["terminal"] for e in episodes] == [True] * (len(episodes) - 1) + [False]  # cut
+    assert max(e["score"] for e in episodes) > max(e["clipped_return"] for e in episodes) > 0
+
+
+def test_data_are_played_with_sticky_actions(collection, tape):
+    assert tape.options["sticky"] == 0.25
+
+
+def test_the_same_job_writes_the_same_bytes_and_another_does_not(tmp_path, collection):
+    reports = []
+    assert_same(play(tmp_path / "again", reports), collection)
+    assert sum(reports) == JOB.steps and max(reports) <= 200
+    seeds = {
+        episodes_of(play(tmp_path / str(k), steps=10, **changes))[0]["seed"]
+        for k, changes in enumerate([{}, {"seed": 5}, {"run": 2}, {"game": "Pong"}])
+    }
+    assert len(seeds) == 4
+
+
+def test_the_frame_cap_is_stored_as_an_end_but_told_apart(tmp_path, monkeypatch):
+    class Capped(atari.AtariEnv):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options, max_frames=400)
+
+    monkeypatch.setattr(atari, "AtariEnv", Capped)
+    directory = play(tmp_path / "1", game="Freeway", steps=250)
+    episodes = episodes_of(directory)
+    assert [(e["length"], e["terminal"]) for e in episodes] == [(100, False)] * 2 + [(50, False)]
+    buffer = OutOfGraphReplayBuffer((84, 84), 4, 3 * 3 + 250 + 1, 32)
+    buffer.load(str(directory / "replay_logs"), "0")
+    assert np.flatnonzero(buffer._store["terminal"]).tolist() == [102, 205]
+
+
+# Who plays.
+
+
+@pytest.mark.parametrize("epsilon, low, high", [(0.0, 1.0, 1.0), (0.6, 0.5, 0.7), (1.0, 0.2, 0.5)])
+def test_epsilon_is_the_share_of_random_actions(tmp_path, epsilon, low, high):
+    """Always up in Freeway, which has three actions: the share of up is 1 - 2/3 epsilon."""
+    directory = play(
+        tmp_path / "1", game="Freeway", behaviour="fixed:UP", epsilons=(epsilon,), steps=300,
+        slots_per_file=1_000,
+    )  # fmt: skip
+    buffer = OutOfGraphReplayBuffer((84, 84), 4, 304, 32)
+    buffer.load(str(directory / "replay_logs"), "0")
+    up = np.mean(buffer._store["action"][3:303] == games.spec("Freeway").actions.index(2))
+    assert low <= up <= high
+    assert episodes_of(directory)[0]["epsilon"] == epsilon
+
+
+def test_each_episode_draws_one_of_the_epsilons(tmp_path):
+    directory = play(tmp_path / "1", game="Breakout", steps=2_500, epsilons=(0.25, 0.75))
+    drawn = [episode["epsilon"] for episode in episodes_of(directory)]
+    assert len(drawn) > 8 and set(drawn) == {0.25, 0.75}
+
+
+def test_a_behaviour_is_fresh_in_every_episode_and_sees_the_ram(tmp_path, monkeypatch):
+    from cql_atari.envs import scripted_players
+
+    made = []
+
+    def make(name, game):
+        made.append((name, game))
+        rams = set()
+
+        def act(ram, rng):
+            assert ram.shape == (128,) and ram.dtype == np.uint8
+            rams.add(ram.tobytes())
+            return (0, 3)[len(rams) > 5]
+
+        return act
+
+    monkeypatch.setattr(scripted_players, "make", make)
+    directory = play(
+        tmp_path / "1", game="Breakout", behaviour="script", epsilons=(0.2,), steps=600
+    )
+    assert len(made) == 1 + len(episodes_of(directory)) > 2
+    assert set(made) == {("script", "Breakout")}
+
+
+def test_a_checkpoint_plays_greedily_within_the_minimal_set(tmp_path, monkeypatch):
+    from cql_atari.training import run as experiment
+
+    config = SimpleNamespace(data=SimpleNamespace(games=["Pong", "SpaceInvaders"]))
+    stacks = []
+
+    def q_function(frames, positions):
+        assert frames.shape == (1, 4, 84, 84) and positions.tolist() == [1]
+        stacks.append(frames[0].copy())
+        values = np.zeros((1, 18), np.float32)
+        values[0, [2, 4]] = 9, 5  # up, which SpaceInvaders hasn't, and left
+        return values
+
+    loads = []
+    monkeypatch.setattr(workdir, "read_config", lambda directory: config)
+    monkeypatch.setattr(
+        experiment, "load_q_function", lambda run: (loads.append(run) or q_function, config, 7)
+    )
+    run = {"behaviour": "checkpoint:runs/it", "epsilons": (0.0,)}
+    directory = play(tmp_path / "1", steps=1_000, slots_per_file=2_000, **run)
+    assert loads == [Path("runs/it")] and len(episodes_of(directory)) > 1
+    slots = 1_000 + 3 * len(episodes_of(directory)) + 1
+    buffer = OutOfGraphReplayBuffer((84, 84), 4, slots, 32)
+    buffer.load(str(directory / "replay_logs"), "0")
+    left = games.spec(JOB.game).actions.index(4)
+    assert (buffer._store["action"][3:100] == left).all()
+    np.testing.assert_array_equal(
+        stacks[:100], [buffer._store["observation"][t : t + 4] for t in range(100)]
+    )
+    with pytest.raises(UserError, match="wasn't trained on Hero, but on Pong, SpaceInvaders"):
+        collect.player_maker("checkpoint:runs/it", "Hero")
+
+
+# What is there already.
+
+
+def test_a_complete_collection_is_known_by_its_arguments(tmp_path):
+    final = tmp_path / "SpaceInvaders" / "1"
+    assert not collect.is_collected(JOB, tmp_path)
+    collect.collect_game(tmp_path, JOB._replace(steps=10), lambda _: None)
+    assert collect.is_collected(JOB._replace(steps=10), tmp_path)
+    assert not (tmp_path / "SpaceInvaders" / ".1.partial").exists()
+    with pytest.raises(UserError, match=r"another collection \(steps 10 there, 1000 asked\)"):
+        collect.is_collected(JOB, tmp_path)
+    with pytest.raises(UserError, match=r"\(epsilons \[0.0, 0.5, 1.0\] there, \[0.1\] asked\)"):
+        collect.is_collected(JOB._replace(steps=10, epsilons=(0.1,)), tmp_path)
+    for damage in (lambda path: path.write_text("{"), Path.unlink):
+        damage(final / "collection.json")
+        with pytest.raises(UserError, match="wasn't collected here"):
+            collect.is_collected(JOB, tmp_path)
+
+
+def test_roms_of_ones_own_are_played_and_told_by_their_md5(tmp_path):
+    """A ROM is another where its bytes are, not where its folder is."""
+    own = Path(ale_py.roms.get_rom_path("space_invaders")).read_bytes()
+    changed = bytearray(own)
+    changed[2014] ^= 0x08
+    for name, content in (("same", own), ("older", changed)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "space_invaders.bin").write_bytes(content)
+    same, older, missing = (
+        JOB._replace(steps=10, rom_dir=str(tmp_path / name)) for name in ("same", "older", "none")
+    )
+    collect.collect_game(tmp_path / "data", older, lambda _: None)
+    (episode,) = episodes_of(tmp_path / "data" / "SpaceInvaders" / "1")
+    assert episode["rom_md5"] == hashlib.md5(changed).hexdigest()
+    assert collect.is_collected(older, tmp_path / "data")
+    with pytest.raises(UserError, match=r"another collection \(rom_md5 "):
+        collect.is_collected(same, tmp_path / "data")
+
+    collect.collect_game(tmp_path / "data", same._replace(run=2), lambda _: None)
+    assert collect.is_collected(JOB._replace(steps=10, run=2), tmp_path / "data")
+    with pytest.raises(UserError, match=r"space_invaders\.bin doesn't exist"):
+        collect.collect([missing._replace(run=3)], tmp_path / "data", 1)
+    assert not (tmp_path / "data" / "SpaceInvaders" / "3").exists()
+
+
+def test_an_error_leaves_nothing_behind(tmp_path, monkeypatch):
+    def broken(job, directory, report):
+        (directory / "replay_logs").mkdir()
+        (directory / "replay_logs" / "half").write_text("half")
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(collect, "play", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        collect.collect_game(tmp_path, JOB, lambda _: None)
+    assert list((tmp_path / "SpaceInvaders").iterdir()) == []
+
+
+def test_what_another_process_is_collecting_is_left_alone(tmp_path):
+    partial = tmp_path / "SpaceInvaders" / ".1.partial"
+    partial.mkdir(parents=True)
+    (partial / "theirs").touch()
+    theirs = os.open(partial, os.O_RDONLY)
+    fcntl.flock(theirs, fcntl.LOCK_EX)
+    with pytest.raises(UserError, match="another process is collecting"):
+        collect.collect_game(tmp_path, JOB, lambda _: None)
+    assert (partial / "theirs").exists()
+    os.close(theirs)
+
+
+def test_a_data_dir_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="give another --data_dir"):
+        collect.collect_game(tmp_path / "file", JOB, lambda _: None)
+
+
+# Flags.
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"games": ["Brekout"]}, "did you mean Breakout"),
+        ({"games": ["Pong", "Pong"]}, "each game once"),
+        ({"games": []}, "at least one"),
+        ({"epsilons": ["0.1", "much"]}, "much"),
+        ({"epsilons": ["1.1"]}, "from 0 to 1"),
+        ({"epsilons": ["nan"]}, "from 0 to 1"),
+        ({"epsilons": []}, "from 0 to 1"),
+    ],
+)
+def test_flags_that_make_no_sense(changes, message):
+    values = {
+        "games": ["Pong"], "run": 1, "steps_per_game": 10, "behaviour": "random",
+        "epsilons": ["0.5"], "slots_per_file": 100, "seed": 0, "rom_dir": None,
+    }  # fmt: skip
+    assert collect._jobs(SimpleNamespace(**values))[0].epsilons == (0.5,)
+    with pytest.raises(UserError, match=message):
+        collect._jobs(SimpleNamespace(**{**values, **changes}))
+
+
+def test_a_game_without_a_script_stops_all_before_anything_is_played(tmp_path):
+    jobs = [JOB._replace(game=game, behaviour="scripted") for game in ("Breakout", "Zaxxon")]
+    with pytest.raises(UserError, match="Zaxxon"):
+        collect.collect(jobs, tmp_path, 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Real processes.
+
+
+def start(data_dir: Path, *more: str, **options) -> subprocess.Popen:
+    return subprocess.Popen(
+        [
+            sys.executable, "-m", "cql_atari.collect", f"--data_dir={data_dir}",
+            "--games=SpaceInvaders", "--behaviour=random", "--epsilons=0,0.5,1",
+            "--slots_per_file=400", "--seed=4", *more,
+        ],
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+    )  # fmt: skip
+
+
+def wait_for_play(data_dir: Path) -> Path:
+    partial = data_dir / "SpaceInvaders" / ".1.partial"
+    while not list(partial.rglob("add_count*")):
+        time.sleep(0.02)
+    return partial
+
+
+def is_free(folder: Path) -> bool:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def test_killed_outright_then_run_again(tmp_path, collection):
+    """The worker goes with its parent; the next run starts that game again; a third has no work."""
+    killed = start(tmp_path, "--steps_per_game=1000000", start_new_session=True)
+    try:
+        partial = wait_for_play(tmp_path)
+        killed.kill()
+        killed.wait()
+        deadline = time.monotonic() + 60
+        while not is_free(partial):
+            assert time.monotonic() < deadline, "the worker plays on"
+            time.sleep(0.02)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(killed.pid, signal.SIGKILL)
+    assert not (tmp_path / "SpaceInvaders" / "1").exists()
+
+    again = start(tmp_path, "--steps_per_game=1000")
+    out, error = again.communicate()
+    assert again.returncode == 0, error
+    scores = [episode["score"] for episode in episodes_of(collection)]
+    assert f"SpaceInvaders: {len(scores)} episodes, mean score {np.mean(scores):.1f}" in out
+    assert "1000/1000" in error
+    assert not partial.exists()
+    assert_same(tmp_path / "SpaceInvaders" / "1", collection)
+
+    before = os.stat(tmp_path / "SpaceInvaders" / "1")
+    third = start(tmp_path, "--steps_per_game=1000")
+    assert third.communicate() == (out, "")
+    assert os.stat(tmp_path / "SpaceInvaders" / "1") == before
+
+    other = start(tmp_path, "--steps_per_game=1001")
+    assert "steps 1000 there, 1001 asked" in other.communicate()[1]
+    assert other.returncode == 2
+
+
+def test_sigterm_leaves_nothing_half_written(tmp_path):
+    process = start(tmp_path, "--steps_per_game=1000000")
+    partial = wait_for_play(tmp_path)
+    process.terminate()
+    _, error = process.communicate()
+    assert process.returncode == workdir.EXIT_INTERRUPTED
+    assert "the same command" in error and "Traceback" not in error
+    assert not partial.exists() and not (tmp_path / "SpaceInvaders" / "1").exists()
+
+
+def test_no_space_is_one_line_and_leaves_nothing(tmp_path):
+    """Files may have 20 kB here, as on a disk that fills up; the first one needs more."""
+    process = start(
+        tmp_path,
+        "--steps_per_game=500",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )
+    _, error = process.communicate()
+    assert process.returncode == 2
+    last = error.strip().splitlines()[-1]
+    assert last.startswith("error: can't write") and "free some space" in last
+    assert "Traceback" not in error
+    assert list((tmp_path / "SpaceInvaders").iterdir()) == []

@@ -1,0 +1,183 @@
+"""Checkpoints: whole or absent, the newest intact one wins, every variable is checked."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cql_atari.core.types import UserError
+from cql_atari.networks.q_network import QNetwork, build_q_network
+from cql_atari.runs import checkpoint as lib
+
+
+def state(value, size: int = 1000) -> tf.train.Checkpoint:
+    return tf.train.Checkpoint(
+        weight=tf.Variable(tf.fill([size], float(value))), step=tf.Variable(1)
+    )
+
+
+def test_round_trip_and_only_the_newest_are_kept(tmp_path):
+    for step in (10, 20, 30, 40):
+        lib.save(tmp_path, state(step), step, keep=3)
+    assert lib.steps(tmp_path) == [20, 30, 40]
+    restored = state(0.0)
+    assert lib.restore_latest(tmp_path, restored) == 40
+    np.testing.assert_array_equal(restored.weight, np.full(1000, 40, np.float32))
+
+
+def test_nothing_there_is_a_fresh_start(tmp_path):
+    assert lib.restore_latest(tmp_path / "none", state(0.0)) is None
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("file", ["data", "index"])
+@pytest.mark.parametrize(
+    "damage",
+    [flip, lambda path: path.write_bytes(path.read_bytes()[:100]), lambda path: path.unlink(),
+     lambda path: path.write_bytes(b"")],
+    ids=["flipped bit", "cut", "missing", "empty"],
+)  # fmt: skip
+def test_a_damaged_one_is_passed_over(tmp_path, file, damage):
+    lib.save(tmp_path, state(1.0), 10, keep=3)
+    lib.save(tmp_path, state(2.0), 20, keep=3)
+    damage(next((tmp_path / f"{20:010d}").glob(f"*{file}*")))
+    restored = state(0.0)
+    assert lib.restore_latest(tmp_path, restored) == 10
+    np.testing.assert_array_equal(restored.weight, np.ones(1000, np.float32))
+
+
+def test_all_damaged_says_so_and_deletes_nothing(tmp_path):
+    lib.save(tmp_path, state(1.0), 10, keep=3)
+    flip(next((tmp_path / f"{10:010d}").glob("*data*")))
+    with pytest.raises(UserError, match="damaged"):
+        lib.restore_latest(tmp_path, state(0.0))
+    assert lib.steps(tmp_path) == [10]
+
+
+def test_another_network_is_refused_by_name(tmp_path):
+    lib.save(tmp_path, state(1.0, size=10), 10, keep=3)
+    with pytest.raises(UserError, match="doesn't fit"):
+        lib.restore_latest(tmp_path, state(0.0, size=11))
+    more = tf.train.Checkpoint(weight=tf.Variable(tf.zeros(10)), step=tf.Variable(0),
+                               extra=tf.Variable(0.0, name="extra"))  # fmt: skip
+    with pytest.raises(UserError, match="extra"):
+        lib.restore_latest(tmp_path, more)
+
+
+def test_a_save_that_fails_leaves_the_old_ones_and_no_litter(tmp_path, monkeypatch):
+    lib.save(tmp_path, state(1.0), 10, keep=1)
+
+    class NoSpace:
+        def write(self, prefix):
+            raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    with pytest.raises(UserError, match="No space left"):
+        lib.save(tmp_path, NoSpace(), 20, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == [f"{10:010d}"]
+
+
+def test_a_leftover_of_a_killed_save_is_ignored_and_replaced(tmp_path):
+    lib.save(tmp_path, state(1.0), 10, keep=3)
+    (tmp_path / f"partial-{20:010d}").mkdir()
+    assert lib.restore_latest(tmp_path, state(0.0)) == 10
+    lib.save(tmp_path, state(2.0), 20, keep=3)
+    assert lib.steps(tmp_path) == [10, 20]
+    assert not list(tmp_path.glob("partial*"))
+
+
+def test_what_else_is_saved_comes_back_with_its_step(tmp_path):
+    lib.save(tmp_path, state(1.0), 10, keep=3, extra={"places": {"Pong": (0, 2, 7)}})
+    lib.save(tmp_path, state(2.0), 20, keep=3)
+    assert lib.read_extra(tmp_path, 10) == {"places": {"Pong": [0, 2, 7]}}
+    assert lib.read_extra(tmp_path, 20) == lib.read_extra(tmp_path, 30) == {}
+
+
+def test_one_whose_extra_is_cut_is_passed_over(tmp_path):
+    for step in (10, 20):
+        lib.save(tmp_path, state(step), step, keep=3, extra={"places": {}})
+    path = tmp_path / f"{20:010d}" / lib.EXTRA
+    path.write_text(path.read_text()[:-2])
+    assert lib.restore_latest(tmp_path, state(0.0)) == 10
+
+
+# The encoder alone.
+
+
+def q_network(seed: int, **changes) -> QNetwork:
+    small = {"block": "basic", "depths": (1, 1), "widths": (4, 8), "strides": (2, 2),
+             "embedding_blocks": 2, "feed_forward": (8,), "num_atoms": 3}  # fmt: skip
+    return build_q_network(**{**small, "num_games": 2, "seed": seed, **changes})
+
+
+def with_slots(network) -> tf.train.Checkpoint:
+    """As a run has it: Adam's slots have the variables' shapes and hang on them."""
+    adam = tf.keras.optimizers.legacy.Adam()
+    adam._create_all_weights(network.trainable_variables)
+    return tf.train.Checkpoint(network=network, target_network=q_network(9), optimizer=adam)
+
+
+def test_the_encoder_is_restored_by_name_into_a_network_of_other_games(tmp_path):
+    theirs, ours = q_network(0), q_network(1, num_games=1, feed_forward=(5, 6), num_atoms=7)
+    lib.save(tmp_path, with_slots(theirs), 10, keep=1)
+    rest = [v.numpy() for v in (*ours.feed_forward.variables, *ours.heads.variables)]
+    assert lib.restore_latest(tmp_path, ours.encoder, lib.restore_encoder) == 10
+    reader = tf.train.load_checkpoint(str(tmp_path / f"{10:010d}" / lib.PREFIX))
+    # Positions count layers with weights: stem, its norm, then the first block's ...
+    for name, variable in (
+        ("layer_with_weights-0/kernel", ours.encoder.variables[0]),
+        ("layer_with_weights-1/scale", ours.encoder.variables[1]),
+        ("layer_with_weights-14/embedding", ours.encoder.variables[-1]),
+    ):
+        stored = reader.get_tensor(f"network/encoder/{name}/.ATTRIBUTES/VARIABLE_VALUE")
+        np.testing.assert_array_equal(variable, stored)
+    for a, b in zip(ours.encoder.variables, theirs.encoder.variables):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip((*ours.feed_forward.variables, *ours.heads.variables), rest):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("file", ["data", "index"])
+def test_a_damaged_encoder_is_passed_over(tmp_path, file):
+    first, second, ours = (q_network(seed) for seed in range(3))
+    lib.save(tmp_path, with_slots(first), 10, keep=2)
+    lib.save(tmp_path, with_slots(second), 20, keep=2)
+    path = next((tmp_path / f"{20:010d}").glob(f"*{file}*"))
+    path.write_bytes(path.read_bytes()[:50])
+    assert lib.restore_latest(tmp_path, ours.encoder, lib.restore_encoder) == 10
+    np.testing.assert_array_equal(ours.encoder.variables[0], first.encoder.variables[0])
+
+
+@pytest.mark.parametrize(
+    "changes, lines",
+    [
+        ({"stem_kernel": 3}, ["layer 0 kernel: (7, 7, 4, 4) there, (3, 3, 4, 4) here"]),
+        ({"depths": (1, 2)}, ["layer 16 kernel: absent there, (3, 3, 8, 8) here"]),
+        ({"pooling": "mean"}, ["layer 14 embedding: (6, 6, 8, 2) there, absent here"]),
+        ({"depths": (1, 4), "widths": (8, 16)}, ["layer 0 kernel", "and 31 more"]),
+    ],
+)
+def test_another_encoder_is_told_layer_by_layer_and_changes_nothing(tmp_path, changes, lines):
+    lib.save(tmp_path, with_slots(q_network(0)), 10, keep=1)
+    ours = q_network(1, **changes)
+    before = ours.get_weights()
+    with pytest.raises(UserError) as error:
+        lib.restore_latest(tmp_path, ours.encoder, lib.restore_encoder)
+    for line in lines:
+        assert line in str(error.value)
+    for a, b in zip(ours.get_weights(), before):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_restore_that_restores_nothing_is_noticed(tmp_path, monkeypatch):
+    network = q_network(0)
+    lib.save(tmp_path, with_slots(network), 10, keep=1)
+    status = tf.train.Checkpoint(network=network).read(str(tmp_path / f"{10:010d}" / lib.PREFIX))
+    monkeypatch.setattr(tf.train.Checkpoint, "read", lambda *_: status)
+    with pytest.raises(RuntimeError, match="layer 0 kernel of the encoder differs"):
+        lib.restore_latest(tmp_path, q_network(1).encoder, lib.restore_encoder)

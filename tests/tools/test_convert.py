@@ -1,0 +1,252 @@
+"""Converting: real processes stopped in every way, and what is refused."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cql_atari import collect
+from cql_atari.core.types import UserError
+from cql_atari.data.dopamine import files as replay_files
+from cql_atari.data.dopamine import reader as dopamine
+from cql_atari.data.rlds import reader as rlds
+from cql_atari.runs import folder as workdir
+from cql_atari.tools import convert
+
+GAME = "SpaceInvaders"
+SUFFIXES = list(range(7))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Seven files of real play, the last one in part; episodes are cut at their edges."""
+    directory = tmp_path_factory.mktemp("data")
+    job = collect.Job(GAME, 1, 1_000, "random", (1.0,), slots_per_file=150, seed=4)
+    (directory / GAME / "1").mkdir(parents=True)
+    collect.play(job, directory / GAME / "1", lambda steps: None)
+    assert replay_files.list_suffixes(directory / GAME / "1" / "replay_logs") == SUFFIXES
+    return directory
+
+
+def start(data: Path, out: Path, *flags: str, **options) -> subprocess.Popen:
+    command = [
+        sys.executable,
+        "-m",
+        "cql_atari.tools.convert",
+        f"--data_dir={data}",
+        f"--out_dir={out}",
+    ]
+    return subprocess.Popen(
+        [*command, *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
+
+
+def target_of(out: Path) -> Path:
+    return out / "rlu_atari_checkpoints_ordered" / f"{GAME}_run_1" / "1.1.0"
+
+
+def job_of(data: Path, out: Path) -> convert.Job:
+    (job,) = convert.find_jobs(data, out, [], [], [])
+    return job
+
+
+def wait_for(condition, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def assert_same_episodes(data: Path, out: Path) -> None:
+    expected = list(dopamine.read_episodes(data / GAME / "1" / "replay_logs", GAME))
+    found = list(rlds.read_episodes(target_of(out), GAME))
+    assert len(expected) >= 8 and any(not e.starts for e in expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        defined = len(theirs.frames) - (not theirs.terminal)
+        np.testing.assert_equal(ours.frames, theirs.frames)
+        np.testing.assert_equal(ours.actions[:defined], theirs.actions[:defined])
+        np.testing.assert_equal(ours.rewards[:defined], theirs.rewards[:defined])
+        assert ours[4:] == theirs[4:]
+    for suffix in SUFFIXES:
+        logs = data / GAME / "1" / "replay_logs"
+        assert rlds.survey(target_of(out), GAME, suffix) == dopamine.survey(logs, GAME, suffix)
+
+
+def test_killed_at_any_time_then_resumed(data, tmp_path):
+    """kill -9 after the first split shows; its worker goes too; the same command ends the work."""
+    target = target_of(tmp_path)
+    process = start(data, tmp_path)
+    wait_for((target / "dataset_info.json").exists, process)
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 20
+    while not is_free(target):  # the worker notices that its parent is gone
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    there = rlds.list_suffixes(target)
+    assert there and there != SUFFIXES
+    (target / ".partial").mkdir(exist_ok=True)
+    stale = f"rlu_atari_checkpoints_ordered-checkpoint_{len(there):02d}.tfrecord-00007"
+    (target / ".partial" / stale).touch()
+    before = {path.name: path.stat() for path in target.glob("*checkpoint_00*")}
+
+    out, error = start(data, tmp_path).communicate()
+    assert f"{len(SUFFIXES) - len(there)} to convert, {len(there)} there already" in out, error
+    assert {path.name: path.stat() for path in target.glob("*checkpoint_00*")} == before
+    assert not (target / ".partial").exists() and not (target / stale).exists()
+    assert_same_episodes(data, tmp_path)
+
+    third = start(data, tmp_path)
+    out, error = third.communicate()
+    assert (third.returncode, error) == (0, "")
+    assert f"0 to convert, {len(SUFFIXES)} there already" in out
+    steps = sum(len(e.frames) for e in rlds.read_episodes(target, GAME))
+    assert f"{steps} steps, {target}" in out
+
+
+def is_free(target: Path) -> bool:
+    lock = os.open(target, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
+def test_sigterm_leaves_nothing_half_written(data, tmp_path):
+    process = start(data, tmp_path)
+    partial = target_of(tmp_path) / ".partial"
+    wait_for(lambda: any(partial.glob("*tfrecord*")), process)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate()
+    assert process.returncode == workdir.EXIT_INTERRUPTED, error
+    assert "the same command goes on" in error and "Traceback" not in error
+    assert not partial.exists()
+    convert.convert_run(job_of(data, tmp_path), lambda steps: None)
+    assert_same_episodes(data, tmp_path)
+
+
+def test_a_conversion_at_every_point_of_its_last_steps(data, tmp_path, monkeypatch):
+    """The files move one by one; wherever it ends there, the next one makes it whole."""
+    from cql_atari.data.rlds import writer
+
+    move, job = writer._move, job_of(data, tmp_path)
+    for survived in range(4):
+        moves = iter(range(survived))
+
+        def die_later(path, folder, moves=moves):
+            if next(moves, None) is None:
+                raise KeyboardInterrupt
+            move(path, folder)
+
+        monkeypatch.setattr(writer, "_move", die_later)
+        with pytest.raises(KeyboardInterrupt):
+            convert.convert_run(job, lambda steps: None)
+        assert convert.unfinished(job) == SUFFIXES
+    monkeypatch.setattr(writer, "_move", move)
+    reports: list[int] = []
+    convert.convert_run(job, reports.append)
+    assert sum(reports) == sum(convert._count_slots(job, suffix) for suffix in SUFFIXES)
+    assert convert.unfinished(job) == []
+    assert_same_episodes(data, tmp_path)
+
+
+def test_damaged_source_names_the_file(data, tmp_path):
+    copy = shutil.copytree(data, tmp_path / "data")
+    path = copy / GAME / "1" / "replay_logs" / "$store$_observation_ckpt.1.gz"
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 1  # its checksum, the last thing to be read
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        convert.convert_run(job_of(copy, tmp_path / "out"), lambda steps: None)
+    assert rlds.list_suffixes(target_of(tmp_path / "out")) == [0]
+    assert not (target_of(tmp_path / "out") / ".partial").exists()
+
+
+def test_no_space_is_one_line(data, tmp_path):
+    process = start(
+        data,
+        tmp_path,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )
+    _, error = process.communicate()
+    assert process.returncode == 2
+    last = error.strip().splitlines()[-1]
+    assert last.startswith("error: can't write") and "free some space" in last, error
+    assert not (target_of(tmp_path) / "dataset_info.json").exists()
+    assert not (target_of(tmp_path) / ".partial").exists()
+
+
+def test_another_process_is_refused(data, tmp_path):
+    job = job_of(data, tmp_path)
+    with convert._locked(job.target), pytest.raises(UserError, match="another process"):
+        convert.convert_run(job, lambda steps: None)
+
+
+def test_other_data_in_the_target_is_refused(data, tmp_path):
+    job = job_of(data, tmp_path)._replace(suffixes=(2,))
+    convert.convert_run(job, lambda steps: None)
+    assert convert.unfinished(job_of(data, tmp_path)) == [k for k in SUFFIXES if k != 2]
+    path = job.target / "conversion.json"
+    content = json.loads(path.read_text())
+    content["splits"]["2"]["source"]["add_count_ckpt.2.gz"] = [1, "0"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="suffix 2 converted from other files"):
+        convert.unfinished(job)
+    path.unlink()
+    with pytest.raises(UserError, match="suffix 2 that wasn't converted here"):
+        convert.unfinished(job)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason"),
+    [
+        ((["Breakut"], [], []), "unknown game"),
+        ((["Pong"], [], []), r"no .*/Pong/<run>/replay_logs"),
+        (([], [2], []), r"of run \[2\]; there are runs \[1\]"),
+        (([GAME], [1, 2], []), r"there are runs \[1\]"),
+        (([], [], [0, 9]), r"suffix \[9\].*there are \[0, 1, .*6\]"),
+    ],
+)
+def test_what_is_not_there(data, tmp_path, wanted, reason):
+    with pytest.raises(UserError, match=reason):
+        convert.find_jobs(data, tmp_path, *wanted)
+    with pytest.raises(UserError, match="no <Game>/<run>/replay_logs"):
+        convert.find_jobs(tmp_path, tmp_path, [], [], [])
+
+
+@pytest.mark.parametrize(
+    ("flag", "reason"),
+    [
+        ("--suffixes=0,x", "different whole numbers"),
+        ("--runs=1,1", "different whole numbers"),
+        ("--processes=0", "processes"),
+        ("more", "unexpected argument 'more'"),
+    ],
+)
+def test_wrong_flags_are_refused(data, tmp_path, flag, reason):
+    process = start(data, tmp_path, flag)
+    _, error = process.communicate()
+    assert process.returncode not in (0, 75)
+    assert reason in error and "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,255 @@
+"""The replay as a service, by its real command: games, metrics, stops, kills on both sides."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import tiny
+from dopamine_files import steps_of, write_run
+
+from cql_atari.core.types import UserError
+from cql_atari.feed.replay.order import Place
+from cql_atari.runs import checkpoint
+from cql_atari.runs import folder as workdir
+from cql_atari.tools import serve_replay
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+GAMES = ("Breakout", "Pong")
+BINDINGS = (
+    *tiny.BINDINGS,
+    f"data.games = {GAMES}",
+    "data.suffixes = None",
+    "feed.kind = 'replay'",
+    "feed.transitions_per_game = 160",
+    "train.steps = 100_000",
+    "train.save_every = 20",
+    "train.log_every = 20",
+)
+
+
+@contextlib.contextmanager
+def run(module, log, *arguments):
+    """A command of ours; its stderr goes to the file."""
+    bindings = [f"--gin_bindings={binding}" for binding in BINDINGS]
+    with open(log, "w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"cql_atari.{module}", *bindings, *arguments],
+            cwd=ROOT, env=ENVIRONMENT, stdout=file, stderr=file,
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for(condition, *processes_and_logs):
+    """Waits while all processes live; each is followed by its log."""
+    until = time.monotonic() + 500
+    while not condition():
+        for process, log in zip(processes_and_logs[::2], processes_and_logs[1::2]):
+            assert process.poll() is None and time.monotonic() < until, log.read_text()
+        time.sleep(0.05)
+
+
+def some_port():
+    with socket.socket() as one:
+        one.bind(("localhost", 0))
+        return one.getsockname()[1]
+
+
+def newest(folder):
+    return max(checkpoint.steps(folder / "checkpoints"), default=0)
+
+
+def stopped(process):
+    process.send_signal(signal.SIGTERM)
+    return process.wait(120)
+
+
+def test_servers_and_learner_outlive_each_other(tmp_path):
+    """One story: the learner is there first; the server is killed and started again; the learner
+    is killed and started again; each is stopped while the other is gone.
+    """
+    data, folder = tmp_path / "data", tmp_path / "run"
+    for game in GAMES:
+        (data / game / "1" / "replay_logs").mkdir(parents=True)
+        write_run(data / game / "1" / "replay_logs", steps_of(*[50] * 16), 400)
+    port = some_port()
+    serving = ("serve_replay", tmp_path / "server", f"--gin_bindings=data.dir = '{data}'",
+               f"--port={port}", f"--workdir={tmp_path / 'served'}")  # fmt: skip
+    learning = ("train", tmp_path / "learner", f"--workdir={folder}",
+                f"--gin_bindings=feed.servers = ('localhost:{port}',)")  # fmt: skip
+    server_log, log = serving[1], learning[1]
+
+    with run(*learning) as learner:
+        wait_for(lambda: f"no replay server answers at localhost:{port}" in log.read_text(),
+                 learner, log)  # fmt: skip
+        with run(*serving) as server:
+            wait_for(lambda: newest(folder) >= 20, learner, log, server, server_log)
+            assert re.search(rf"{GAMES[0]} +\d+ of 10 ", server_log.read_text())
+            server.kill()
+            server.wait()
+        before = log.read_text().count("no replay server")
+        wait_for(lambda: log.read_text().count("no replay server") > before, learner, log)
+        reached = newest(folder)
+        with run(*serving) as server:
+            wait_for(lambda: newest(folder) >= reached + 20, learner, log, server, server_log)
+            learner.kill()
+            learner.wait()
+            reached = newest(folder)
+            with run(*learning) as second:
+                wait_for(lambda: newest(folder) >= reached + 20, second, log)
+                assert server.poll() is None
+                assert stopped(server) == workdir.EXIT_INTERRUPTED
+                wait_for(lambda: "no replay server" in log.read_text(), second, log)
+                assert stopped(second) == workdir.EXIT_INTERRUPTED
+    text = log.read_text() + server_log.read_text()
+    assert "Traceback" not in text and newest(folder) >= reached + 20
+    places = serve_replay.read_places(tmp_path / "served")
+    assert places.keys() == set(GAMES) and min(places.values()) > Place()
+    selection = json.loads((folder / "manifest.json").read_text())
+    assert [source["game"] for source in selection["sources"]] == list(GAMES)
+
+
+def test_games_are_shared_in_the_order_of_the_run():
+    config = tiny.config("feed.kind = 'replay'", "feed.servers = ('a:1',)")
+    shared = serve_replay.share(config, list(tiny.GAMES[::-1]))
+    assert shared.data.games == tiny.GAMES and not shared.feed.servers
+    assert serve_replay.share(config, [tiny.GAMES[1]]).data.games == tiny.GAMES[1:]
+    with pytest.raises(UserError, match=r"--games=Pong: not in data\.games"):
+        serve_replay.share(config, ["Pong"])
+    with pytest.raises(UserError, match="only 'replay' can be served"):
+        serve_replay.share(tiny.config(), [])
+
+
+def test_metrics_by_hand():
+    """A table of 10 at 8 draws an insert: a writer waits from 80 inserts' worth ahead on."""
+
+    def info(size, inserts, draws):
+        done = [SimpleNamespace(completed=n) for n in (inserts, draws)]
+        limiter = SimpleNamespace(min_size_to_sample=2, samples_per_insert=8.0, max_diff=80.0,
+                                  insert_stats=done[0], sample_stats=done[1])  # fmt: skip
+        return SimpleNamespace(current_size=size, max_size=10, rate_limiter_info=limiter,
+                               signature={"segment": None})  # fmt: skip
+
+    record = SimpleNamespace(**{**vars(info(1, 1, 0)), "signature": None})
+    before = serve_replay.measure(
+        {"Pong": info(1, 1, 0), "Boxing": info(9, 9, 0), "record": record}, 100.0
+    )
+    now = serve_replay.measure({"Pong": info(10, 31, 168), "Boxing": info(10, 12, 40)}, 110.0)
+    assert [line.split() for line in serve_replay.describe({}, before).splitlines()[1:]] == [
+        ["Pong", "1", "of", "10", "0.0", "0.0", "learner"],
+        ["Boxing", "9", "of", "10", "0.0", "0.0", "-"],
+    ]
+    assert [line.split() for line in serve_replay.describe(before, now).splitlines()[1:]] == [
+        ["Pong", "10", "of", "10", "3.0", "16.8", "writer"],
+        ["Boxing", "10", "of", "10", "0.3", "4.0", "-"],
+    ]
+
+
+def test_places_are_kept_and_damage_is_told(tmp_path):
+    assert serve_replay.read_places(tmp_path) == {}
+    places = {"Pong": Place(1, 2, 3), "Boxing": Place()}
+    serve_replay.write_places(tmp_path, places)
+    assert serve_replay.read_places(tmp_path) == places
+    (tmp_path / serve_replay.PLACES).write_text('{"Pong": 1}')
+    with pytest.raises(UserError, match=r"places\.json is damaged"):
+        serve_replay.read_places(tmp_path)
+
+
+# Before it serves.
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Three groups of one game, and the flags that serve them."""
+    logs = tmp_path / "data" / "Pong" / "1" / "replay_logs"
+    logs.mkdir(parents=True)
+    write_run(logs, steps_of(*[50] * 12), 250)
+    return tmp_path / "data"
+
+
+def flags(data, folder, port, *bindings):
+    mine = (f"data.dir = '{data}'", "data.games = ('Pong',)", *bindings)
+    return (f"--port={port}", f"--workdir={folder}",
+            *(f"--gin_bindings={binding}" for binding in mine))  # fmt: skip
+
+
+def test_a_server_does_not_go_on_with_other_data(data, tmp_path):
+    """Its writers' places are episodes of the data that it began with."""
+    folder, log, port = tmp_path / "served", tmp_path / "log", some_port()
+    with run("serve_replay", log, *flags(data, folder, port)) as server:
+        wait_for((folder / serve_replay.PLACES).exists, server, log)
+        assert stopped(server) == workdir.EXIT_INTERRUPTED
+    before = (folder / "manifest.json").read_bytes()
+    other = flags(data, folder, port, "data.suffixes = (1,)")
+    with run("serve_replay", log, *other) as server:
+        assert server.wait(120) == 2
+    assert "was started on other data:\n  Pong, run 1, suffix 0" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert (folder / "manifest.json").read_bytes() == before
+    with run("serve_replay", log, *flags(data, folder, port)) as server:
+        wait_for(lambda: "serving Pong" in log.read_text(), server, log)
+
+
+def test_a_taken_port_is_told_before_the_survey(data, tmp_path):
+    folder, log = tmp_path / "served", tmp_path / "log"
+    with (
+        socket.create_server(("", 0)) as taken,
+        run("serve_replay", log, *flags(data, folder, taken.getsockname()[1])) as server,
+    ):
+        assert server.wait(120) == 2
+    assert "can't listen on port" in log.read_text() and "Traceback" not in log.read_text()
+    assert not (folder / "manifest.json").exists()
+
+
+SLOW = """
+import runpy, sys, time
+from cql_atari.data.dopamine import reader
+def survey(*args, **kwargs):
+    print("surveying", file=sys.stderr, flush=True)
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        time.sleep(0.05)
+    return []
+reader.survey = survey
+runpy.run_module("cql_atari.tools.serve_replay", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_signal_ends_the_survey(data, tmp_path, signals):
+    """One: after the group that is surveyed, 3 s each. Two: at once."""
+    folder, log = tmp_path / "served", tmp_path / "log"
+    arguments = [f"--gin_bindings={binding}" for binding in BINDINGS]
+    with open(log, "w") as file:
+        server = subprocess.Popen(
+            [sys.executable, "-c", SLOW, *arguments, *flags(data, folder, some_port())],
+            cwd=ROOT, env=ENVIRONMENT, stdout=file, stderr=file,
+        )  # fmt: skip
+    try:
+        wait_for(lambda: "surveying" in log.read_text(), server, log)
+        for _ in range(signals):
+            server.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+        assert server.wait(60) == workdir.EXIT_INTERRUPTED
+    finally:
+        server.kill()
+        server.wait()
+    assert "run the same command to go on" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert log.read_text().count("surveying\n") == 1
+    assert not (folder / "manifest.json").exists()

@@ -1,0 +1,32 @@
+"""Runs that commit b437441 wrote still load: configuration, weights, scores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cql_atari.evaluation import aggregate
+from cql_atari.training import run
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "run"
+
+
+@pytest.mark.parametrize("kind", ["c51", "cloning"])
+def test_an_old_run_gives_the_same_q_values_bit_for_bit(kind):
+    q_function, config, step = run.load_q_function(GOLDEN / kind)
+    frames = np.random.default_rng(0).integers(0, 256, (8, 4, 84, 84), np.uint8)
+    q_values = q_function(frames, np.array([0, 1] * 4, np.int32))
+    np.testing.assert_array_equal(q_values, np.load(GOLDEN / kind / "q_values.npy"))
+    assert step == 20 and config.loss.kind == kind
+
+
+@pytest.mark.parametrize("kind", ["c51", "cloning"])
+def test_old_scores_are_read(kind):
+    path = GOLDEN / kind / "scores.json"
+    scores = aggregate.read_scores(path)
+    assert [e.score for e in scores.episodes] == [
+        e["score"] for e in json.loads(path.read_text())["episodes"]
+    ]

@@ -1,0 +1,146 @@
+"""The online phase through the real command: signals, kill -9, each frame counted once."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from cql_atari import collect
+from cql_atari.feed.online import exchange, pace, replay
+from cql_atari.feed.online.actor import Ledger
+from cql_atari.feed.online.pace import Pace
+from cql_atari.runs import checkpoint
+from cql_atari.runs import folder as workdir
+from cql_atari.training import online
+from cql_atari.training import run as experiment
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+BINDINGS = (
+    *tiny.BINDINGS,
+    "data.games = ('Freeway',)",
+    "train.phase = 'online'",
+    "loss.cql_alpha = 0.0",
+    "online.frames = 2400",
+    "online.num_envs = 4",
+    "online.mode = 1",
+    "online.first_fill = 100",
+    "online.epsilon_decay_frames = 2000",
+    "evaluation.mode = 1",
+    "train.save_every = 20",
+    "train.log_every = 20",
+)
+
+
+def command(folder, *bindings):
+    return [sys.executable, "-m", "cql_atari.train", f"--workdir={folder}",
+            *(f"--gin_bindings={binding}" for binding in (*BINDINGS, *bindings))]  # fmt: skip
+
+
+def start(folder, *bindings, err=subprocess.PIPE) -> subprocess.Popen:
+    return subprocess.Popen(command(folder, *bindings), cwd=ROOT, env=ENVIRONMENT, text=True,
+                            stdout=subprocess.PIPE, stderr=err)  # fmt: skip
+
+
+def wait_for(condition, process, seconds=300.0):
+    until = time.time() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.time() < until
+        time.sleep(0.02)
+
+
+def frames_of(folder, step):
+    return checkpoint.read_extra(folder / "checkpoints", step)["frames"]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """300 steps of Freeway, recorded."""
+    folder = tmp_path_factory.mktemp("recorded")
+    job = collect.Job(game="Freeway", run=1, steps=300, behaviour="random", epsilons=(1.0,),
+                      slots_per_file=400, seed=0, rom_dir=None)  # fmt: skip
+    collect.collect_game(folder, job, lambda steps: None)
+    return folder
+
+
+def test_killed_it_refills_its_replay_and_counts_no_frame_twice(tmp_path, recorded):
+    folder = tmp_path / "run"
+    mixed = ("online.offline_share = 0.25", f"data.dir = '{recorded}'", "data.suffixes = None")
+    process = start(folder, *mixed)
+    wait_for(lambda: max(checkpoint.steps(folder / "checkpoints"), default=0) >= 100, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    killed_at = max(checkpoint.steps(folder / "checkpoints"))
+    before = frames_of(folder, killed_at)
+    assert 400 + 4 * killed_at * 8 / 8 - 600 < before < 2400
+    logged = len((folder / "metrics.jsonl").read_text().splitlines())
+
+    process = start(folder, *mixed)
+    _, errors = process.communicate(timeout=400)
+    assert process.returncode == 0, errors
+    assert f"({before} frames, step {killed_at}) is gone: refilling it with 100" in errors
+    # (2400 / 4 - 100) transitions of which each is worth a batch of 8; 8 draws each.
+    assert max(checkpoint.steps(folder / "checkpoints")) == 500
+    assert frames_of(folder, 500) == 2400
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    frames = [line["online/frames"] for line in lines[logged:]]
+    assert frames == sorted(frames)
+    assert frames[0] >= before + 400  # the refill counts
+    assert frames[-1] == 2400
+    assert lines[-2]["online/epsilon"] == pytest.approx(0.01)
+    scores = json.loads((folder / "scores.json").read_text())
+    assert {episode["mode"] for episode in scores["episodes"]} == {1}
+
+
+def test_a_signal_in_the_first_fill_saves_what_was_acted(tmp_path):
+    folder, said = tmp_path / "run", tmp_path / "said"
+    with said.open("w") as file:
+        process = start(folder, "online.first_fill = 200000", "online.frames = 4000000", err=file)
+    wait_for(lambda: re.search(r"filling the replay:.* [1-9]\d*/200000", said.read_text()), process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == workdir.EXIT_INTERRUPTED, said.read_text()
+    assert "Traceback" not in said.read_text()
+    assert checkpoint.steps(folder / "checkpoints") == [0]
+    assert frames_of(folder, 0) > 0
+    assert frames_of(folder, 0) % 16 == 0  # 4 copies, no game has ended yet
+
+
+def test_it_says_so_while_no_actor_is_connected(monkeypatch, caplog):
+    monkeypatch.setattr(online, "_SILENCE_SECONDS", 0.5)
+    config = pace.complete(tiny.config(*BINDINGS[len(tiny.BINDINGS) :]))
+    agent, ledger = experiment.make_agent(config), Ledger(1000)
+    with (
+        replay.serve(3, 100, Pace(1.0, 1, (-1e9, 1e9)), more=exchange.tables()) as address,
+        online._remote_actors(config, address, agent, ledger) as tick,
+    ):
+        for _ in range(8):
+            tick(True)
+            time.sleep(0.2)
+        said = [record.getMessage() for record in caplog.records if "no actor" in record.message]
+        assert 2 <= len(said) <= 3
+        assert "python -m cql_atari.tools.act --learner=" in said[0]
+        port = address.split(":")[1]
+        assert said[0].endswith(f":{port}")
+
+        actor = exchange.ActorEnd(address)
+        assert actor.config() == config
+        frames, weights = actor.weights()
+        assert frames == 1000
+        for variable, array in zip(agent.network.variables, weights):
+            np.testing.assert_array_equal(variable.numpy(), array)
+        actor.report([3.0, 4.0])
+        tick(True)
+        assert ledger.take_scores() == [3.0, 4.0]
+        assert ledger.frames == 1000

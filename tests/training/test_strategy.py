@@ -1,0 +1,122 @@
+"""Strategies: how batches divide, both ways to place them, clusters from the environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import strategy_runs
+import tensorflow as tf
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cql_atari.core.types import UserError
+from cql_atari.training import strategy
+
+
+def mirrored():
+    return strategy.make_strategy("mirrored", ["CPU:0", "CPU:1"])
+
+
+def test_both_ways_train_on_two_devices_as_on_one():
+    strategy_runs.compare(2)
+
+
+def test_both_ways_train_on_eight_devices_as_on_one():
+    script = Path(strategy_runs.__file__)
+    done = subprocess.run([sys.executable, script, "8"], capture_output=True, text=True,
+                          check=False, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})  # fmt: skip
+    assert done.stdout.endswith("equal on 8\n"), done.stderr[-3000:]
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.integers(1, 4), st.integers(1, 8))
+def test_a_batch_divides_into_whole_draws(hosts, devices, factor, per_draw):
+    replicas = hosts * devices
+    split = strategy.divide(replicas * factor, per_draw, replicas, hosts)
+    assert split.replica == factor * per_draw
+    assert split.host == split.replica * devices
+    rows = [range(split.batch)[split.rows(host)] for host in range(hosts)]
+    assert [row for part in rows for row in part] == list(range(split.batch))
+
+
+def test_draws_that_do_not_divide_are_told_with_the_numbers():
+    with pytest.raises(UserError, match=r"128 draws of 4 .* over 3 replicas on 1 host.*\[1, 2, 4"):
+        strategy.divide(128, 4, 3)
+    with pytest.raises(UserError, match="6 draws"):
+        strategy.divide(6, 4, 4, 2)
+
+
+@pytest.mark.parametrize("by_coordinator", [False, True])
+def test_placed_rows_are_the_global_batch_in_order_on_their_devices(by_coordinator):
+    config, two = tiny.config(), mirrored()
+    dataset = strategy_runs.make_dataset(config)
+    placed = strategy.place(two, dataset, strategy.divide(4, 2, 2), by_coordinator)
+    for whole, spread in zip(dataset(slice(None)).take(5), placed):
+        for part, values in zip(whole, spread):
+            local = two.experimental_local_results(values)
+            assert [value.device[-5:] for value in local] == ["CPU:0", "CPU:1"]
+            np.testing.assert_array_equal(part, np.concatenate(local, 1))
+
+
+@pytest.mark.parametrize("by_coordinator", [False, True])
+def test_shapes_stay_static(by_coordinator):
+    two = mirrored()
+    dataset = strategy_runs.make_dataset(tiny.config())
+    batch = next(strategy.place(two, dataset, strategy.divide(4, 2, 2), by_coordinator))
+    assert two.experimental_local_results(batch.frames)[1].shape == (2, 4, 7, 84, 84)
+
+
+def test_a_coordinator_pulls_ahead_and_passes_on_errors():
+    pulled = []
+
+    def batches():
+        for i in range(4):
+            pulled.append(i)
+            yield i
+        raise UserError("the writer failed")
+
+    ahead = strategy._ahead(batches())
+    assert next(ahead) == 0
+    assert next(ahead) == 1
+    assert pulled in ([0, 1, 2], [0, 1, 2, 3])
+    assert [next(ahead), next(ahead)] == [2, 3]
+    with pytest.raises(UserError, match="the writer failed"):
+        next(ahead)
+    assert list(strategy._ahead(iter("abc"))) == ["a", "b", "c"]
+
+
+def test_a_tpu_gets_packed_frames_and_trains_the_same(monkeypatch):
+    config, two = tiny.config("feed.draws = 8"), mirrored()
+    train = strategy_runs.trainer(two, config)
+    plain = list(train(strategy_runs.place(two, config), 2))
+    monkeypatch.setattr(strategy, "_is_tpu", lambda _: True)
+    for by_coordinator in (False, True):
+        batches = strategy_runs.place(two, config, by_coordinator)
+        packed = two.experimental_local_results(next(batches).frames)[0]
+        assert (packed.dtype, packed.shape) == (tf.uint32, (2, 8, 7 * 84 * 21))
+        batches = strategy_runs.place(two, config, by_coordinator)
+        strategy_runs.assert_same(plain, train(batches, 2), atol=1e-6)
+
+
+def test_packing_is_the_bytes_and_comes_back():
+    frames = np.random.default_rng(0).integers(0, 256, (2, 3, 7, 84, 84), np.uint8)
+    packed = strategy.pack(tf.constant(frames))
+    assert packed.numpy().tobytes() == frames.tobytes()
+    np.testing.assert_array_equal(strategy.unpack(packed), frames)
+    compiled = tf.function(strategy.unpack, jit_compile=True)
+    np.testing.assert_array_equal(compiled(packed), frames)
+    assert strategy.unpack(frames) is frames
+
+
+def test_a_tpu_that_is_not_there_is_told():
+    with pytest.raises(UserError, match="needs --tpu="):
+        strategy.make_strategy("tpu")
+
+
+def test_one_host_has_only_its_own_value():
+    assert strategy.across_hosts(mirrored(), 7) == [7]

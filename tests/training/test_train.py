@@ -1,0 +1,232 @@
+"""The real command in real processes: errors, resuming, signals, two on one folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from cql_atari.runs import checkpoint
+from cql_atari.runs import folder as workdir
+from cql_atari.training import run as experiment
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Real play of two games, 600 steps each, in the DQN-Replay format."""
+    folder = tmp_path_factory.mktemp("data")
+    command = [sys.executable, "-m", "cql_atari.collect", f"--data_dir={folder}",
+               f"--games={','.join(tiny.GAMES)}", "--steps_per_game=600", "--behaviour=random",
+               "--slots_per_file=400"]  # fmt: skip
+    subprocess.run(command, check=True, cwd=ROOT, env=ENVIRONMENT)
+    return folder
+
+
+def command(folder, data, *bindings):
+    all_bindings = (*tiny.BINDINGS, f"data.dir = '{data}'", "data.suffixes = None", *bindings)
+    return [sys.executable, "-m", "cql_atari.train", f"--workdir={folder}",
+            *(f"--gin_bindings={binding}" for binding in all_bindings)]  # fmt: skip
+
+
+def run(*args, **kwargs):
+    return subprocess.run(command(*args, **kwargs), cwd=ROOT, env=ENVIRONMENT,
+                          capture_output=True, text=True, timeout=300, check=False)  # fmt: skip
+
+
+def start(folder, data, *bindings) -> subprocess.Popen:
+    return subprocess.Popen(
+        command(folder, data, *LONG, *bindings), cwd=ROOT, env=ENVIRONMENT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def final_weights(folder):
+    config = workdir.read_config(folder)
+    agent = experiment.make_agent(config)
+    step = checkpoint.restore_latest(folder / "checkpoints", experiment.training_state(agent))
+    return step, [variable.numpy() for variable in agent.network.trainable_variables]
+
+
+def wait_for(path: Path, process: subprocess.Popen, pattern: str = "*") -> None:
+    until = time.time() + 200
+    while time.time() < until:
+        if list(path.glob(pattern)):
+            return
+        if process.poll() is not None:
+            raise AssertionError(process.communicate())
+        time.sleep(0.02)
+    raise AssertionError(f"no {path}/{pattern}")
+
+
+LONG = ("train.steps = 400", "train.save_every = 20", "train.log_every = 20")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    result = run(folder, data, *LONG)
+    assert result.returncode == 0, result.stderr
+    return final_weights(folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_saves_exits_with_its_own_code_and_goes_on(tmp_path, data, uninterrupted, number):
+    folder = tmp_path / "run"
+    process = start(folder, data)
+    wait_for(folder / "checkpoints", process, f"*{20:010d}")
+    second = run(folder, data, *LONG)  # while the first one holds the folder
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    if process.returncode == 0:  # it was faster than the second process's refusal
+        pytest.fail("the run ended before the signal; make it longer")
+    assert process.returncode == workdir.EXIT_INTERRUPTED, errors
+    assert "Traceback" not in errors
+    assert second.returncode == 2
+    assert f"in use by process {process.pid}" in second.stderr
+    saved = max(checkpoint.steps(folder / "checkpoints"))
+    assert 20 <= saved < 400
+    assert run(folder, data, *LONG).returncode == 0
+    for expected, found in zip(uninterrupted[1], final_weights(folder)[1]):
+        np.testing.assert_array_equal(expected, found)
+
+
+def test_the_end_of_its_terminal_is_a_request_to_stop(tmp_path, data):
+    folder, (ours, theirs) = tmp_path / "run", os.openpty()
+    under_it = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); " \
+               "os.execv(sys.argv[1], sys.argv[1:])"  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", under_it, *command(folder, data, *LONG, "train.steps = 100000")],
+        cwd=ROOT, env=ENVIRONMENT, stdin=theirs, stdout=theirs, stderr=theirs,
+        start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    until = time.time() + 200
+    while not checkpoint.steps(folder / "checkpoints"):
+        assert time.time() < until
+        if select.select([ours], [], [], 0.1)[0]:  # else it would wait for us to read
+            os.read(ours, 10_000)
+    os.close(ours)
+    assert process.wait(120) == workdir.EXIT_INTERRUPTED
+    assert checkpoint.steps(folder / "checkpoints")[-1] < 100_000
+
+
+def test_a_signal_in_an_evaluation_saves_and_the_evaluation_is_made_up_for(tmp_path, data):
+    folder = tmp_path / "run"
+    endless = ("evaluation.every = 8", "evaluation.curve_episodes = 2000")
+    process = start(folder, data, *endless, "evaluation.max_frames = 108000")
+    wait_for(folder / "tensorboard", process)
+    time.sleep(2)  # it plays
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == workdir.EXIT_INTERRUPTED, errors
+    assert "Traceback" not in errors
+    assert checkpoint.steps(folder / "checkpoints") == [0]
+    assert not (folder / "scores").exists()
+
+    command_line = command(folder, data, *LONG, "evaluation.every = 8", "train.steps = 8")
+    subprocess.run([*command_line, "--accept_config_change"], cwd=ROOT, env=ENVIRONMENT, check=True)
+    assert sorted(path.stem for path in (folder / "scores").iterdir()) == [f"{0:010d}", f"{8:010d}"]
+
+
+def test_scores_are_made_once_and_a_stop_leaves_none(tmp_path):
+    config = tiny.config()
+    agent = experiment.make_agent(config)
+    stop = []
+    evaluate = experiment.make_evaluate(config, agent, tmp_path, 4, lambda: bool(stop))
+    assert "evaluation/score/Breakout" in evaluate(4, 1)
+    written = experiment.scores_path(tmp_path, 4)
+    before = written.stat().st_mtime_ns
+    assert evaluate(4, 1) == {}  # the run goes on at step 4 and has them
+    assert written.stat().st_mtime_ns == before
+    assert evaluate(6, 1) and evaluate(6, 1)  # not where it goes on: another life's may lie there
+    stop.append(True)
+    assert evaluate(8, 1) is None
+    assert not experiment.scores_path(tmp_path, 8).exists()
+
+
+def test_a_run_leaves_scores_logs_and_its_configuration(tmp_path, data):
+    folder = tmp_path / "run"
+    result = run(folder, data, "feed.kind = 'replay'", "evaluation.every = 4")
+    assert result.returncode == 0, result.stderr
+    scores = json.loads((folder / "scores.json").read_text())
+    assert len(scores["episodes"]) == 2 * len(tiny.GAMES)
+    assert (folder / "scores" / f"{4:010d}.json").exists()
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    names = set().union(*lines)
+    assert {"loss/td", "speed/data_wait_share", "evaluation/score/Breakout",
+            "evaluation/human_normalised/iqm"} <= names  # fmt: skip
+    assert list((folder / "tensorboard").glob("events*"))
+    assert workdir.read_config(folder).data.games == tiny.GAMES
+    again = run(folder, data, "feed.kind = 'replay'", "evaluation.every = 4", "train.seed = 5")
+    assert again.returncode == 2
+    assert "-train.seed = 0" in again.stderr
+    assert "+train.seed = 5" in again.stderr
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path, data):
+    folder, mine = tmp_path / "run", tmp_path / "data"
+    shutil.copytree(data, mine)
+    short = ("data.fraction = 0.5", "train.steps = 2", "train.save_every = 2")
+    first = run(folder, mine, *short)
+    assert first.returncode == 0, first.stderr
+    assert "transitions" in first.stderr  # the table
+    made = json.loads((folder / "manifest.json").read_text())
+    assert [entry["game"] for entry in made["sources"]] == list(tiny.GAMES)
+    other = mine / "Freeway" / "1" / "replay_logs" / "$store$_reward_ckpt.0.gz"
+    shutil.copy(mine / "Breakout" / "1" / "replay_logs" / other.name, other)
+    second = run(folder, mine, *short)
+    assert second.returncode == 2 and "Traceback" not in second.stderr
+    assert "Freeway, run 1, suffix 0, $store$_reward_ckpt.0.gz" in second.stderr
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ((), ["data.dir is not set", "replay_logs", "make quickstart"]),
+        (("--gin_bindings=data.dir='/nowhere'",), ["/nowhere", "Amidar", "collect"]),
+        (("--gin_files=gin_configs/multgame.gin",), ["did you mean 'gin_configs/multigame.gin'"]),
+        (("--gin_bindings=data.games=('Breakuot',)",), ["Breakuot", "Breakout"]),
+        (("--gin_bindings=los.kind='mse'",), ["los", "loss"]),
+        (("surplus",), ["surplus"]),
+    ],
+)
+def test_mistakes_end_at_once_without_a_traceback(tmp_path, flags, words):
+    start = time.time()
+    result = subprocess.run(
+        [sys.executable, "-m", "cql_atari.train", f"--workdir={tmp_path / 'run'}", *flags],
+        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr
+    assert not (tmp_path / "run").exists()
+    assert time.time() - start < 20  # 2 s on an idle machine: TensorFlow is not imported
+
+
+def test_print_config_counts_parameters_and_does_not_train(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "cql_atari.train", "--print_config", f"--workdir={tmp_path / 'r'}",
+         "--gin_files=gin_configs/multigame.gin",
+         "--gin_files=gin_configs/networks/resnet_small.gin"],
+        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert "network.widths = (16, 32)" in lines
+    assert lines[-1] == f"head parameters: {40 * (512 * 18 * 51 + 18 * 51)}"
+    assert lines[-2].startswith("trunk parameters: ")
+    assert not (tmp_path / "r").exists()

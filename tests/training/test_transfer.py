@@ -1,0 +1,266 @@
+"""Transfer: the real command at toy size, and how a run begins."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+
+from cql_atari.core.types import UserError
+from cql_atari.runs import checkpoint
+from cql_atari.runs import folder as workdir
+from cql_atari.training import run as experiment
+from cql_atari.training import start
+
+ROOT = Path(__file__).resolve().parents[2]
+GAMES = (*tiny.GAMES, "Pong")  # the last one is held out
+
+
+def run(module: str, *flags: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", f"cql_atari.{module}", *flags], cwd=ROOT, capture_output=True,
+        text=True, timeout=300, check=False, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+
+
+def train(folder: Path, *bindings: str, files: tuple[str, ...] = ()) -> None:
+    run("train", f"--workdir={folder}", *(f"--gin_files={file}" for file in files),
+        *(f"--gin_bindings={binding}" for binding in (*tiny.BINDINGS, *bindings)))  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    run("collect", f"--data_dir={folder}", f"--games={','.join(GAMES)}", "--steps_per_game=500",
+        "--behaviour=random")  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pretrained(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pretrained") / "run"
+    train(folder, f"data.dir = '{data}'", "data.suffixes = None")
+    return folder
+
+
+def stored_encoder(folder: Path) -> list[np.ndarray]:
+    """The newest checkpoint's encoder by TensorFlow's reader alone, in order of names."""
+    newest = folder / "checkpoints" / f"{max(checkpoint.steps(folder / 'checkpoints')):010d}"
+    reader = tf.train.load_checkpoint(str(newest / "variables"))
+    names = [name for name in sorted(reader.get_variable_to_shape_map())
+             if name.startswith("network/encoder/") and "OPTIMIZER_SLOT" not in name]  # fmt: skip
+    return [reader.get_tensor(name) for name in names]
+
+
+def equal(a: list[np.ndarray], b: list[np.ndarray]) -> list[bool]:
+    assert len(a) == len(b) > 5
+    return [np.array_equal(x, y) for x, y in zip(a, b)]
+
+
+def test_the_phase_through_the_real_command(data, pretrained, tmp_path):
+    folder = tmp_path / "run"
+    train(
+        folder, f"data.dir = '{data}'", "GAME = 'Pong'", "data.games = (%GAME,)",
+        "data.fraction = 0.5", "evaluation.every = 4", f"start.encoder_from = '{pretrained}'",
+        "optimizer.encoder_learning_rate = 0", files=("gin_configs/transfer.gin",),
+    )  # fmt: skip
+    assert json.loads((folder / "start.json").read_text()) == {
+        "encoder_from": str(pretrained), "step": 8, "whole_network": False,
+    }  # fmt: skip
+    assert workdir.read_config(folder).data.suffixes is None
+    assert all(equal(stored_encoder(folder), stored_encoder(pretrained)))
+
+    scores = [json.loads((folder / "scores" / f"{step:010d}.json").read_text())
+              for step in (0, 4, 8)]  # fmt: skip
+    for row in (score["summary"]["games"] for score in scores):
+        assert set(row) == {"Pong"}
+        expected = (row["Pong"]["mean"] + 20.7) / (16.6 + 20.7)  # atari_games.csv
+        assert row["Pong"]["dqn_normalised"] == pytest.approx(expected)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    curve = [line for line in lines if "evaluation/score/Pong" in line]
+    assert [line["step"] for line in curve] == [0, 4, 8]
+    assert all("evaluation/dqn_normalised/mean" in line for line in curve)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_online_phase_begins_there_too(pretrained, tmp_path, whole):
+    folder = tmp_path / "run"
+    train(
+        folder, "train.phase = 'online'", "data.games = ('Freeway',)", "online.mode = 1",
+        "evaluation.mode = 1", "loss.cql_alpha = 0.0", "online.frames = 800",
+        "online.num_envs = 2", "online.first_fill = 100", "feed.samples_per_insert = 0.8",
+        f"start.encoder_from = '{pretrained}'", f"start.whole_network = {whole}",
+        "optimizer.learning_rate = 1e-30",
+    )  # fmt: skip
+    note = json.loads((folder / "start.json").read_text())
+    assert note == {"encoder_from": str(pretrained), "step": 8, "whole_network": whole}
+    # At this rate nothing is learned: what the run ends with is what it began with.
+    assert checkpoint.steps(folder / "checkpoints")[-1] == 10
+    for ours, theirs in zip(stored_encoder(folder), stored_encoder(pretrained)):
+        np.testing.assert_allclose(ours, theirs, atol=1e-20)
+    ours, theirs = (head_of(run, game) for run, game in ((folder, 0), (pretrained, 1)))
+    assert np.allclose(ours, theirs, atol=1e-20) == whole
+
+
+def head_of(folder: Path, game: int) -> np.ndarray:
+    """A game's head in the newest checkpoint, by TensorFlow's reader alone."""
+    newest = folder / "checkpoints" / f"{max(checkpoint.steps(folder / 'checkpoints')):010d}"
+    reader = tf.train.load_checkpoint(str(newest / "variables"))
+    return reader.get_tensor("network/heads/kernel/.ATTRIBUTES/VARIABLE_VALUE")[game]
+
+
+# How a run begins, without processes.
+
+
+def fresh(*bindings: str):
+    config = tiny.config("data.games = ('Pong',)", *bindings)
+    agent = experiment.make_agent(config)
+    return config, agent, experiment.training_state(agent)
+
+
+def begin(directory: Path, *bindings: str):
+    config, agent, state = fresh(*bindings)
+    return start.begin(agent, state, config, directory), agent, state
+
+
+def encoder(agent) -> list[np.ndarray]:
+    """In the order of `stored_encoder`."""
+    layers = [layer for layer in agent.network.encoder.layers if layer.weights]
+    named = {
+        f"layer_with_weights-{number}/{weight.name.split('/')[-1]}": weight.numpy()
+        for number, layer in enumerate(layers)
+        for weight in layer.weights
+    }
+    return [named[name] for name in sorted(named)]
+
+
+def test_the_encoder_comes_and_nothing_else(pretrained, tmp_path):
+    step, agent, _ = begin(tmp_path, f"start.encoder_from = '{pretrained}'", "train.seed = 1")
+    _, scratch, _ = begin(tmp_path, "train.seed = 1")
+    assert step == 0 and int(agent.train_step_counter) == 0
+    assert all(equal(encoder(agent), stored_encoder(pretrained)))
+    for part in ("feed_forward", "heads"):
+        ours, new = (getattr(a.network, part).get_weights() for a in (agent, scratch))
+        assert all(np.array_equal(a, b) for a, b in zip(ours, new))
+    for target, online in zip(agent.target_network.variables, agent.network.variables):
+        np.testing.assert_array_equal(target, online)
+
+
+def test_a_whole_network_comes_with_the_heads_of_common_games(pretrained, tmp_path):
+    games = "data.games = ('Pong', 'Freeway')"  # pre-trained: Breakout, Freeway
+    binding = f"start.encoder_from = '{pretrained}'"
+    _, agent, _ = begin(tmp_path, binding, "start.whole_network = True", games, "train.seed = 1")
+    (tmp_path / "scratch").mkdir()
+    _, scratch, _ = begin(tmp_path / "scratch", games, "train.seed = 1")
+    folder = tmp_path / "source"
+    shutil.copytree(pretrained, folder)
+    _, source, _ = begin(folder, f"data.games = {tiny.GAMES!r}")
+    for part in ("encoder", "feed_forward"):
+        ours, theirs = (getattr(a.network, part).get_weights() for a in (agent, source))
+        assert all(np.array_equal(a, b) for a, b in zip(ours, theirs))
+    for name in ("kernel", "bias"):
+        ours, new, theirs = (getattr(a.network.heads, name).numpy() for a in
+                             (agent, scratch, source))  # fmt: skip
+        np.testing.assert_array_equal(ours[0], new[0])
+        np.testing.assert_array_equal(ours[1], theirs[1])
+    for target, online in zip(agent.target_network.variables, agent.network.variables):
+        np.testing.assert_array_equal(target, online)
+    assert json.loads((tmp_path / "start.json").read_text())["whole_network"] is True
+
+
+@pytest.mark.parametrize(
+    "binding, words",
+    [
+        ("loss.v_max = 5.0", "loss.v_max = 20.0 there, 5.0 here"),
+        ("network.feed_forward = (5,)", "network.feed_forward = (16,) there, (5,) here"),
+        ("data.games = ('Pong',)", "it knows Breakout, Freeway"),
+    ],
+)
+def test_a_whole_network_must_fit_wholly(pretrained, tmp_path, binding, words):
+    with pytest.raises(UserError) as error:
+        begin(tmp_path, f"start.encoder_from = '{pretrained}'", "start.whole_network = True",
+              binding)  # fmt: skip
+    assert words in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_on_two_replicas_every_one_has_the_encoder(pretrained, tmp_path):
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        _, agent, _ = begin(tmp_path, f"start.encoder_from = '{pretrained}'")
+    for replica in range(2):
+        values = [v.values[replica].numpy() for v in agent.network.encoder.variables]
+        assert {value.tobytes() for value in values} == {
+            value.tobytes() for value in stored_encoder(pretrained)
+        }
+
+
+def test_a_runs_own_checkpoint_comes_first(pretrained, tmp_path):
+    gone = tmp_path / "gone"
+    shutil.copytree(pretrained, gone)
+    own = tmp_path / "own"
+    own.mkdir()
+    binding = f"start.encoder_from = '{gone}'"
+    _, agent, state = begin(own, binding)
+    agent.optimizer.iterations.assign(6)
+    for variable in agent.network.variables:
+        variable.assign_add(tf.ones_like(variable))
+    expected = agent.network.get_weights()
+    checkpoint.save(own / "checkpoints", state, 6, keep=1)
+    shutil.rmtree(gone)
+    step, again, _ = begin(own, binding)
+    assert step == 6
+    for ours, theirs in zip(again.network.get_weights(), expected):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "bindings, words",
+    [
+        (
+            ["network.widths = (16,)"],
+            ["network.widths = (8,) there, (16,) here",
+             "layer 0 kernel: (8, 8, 4, 8) there, (8, 8, 4, 16) here"],
+        ),
+        (
+            ["network.pooling = 'flatten'"],
+            ["network.pooling = 'spatial_embedding' there, 'flatten' here",
+             "embedding: (6, 6, 8, 2) there, absent here"],
+        ),
+        (
+            ["network.depths = (2,)"],
+            ["network.depths = (1,) there, (2,) here", "absent there, (3, 3, 8, 8) here"],
+        ),
+        (["network.groups = 2"], ["network.groups = 4 there, 2 here"]),  # no shape tells it
+        (["network.encoder = 'nature'"], ["network.encoder = 'resnet' there, 'nature' here"]),
+    ],
+)  # fmt: skip
+def test_another_encoder_is_refused_with_settings_and_layers(pretrained, tmp_path, bindings, words):
+    with pytest.raises(UserError) as error:
+        begin(tmp_path, f"start.encoder_from = '{pretrained}'", *bindings)
+    for word in (*words, str(pretrained), "gin files"):
+        assert word in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_feed_forward_layers_are_no_matter(pretrained, tmp_path):
+    begin(tmp_path, f"start.encoder_from = '{pretrained}'", "network.feed_forward = (5, 7)",
+          "network.feature_norm = False", "network.impala_width = 3")  # fmt: skip
+
+
+def test_what_is_no_pretrained_run_is_refused(pretrained, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty holds no run"):
+        begin(tmp_path, f"start.encoder_from = '{tmp_path / 'empty'}'")
+    shutil.copy(pretrained / "config.json", tmp_path / "empty")
+    with pytest.raises(UserError, match=r"empty.*\n.*no checkpoint yet"):
+        begin(tmp_path, f"start.encoder_from = '{tmp_path / 'empty'}'")
+    assert not (tmp_path / "start.json").exists()
