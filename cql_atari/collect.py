@@ -21,7 +21,7 @@ import json
 import signal
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ from cql_atari.runs import folder
 from cql_atari.system import cli
 
 if TYPE_CHECKING:
+    from cql_atari.core.settings import Config
     from cql_atari.envs.acting import Player
 
 STICKY = 0.25  # as when DQN-Replay was collected
@@ -224,7 +225,7 @@ def _define_flags() -> None:
     flags.DEFINE_integer("seed", 0, "Decides everything that is drawn.", lower_bound=0)
     flags.DEFINE_string("rom_dir", None, "Folder of <rom>.bin files to play, e.g. older ones.")
     flags.DEFINE_integer("processes", 2, "Games played at the same time.", lower_bound=1)
-    flags.DEFINE_multi_string("gin_files", [], "Of online: wins over agent.gin; repeats.")
+    flags.DEFINE_multi_string("gin_files", [], "Of online: wins over collect_online.gin; repeats.")
     flags.DEFINE_multi_string("gin_bindings", [], "Of online: wins over the files; repeats.")
 
 
@@ -259,12 +260,17 @@ def _collect_here(jobs: list[Job], data_dir: Path) -> bool:
 
 
 def _collect_online(jobs: list[Job], data_dir: Path) -> bool:
+    from cql_atari import config
     from cql_atari.recording import agent
+
+    def load(bindings: Sequence[str]) -> Config:
+        files = [agent.GIN_FILE, *values.gin_files]
+        return config.load(files, [*values.gin_bindings, *bindings])
 
     values = flags.FLAGS
     jobs = [job._replace(epsilons=()) for job in jobs]
     with folder.stop_on_signals() as should_stop:
-        finished = agent.collect(jobs, data_dir, values.gin_files, values.gin_bindings, should_stop)
+        finished = agent.collect(jobs, data_dir, load, should_stop)
     if not finished:
         print("stopped and saved; run the same command to go on.", file=sys.stderr)
     return finished

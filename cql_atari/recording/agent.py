@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cql_atari import config as config_lib
 from cql_atari.core import settings
 from cql_atari.core.settings import Config
 from cql_atari.core.types import UserError
@@ -20,9 +19,10 @@ from cql_atari.recording.folder import FILE, Job, describe, held, is_there
 from cql_atari.runs import folder as workdir
 
 GIN_FILE = "gin_configs/collect_online.gin"
+Load = Callable[[Sequence[str]], Config]  # from bindings that win over all others
 
 
-def make_config(job: Job, gin_files: Sequence[str], gin_bindings: Sequence[str]) -> Config:
+def make_config(job: Job, load: Load) -> Config:
     """The run's configuration: `GIN_FILE`, then the user's, then what the job says.
 
     Raises:
@@ -38,7 +38,7 @@ def make_config(job: Job, gin_files: Sequence[str], gin_bindings: Sequence[str])
         f"train.seed = {job.seed}",
         f"evaluation.rom_dir = {job.rom_dir!r}",
     ]
-    config = config_lib.load([GIN_FILE, *gin_files], [*gin_bindings, *mine])
+    config = load(mine)
     if config.online.actors != "local" or config.online.offline_share:
         raise UserError(
             f"online.actors = {config.online.actors!r}, online.offline_share = "
@@ -51,8 +51,7 @@ def make_config(job: Job, gin_files: Sequence[str], gin_bindings: Sequence[str])
 def collect(
     jobs: Sequence[Job],
     data_dir: Path,
-    gin_files: Sequence[str],
-    gin_bindings: Sequence[str],
+    load: Load,
     should_stop: Callable[[], bool],
 ) -> bool:
     """Collects the games that aren't there yet, one after the other.
@@ -65,7 +64,7 @@ def collect(
     """
     todo = []
     for job in jobs:
-        config = make_config(job, gin_files, gin_bindings)
+        config = make_config(job, load)
         final = data_dir / job.game / str(job.run)
         if is_there(describe(job, _settings(config)), final):
             shutil.rmtree(final / "spool", ignore_errors=True)  # if it was killed right there

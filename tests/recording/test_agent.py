@@ -14,6 +14,7 @@ import pytest
 import tiny
 from dopamine.replay_memory.circular_replay_buffer import OutOfGraphReplayBuffer
 
+from cql_atari import config as config_lib
 from cql_atari.core.types import UserError
 from cql_atari.data.dopamine.reader import read_episodes
 from cql_atari.recording import agent, spool
@@ -111,11 +112,16 @@ def test_killed_and_stopped_it_logs_each_step_that_counts_once(tmp_path):
     assert episodes[0]["epsilon"] > 0.5 == episodes[-1]["epsilon"]
 
     # The very same command has no work; another seed is another collection.
-    config = agent.make_config(JOB, [], BINDINGS)
+    config = agent.make_config(JOB, load(BINDINGS))
     assert is_there(describe(JOB, agent._settings(config)), final)
     assert workdir.read_config(final / "agent") == config
     with pytest.raises(UserError, match=r"train.seed 4 there, 5 asked"):
-        agent.collect([JOB._replace(seed=5)], tmp_path, [], BINDINGS, lambda: True)
+        agent.collect([JOB._replace(seed=5)], tmp_path, load(BINDINGS), lambda: True)
+
+
+def load(bindings: list[str], *files: str) -> agent.Load:
+    """What `collect` makes of its flags: --gin_files, then --gin_bindings, then the job's."""
+    return lambda mine: config_lib.load([agent.GIN_FILE, *files], [*bindings, *mine])
 
 
 def check_files(final: Path, episodes: list[dict], slots: int) -> None:
@@ -140,8 +146,8 @@ def check_files(final: Path, episodes: list[dict], slots: int) -> None:
              if any(0 <= k - e["slot"] - 3 < e["length"] for e in episodes)]  # fmt: skip
     steps = sum(episode["length"] for episode in episodes) - len(stale)
     assert sum(len(episode.frames) for episode in read) == steps
-    verified = subprocess.run([sys.executable, "-m", "cql_atari.tools.verify", str(final)], check=False,
-                              capture_output=True, text=True)  # fmt: skip
+    command = [sys.executable, "-m", "cql_atari.tools.verify", str(final)]
+    verified = subprocess.run(command, check=False, capture_output=True, text=True)
     assert verified.returncode == 0, verified.stdout
 
 
@@ -158,7 +164,9 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(
     tmp_path, binding, steps, message
 ):
     with pytest.raises(UserError, match=message):
-        agent.collect([JOB._replace(steps=steps)], tmp_path, [], [*BINDINGS, binding], lambda: True)
+        agent.collect(
+            [JOB._replace(steps=steps)], tmp_path, load([*BINDINGS, binding]), lambda: True
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -176,13 +184,15 @@ def test_flags_of_the_other_behaviours_are_refused(tmp_path):
 def test_the_users_settings_win_over_the_file_and_the_flags_over_all():
     config = agent.make_config(
         JOB,
-        ["gin_configs/networks/resnet_small.gin"],
-        ["train.seed = 9", "loss.v_max = 5.0", "online.first_fill = 100"],
+        load(
+            ["train.seed = 9", "loss.v_max = 5.0", "online.first_fill = 100"],
+            "gin_configs/networks/resnet_small.gin",
+        ),
     )
     assert config.network.encoder == "resnet"
     assert (config.loss.v_max, config.train.seed) == (5.0, 4)
     assert (config.online.frames, config.data.games) == (6000, ("Breakout",))
-    default = agent.make_config(JOB._replace(steps=40_000), [], [])
+    default = agent.make_config(JOB._replace(steps=40_000), load([]))
     assert default.network.encoder == "nature"
     assert default.online.sticky == 0.25
     assert default.train.steps == (40_000 - 2_000) // 4

@@ -334,7 +334,8 @@ def test_the_command(tmp_path):
     start = time.monotonic()
     ended = subprocess.run(
         [
-            sys.executable, "-m", "cql_atari.tools.doctor", "--gin_files=gin_configs/quickstart.gin",
+            sys.executable, "-m", "cql_atari.tools.doctor",
+            "--gin_files=gin_configs/quickstart.gin",
             "--gin_bindings=data.dir = '/nowhere'", f"--workdir={tmp_path}",
         ],
         capture_output=True, text=True, timeout=60, check=False,

@@ -130,8 +130,10 @@ def test_a_forward_pass_is_counted():
 
 def command(*flags) -> list[str]:
     root = Path(__file__).resolve().parents[2]
-    result = subprocess.run([sys.executable, "-m", "cql_atari.tools.plan", *flags], cwd=root, timeout=120,
-                            capture_output=True, text=True, check=True)  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, "-m", "cql_atari.tools.plan", *flags],
+        cwd=root, timeout=120, capture_output=True, text=True, check=True,
+    )  # fmt: skip
     assert "WARNING" not in result.stdout + result.stderr
     return result.stdout.splitlines()
 
