@@ -14,14 +14,16 @@ from cql_atari.core.settings import SECTIONS, Config, tuples
 from cql_atari.core.settings_check import check
 from cql_atari.core.types import UserError
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+# Where gin_configs/ is: in a checkout beside the package, in an installed wheel inside it.
+_PACKAGE = Path(__file__).resolve().parent
+HOME = _PACKAGE.parent if (_PACKAGE.parent / "gin_configs").is_dir() else _PACKAGE
 
 
 _CONFIGURABLES = {
     name: gin.external_configurable(section, name=name, module="cql_atari")
     for name, section in SECTIONS.items()
 }
-gin.add_config_file_search_path(str(REPOSITORY))
+gin.add_config_file_search_path(str(HOME))
 
 
 def load(gin_files: Sequence[str] = (), gin_bindings: Sequence[str] = ()) -> Config:
@@ -43,10 +45,10 @@ def load(gin_files: Sequence[str] = (), gin_bindings: Sequence[str] = ()) -> Con
 
 
 def _find(path: str) -> str:
-    for base in (Path.cwd(), REPOSITORY):
+    for base in (Path.cwd(), HOME):
         if (base / path).is_file():
             return str(base / path)
-    known = sorted(str(p.relative_to(REPOSITORY)) for p in REPOSITORY.glob("gin_configs/**/*.gin"))
+    known = sorted(str(p.relative_to(HOME)) for p in HOME.glob("gin_configs/**/*.gin"))
     near = difflib.get_close_matches(path, known, n=1)
     raise UserError(
         f"no gin file {path!r}" + (f"; did you mean {near[0]!r}?" if near else ".")
