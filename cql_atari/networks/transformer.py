@@ -15,8 +15,6 @@ import tensorflow as tf
 
 from cql_atari.core.types import FRAME_SHAPE, NUM_ACTIONS, UserError
 
-layers = tf.keras.layers
-
 PATCH = 14  # pixels; the frame's 84 are 6 patches
 PATCHES = (FRAME_SHAPE[0] // PATCH) * (FRAME_SHAPE[1] // PATCH)
 HEAD_WIDTH = 64
@@ -131,7 +129,9 @@ class DecisionTransformer(tf.keras.Model):
             initial = tf.keras.initializers.TruncatedNormal(stddev=0.02, seed=_seed(rng))
             return self.add_weight(name, shape, initializer=initial, dtype=tf.float32)
 
-        def linear(name: str, inputs: int, outputs: int, dtype: str = "float32") -> layers.Dense:
+        def linear(
+            name: str, inputs: int, outputs: int, dtype: str = "float32"
+        ) -> tf.keras.layers.Dense:
             return _dense(name, inputs, outputs, 1.0, dtype, _seed(rng))
 
         self.patch_embedding = linear("patches", PATCH * PATCH, width, dtype)
@@ -169,7 +169,7 @@ class DecisionTransformer(tf.keras.Model):
         count, width = x.shape[1:]
         bias = tf.where(tf.constant(self._sees[:count, :count]), 0.0, MASKED)
         for i, block in enumerate(self.blocks):
-            seed = None if dropout_seed is None else dropout_seed + [2 * i, 0]
+            seed = None if dropout_seed is None else dropout_seed + tf.constant([2 * i, 0])
             x = block(x, bias, seed)
         by_step = tf.reshape(self.norm(x), [-1, steps, self.tokens_per_step, width])
         last_patch, before_action = PATCHES - 1, self.tokens_per_step - 3
@@ -202,7 +202,7 @@ class DecisionTransformer(tf.keras.Model):
         return (x + self.positions[:count]) * full
 
 
-class Block(layers.Layer):
+class Block(tf.keras.layers.Layer):
     """x + attention(norm(x)), then x + MLP(norm(x)), each with dropout.
 
     Args:
@@ -219,7 +219,7 @@ class Block(layers.Layer):
         super().__init__(dtype=dtype, autocast=False)  # the sum over blocks stays float32
         self.dropout = dropout
 
-        def linear(name: str, inputs: int, outputs: int) -> layers.Dense:
+        def linear(name: str, inputs: int, outputs: int) -> tf.keras.layers.Dense:
             return _dense(name, inputs, outputs, scale, dtype, _seed(rng))
 
         self.attention_norm, self.mlp_norm = LayerNorm(width), LayerNorm(width)
@@ -239,7 +239,7 @@ class Block(layers.Layer):
         x += self._drop(y, seed)
         y = self.expand(self.mlp_norm(x))
         y = self.contract(tf.nn.gelu(y, approximate=True))
-        return x + self._drop(y, None if seed is None else seed + [1, 0])
+        return x + self._drop(y, None if seed is None else seed + tf.constant([1, 0]))
 
     def _attend(self, x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
         count, width = x.shape[1:]
@@ -261,7 +261,7 @@ class Block(layers.Layer):
         return tf.nn.experimental.stateless_dropout(y, self.dropout, seed)
 
 
-class LayerNorm(layers.Layer):
+class LayerNorm(tf.keras.layers.Layer):
     """Layer normalisation over the last axis, with scale and shift; always float32."""
 
     def __init__(self, width: int) -> None:
@@ -285,10 +285,10 @@ def _look_up(table: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
 
 def _dense(  # noqa: PLR0917
     name: str, inputs: int, outputs: int, scale: float, dtype: str, seed: int
-) -> layers.Dense:
+) -> tf.keras.layers.Dense:
     """A built linear layer."""
     initial = tf.keras.initializers.VarianceScaling(scale, seed=seed)
-    layer = layers.Dense(outputs, kernel_initializer=initial, dtype=dtype, name=name)
+    layer = tf.keras.layers.Dense(outputs, kernel_initializer=initial, dtype=dtype, name=name)
     layer.build((None, inputs))
     return layer
 
