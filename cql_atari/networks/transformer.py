@@ -25,6 +25,20 @@ MASKED = -1e9  # added to what a token must not see: its weight becomes exactly 
 NORM_EPSILON = 1e-5
 
 
+class Tokens(NamedTuple):
+    """What a window says beside its frames: what the network reads, and what it should expect.
+
+    Attributes:
+      returns: int32 [B, T], bins of the return to go, see `return_bins`.
+      actions: int32 [B, T], full 18-action set.
+      rewards: int32 [B, T], see `reward_signs`.
+    """
+
+    returns: tf.Tensor
+    actions: tf.Tensor
+    rewards: tf.Tensor
+
+
 class Logits(NamedTuple):
     """What the transformer expects next, before the softmax.
 
@@ -148,24 +162,17 @@ class DecisionTransformer(tf.keras.Model):
         self.built = True
 
     def call(
-        self,
-        frames: tf.Tensor,
-        returns: tf.Tensor | None,
-        actions: tf.Tensor,
-        rewards: tf.Tensor,
-        dropout_seed: tf.Tensor | None = None,
+        self, frames: tf.Tensor, tokens: Tokens, dropout_seed: tf.Tensor | None = None
     ) -> Logits:
         """A window of T steps, at most `steps`.
 
         Args:
           frames: uint8 [B, T, 84, 84].
-          returns: int32 [B, T], bins; None of a network that isn't conditioned.
-          actions: int32 [B, T].
-          rewards: int32 [B, T], as `reward_signs`.
+          tokens: [B, T] each.
           dropout_seed: int32 [2]; None: no dropout.
         """
         steps = frames.shape[1]
-        x = self._embed(frames, returns, actions, rewards)
+        x = self._embed(frames, tokens)
         count, width = x.shape[1:]
         bias = tf.where(tf.constant(self._sees[:count, :count]), 0.0, MASKED)
         for i, block in enumerate(self.blocks):
@@ -179,22 +186,16 @@ class DecisionTransformer(tf.keras.Model):
             self.reward_readout(by_step[:, :, before_action + 1]),
         )
 
-    def _embed(
-        self,
-        frames: tf.Tensor,
-        returns: tf.Tensor | None,
-        actions: tf.Tensor,
-        rewards: tf.Tensor,
-    ) -> tf.Tensor:
+    def _embed(self, frames: tf.Tensor, tokens: Tokens) -> tf.Tensor:
         """float32 [B, S, D]."""
         steps = frames.shape[1]
         pixels = tf.cast(patches(frames), tf.float32) / 255
         parts = [tf.cast(self.patch_embedding(pixels), tf.float32) + self.patch_positions]
         if self.conditioned:
-            parts.append(_look_up(self.return_embedding, returns))
+            parts.append(_look_up(self.return_embedding, tokens.returns))
         parts += [
-            _look_up(self.action_embedding, actions),
-            _look_up(self.reward_embedding, rewards),
+            _look_up(self.action_embedding, tokens.actions),
+            _look_up(self.reward_embedding, tokens.rewards),
         ]
         count = steps * self.tokens_per_step
         x = tf.reshape(tf.concat(parts, axis=2), [-1, count, self.positions.shape[1]])

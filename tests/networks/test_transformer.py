@@ -8,10 +8,14 @@ import tensorflow as tf
 
 from cql_atari.core.types import UserError
 from cql_atari.networks import transformer
-from cql_atari.networks.transformer import DecisionTransformer
+from cql_atari.networks.transformer import DecisionTransformer, Logits, Tokens
 
 SMALL = {"depth": 2, "width": 64, "steps": 4, "seed": 0}
-CHANNELS = ("frames", "returns", "actions", "rewards")
+
+
+def apply(network: DecisionTransformer, window: dict[str, np.ndarray], **options) -> Logits:
+    tokens = Tokens(*(window[name] for name in Tokens._fields))
+    return network(window["frames"], tokens, **options)
 
 
 def window(seed: int = 0, batch: int = 2, steps: int = 4) -> dict[str, np.ndarray]:
@@ -69,8 +73,8 @@ def test_nothing_moves_a_past_logit_by_a_bit(network, channel, moved):
     before = window()
     after = {**before, channel: before[channel].copy()}
     after[channel][:, 2:] = window(seed=1)[channel][:, 2:]
-    a, b = network(**before), network(**after)
-    for name in transformer.Logits._fields:
+    a, b = apply(network, before), apply(network, after)
+    for name in Logits._fields:
         a_part, b_part = getattr(a, name).numpy(), getattr(b, name).numpy()
         np.testing.assert_array_equal(a_part[:, :2], b_part[:, :2])
         assert (a_part[:, 2] != b_part[:, 2]).any() == (name in moved), name
@@ -80,7 +84,7 @@ def test_the_first_return_moves_every_later_action_and_no_return(network):
     before = window()
     after = {**before, "returns": before["returns"].copy()}
     after["returns"][:, 0] = (before["returns"][:, 0] + 60) % 121
-    a, b = network(**before), network(**after)
+    a, b = apply(network, before), apply(network, after)
     assert (a.actions.numpy() != b.actions.numpy()).any(axis=(0, 2)).all()
     np.testing.assert_array_equal(a.returns[:, 0], b.returns[:, 0])
 
@@ -90,20 +94,20 @@ def test_all_returns_are_seen_where_asked():
     before = window()
     after = {**before, "returns": before["returns"].copy()}
     after["returns"][:, 2] = (before["returns"][:, 2] + 60) % 121
-    a, b = network(**before).actions.numpy(), network(**after).actions.numpy()
+    a, b = apply(network, before).actions.numpy(), apply(network, after).actions.numpy()
     assert [(a[:, t] != b[:, t]).any() for t in range(4)] == [False, False, True, True]
 
 
 def test_a_short_window_is_the_beginning_of_a_long_one(network):
     whole = window()
-    short = network(**{name: part[:, :2] for name, part in whole.items()})
-    for a, b in zip(short, network(**whole)):
+    short = apply(network, {name: part[:, :2] for name, part in whole.items()})
+    for a, b in zip(short, apply(network, whole)):
         np.testing.assert_allclose(a, b[:, :2], atol=1e-5)
 
 
 def test_the_cloning_twin_has_no_return():
     twin = DecisionTransformer(**SMALL, conditioned=False)
-    logits = twin(**{**window(), "returns": None})
+    logits = apply(twin, window())
     assert logits.returns is None
     assert logits.actions.shape == (2, 4, 18)
     assert twin.positions.shape[0] == 4 * 38
@@ -126,9 +130,9 @@ def test_returns_and_rewards_become_bins():
 
 def test_dropout_only_with_a_seed_and_the_same_with_the_same(network):
     inputs = window()
-    calm, again = network(**inputs), network(**inputs)
+    calm, again = apply(network, inputs), apply(network, inputs)
     np.testing.assert_array_equal(calm.actions, again.actions)
-    a, b, c = (network(**inputs, dropout_seed=tf.constant([7, step])) for step in (0, 0, 1))
+    a, b, c = (apply(network, inputs, dropout_seed=tf.constant([7, step])) for step in (0, 0, 1))
     np.testing.assert_array_equal(a.actions, b.actions)
     assert (a.actions.numpy() != c.actions.numpy()).any()
     assert (a.actions.numpy() != calm.actions.numpy()).any()
@@ -144,7 +148,7 @@ def test_a_seed_fixes_the_weights():
 def test_bfloat16_keeps_float32_variables_and_logits():
     network = DecisionTransformer(**SMALL, dtype="mixed_bfloat16")
     assert {v.dtype for v in network.variables} == {tf.float32}
-    full, half = DecisionTransformer(**SMALL)(**window()), network(**window())
+    full, half = apply(DecisionTransformer(**SMALL), window()), apply(network, window())
     assert half.actions.dtype == tf.float32
     np.testing.assert_allclose(full.actions, half.actions, atol=0.1)
 

@@ -1,0 +1,175 @@
+"""The decision transformer as a method: its losses, how it draws, that it learns by heart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cql_atari.methods import decision_transformer as method
+from cql_atari.networks.transformer import DecisionTransformer, Logits, Tokens
+
+ALL = np.ones((1, 18), bool)
+
+
+def uniforms(n: int = 4_000) -> tf.Tensor:
+    """Evenly spaced: the drawn shares are then exact to 1 / n."""
+    return tf.constant((np.arange(n) + 0.5) / n, tf.float32)
+
+
+def log_probabilities(shares: dict[int, float]) -> tf.Tensor:
+    logits = np.full((1, 121), -1e9, np.float32)
+    for place, share in shares.items():
+        logits[0, place] = np.log(share)
+    return tf.constant(logits)
+
+
+def drawn_shares(logits, **how):
+    n = len(uniforms())
+    drawn = method.draw_return(tf.repeat(logits, n, axis=0), uniforms(), **how).numpy()
+    return np.bincount(drawn, minlength=121) / n
+
+
+def test_without_tilt_a_return_is_drawn_by_its_probability():
+    shares = drawn_shares(log_probabilities({20: 0.5, 30: 0.3, 120: 0.2}), kappa=0.0, best_of=1)
+    assert shares[[20, 30, 120]] == pytest.approx([0.5, 0.3, 0.2], abs=1e-3)
+
+
+def test_the_tilt_multiplies_by_the_exponential_of_kappa_times_the_height():
+    shares = drawn_shares(log_probabilities({0: 0.9, 120: 0.1}), kappa=10.0, best_of=1)
+    assert shares[120] / shares[0] == pytest.approx(0.1 / 0.9 * np.exp(10), rel=0.5)
+    near = drawn_shares(log_probabilities({20: 0.5, 32: 0.5}), kappa=10.0, best_of=1)
+    assert near[32] / near[20] == pytest.approx(np.exp(10 * 12 / 120), rel=0.01)
+
+
+def test_best_of_is_the_highest_of_so_many_draws():
+    shares = drawn_shares(log_probabilities({20: 0.9, 30: 0.1}), kappa=0.0, best_of=3)
+    assert shares[20] == pytest.approx(0.9**3, abs=1e-3)
+
+
+def test_an_extreme_uniform_number_draws_a_possible_return():
+    logits = log_probabilities({20: 0.5, 30: 0.5})
+    edges = tf.constant([0.0, np.nextafter(np.float32(1), np.float32(0))])
+    drawn = method.draw_return(tf.repeat(logits, 2, 0), edges, kappa=0.0, best_of=128)
+    assert drawn.numpy()[0] == 20 and drawn.numpy()[1] in {30, 120}
+
+
+def test_actions_are_drawn_by_their_probability_among_those_the_game_has():
+    logits = np.full((20_000, 18), 5.0, np.float32)
+    logits[:, [0, 3]] = np.log([0.25, 0.75])
+    available = np.zeros((20_000, 18), bool)
+    available[:, [0, 3]] = True
+    noise = np.random.default_rng(0).random(logits.shape, np.float32)
+    scores = method.score_actions(logits, available, noise, upper_half=False).numpy()
+    drawn = scores.argmax(1)
+    assert np.isfinite(scores).all() and set(drawn) == {0, 3}
+    assert (drawn == 3).mean() == pytest.approx(0.75, abs=0.01)
+    assert np.isfinite(method.score_actions(logits, available, 0 * noise, upper_half=True)).all()
+
+
+def test_the_upper_half_of_a_games_actions_has_one_more_of_an_odd_number():
+    logits = np.tile(np.arange(18, dtype=np.float32), (500, 1)) / 10
+    available = np.zeros((500, 18), bool)
+    available[:, :5] = True
+    noise = np.random.default_rng(0).random(logits.shape, np.float32)
+    scores = method.score_actions(logits, available, noise, upper_half=True).numpy()
+    assert set(scores.argmax(1)) == {2, 3, 4}
+
+
+def test_real_steps_move_to_the_front():
+    mask = tf.constant([[False, False, True, True], [True, True, True, True]])
+    values = tf.constant([[0, 0, 7, 8], [1, 2, 3, 4]])
+    moved, front = method.align(mask, values)
+    assert moved.numpy().tolist() == [[True, True, False, False], [True] * 4]
+    assert front.numpy().tolist() == [[7, 8, 0, 0], [1, 2, 3, 4]]
+
+
+def logits(seed: int = 0) -> Logits:
+    random = np.random.default_rng(seed)
+    shapes = ((2, 4, 121), (2, 4, 18), (2, 4, 3))
+    return Logits(*(tf.constant(random.normal(size=s), tf.float32) for s in shapes))
+
+
+def found(parts: Logits, mask, available=ALL, **changes) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(1)
+    labels = Tokens(*(random.integers(0, n, (2, 4)).astype(np.int32) for n in (121, 18, 3)))
+    arguments = {"weights": (1.0, 1.0, 1.0), "single_return_token": True, **changes}
+    got = method.losses(parts, labels, mask, np.broadcast_to(available, (2, 18)), **arguments)
+    return {"labels": labels} | {name: loss.numpy() for name, loss in got.items()}
+
+
+def cross_entropy(x: np.ndarray, label: int) -> float:
+    return np.log(np.exp(x).sum()) - x[label]
+
+
+def test_losses_are_means_of_cross_entropies_over_real_steps():
+    parts, mask = logits(), np.array([[True, True, False, False], [True] * 4])
+    got = found(parts, mask)
+    for row, steps in ((0, 2), (1, 4)):
+        for name, label in (("action", "actions"), ("reward", "rewards")):
+            part = getattr(parts, label).numpy()[row]
+            labels = getattr(got["labels"], label)[row]
+            expected = np.mean([cross_entropy(part[t], labels[t]) for t in range(steps)])
+            assert got[f"loss/{name}"][row] == pytest.approx(expected, rel=1e-5)
+        first = cross_entropy(parts.returns.numpy()[row, 0], got["labels"].returns[row, 0])
+        assert got["loss/return"][row] == pytest.approx(first, rel=1e-5)
+    total = (got["loss/return"] + got["loss/action"] + got["loss/reward"]) / 3
+    np.testing.assert_allclose(got["loss/total"], total, rtol=1e-6)
+
+
+def test_the_notebooks_weights_are_one_over_its_classes():
+    mask = np.ones((2, 4), bool)
+    got = found(logits(), mask, weights=method.CLASS_WEIGHTS)
+    total = (got["loss/return"] / 120 + got["loss/action"] / 18 + got["loss/reward"] / 4) / 3
+    np.testing.assert_allclose(got["loss/total"], total, rtol=1e-6)
+
+
+def test_the_twin_has_no_return_loss():
+    got = found(logits()._replace(returns=None), np.ones((2, 4), bool))
+    assert "loss/return" not in got
+    np.testing.assert_allclose(
+        got["loss/total"], (got["loss/action"] + got["loss/reward"]) / 2, rtol=1e-6
+    )
+
+
+def test_actions_that_a_game_has_not_take_no_part():
+    parts, available = logits(), np.zeros((1, 18), bool)
+    available[:, :10] = True
+    actions = parts.actions.numpy().copy()
+    actions[..., 10:] += 100
+    labels = Tokens(*[np.zeros((2, 4), np.int32)] * 3)
+    for other in (parts, parts._replace(actions=tf.constant(actions))):
+        got = method.losses(
+            other, labels, np.ones((2, 4), bool), np.broadcast_to(available, (2, 18)),
+            weights=(1.0, 1.0, 1.0), single_return_token=True,
+        )  # fmt: skip
+        expected = [
+            np.mean([cross_entropy(parts.actions.numpy()[row, t, :10], 0) for t in range(4)])
+            for row in range(2)
+        ]
+        np.testing.assert_allclose(got["loss/action"], expected, rtol=1e-5)
+
+
+def test_learns_by_heart_what_a_return_means():
+    """Two games that look alike: a return of 0 goes with action 2, one of 9 with action 5."""
+    network = DecisionTransformer(depth=1, width=64, steps=2, dropout=0.0, seed=0)
+    frames = np.random.default_rng(0).integers(0, 256, (1, 2, 84, 84), np.uint8).repeat(2, axis=0)
+    tokens = Tokens(*map(tf.constant, ([[20, 20], [29, 29]], [[2, 2], [5, 5]], [[1, 1], [2, 1]])))
+    optimizer = tf.keras.optimizers.legacy.Adam(3e-3)
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            parts = method.losses(
+                network(frames, tokens), tokens, tf.ones((2, 2), tf.bool),
+                tf.ones((2, 18), tf.bool), weights=(1.0, 1.0, 1.0), single_return_token=True,
+            )  # fmt: skip
+            loss = tf.reduce_mean(parts["loss/total"])
+        variables = network.trainable_variables
+        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+        return parts
+
+    for _ in range(80):
+        parts = {name: value.numpy() for name, value in step().items()}
+    assert parts["loss/action"].max() < 0.05 and parts["loss/reward"].max() < 0.05
+    assert parts["loss/return"].mean() == pytest.approx(np.log(2), abs=0.05)  # nothing tells which
