@@ -62,7 +62,7 @@ def rebind(recorded: settings.Config, bindings: Sequence[str]) -> settings.Confi
 
 def evaluate_policy(policy: str, config: settings.Config, out: Path) -> None:
     """Plays the random policy or each game's best fixed action, as the configuration says."""
-    from cql_atari.evaluation import aggregate, rollout
+    from cql_atari.evaluation import rollout, score_files
 
     names = ("episodes", "envs_per_game", "sticky", "seed", "max_frames", "rom_dir")
     options = {name: getattr(config.evaluation, name) for name in names}
@@ -79,7 +79,7 @@ def evaluate_policy(policy: str, config: settings.Config, out: Path) -> None:
         chosen = [rollout.best_fixed_action(variant, **options) for variant in variants]
         played = [score for _, scores in chosen for score in scores]
         run["actions"] = {v.game: ACTION_NAMES[action] for v, (action, _) in zip(variants, chosen)}
-    aggregate.write_scores(out / "scores.json", played, protocol, run)
+    score_files.write(out / "scores.json", played, protocol, run)
     print(f"wrote {out / 'scores.json'}")
 
 

@@ -15,7 +15,8 @@ from absl import logging
 
 from cql_atari.core import games
 from cql_atari.core.types import UserError
-from cql_atari.evaluation import aggregate
+from cql_atari.evaluation import intervals, score_files
+from cql_atari.evaluation.summary import by_variant
 
 FORMAT = 1
 FRAMES = "online/frames"
@@ -37,6 +38,8 @@ class Run(NamedTuple):
       settings: the configuration without the seed, flat: {"feed.n_step": 3, ...}.
       scores: variant -> gradient step -> mean score of that evaluation's episodes.
       frames: gradient step -> environment frames by then; empty offline.
+      label: who played, as its scores say ("agent", "cloning", ...).
+      protocol: how, in a line.
     """
 
     folder: Path
@@ -45,6 +48,8 @@ class Run(NamedTuple):
     settings: dict[str, Any]
     scores: dict[str, dict[int, float]]
     frames: dict[int, float]
+    label: str
+    protocol: str
 
 
 def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
@@ -58,12 +63,13 @@ def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
         try:
             row = dict(json.loads(line))
             step = int(row.pop("step"))
-        except (ValueError, KeyError, TypeError) as error:
+            row.pop("time", None)
+            values = {name: float(value) for name, value in row.items()}
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             logging.warning("%s, line %d is left out: %r", path, number, error)
             continue
-        row.pop("time", None)
-        for name, value in row.items():
-            curves.setdefault(name, {})[step] = float(value)
+        for name, value in values.items():
+            curves.setdefault(name, {})[step] = value
     return {name: sorted(curve.items()) for name, curve in curves.items()}
 
 
@@ -79,7 +85,7 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
     found = {
         path.parents[1].resolve(): path.parents[1]
         for folder in folders
-        for path in sorted(folder.rglob("scores/*.json"))
+        for path in sorted(folder.rglob("scores/[0-9]*.json"))
         if (path.parents[1] / "config.json").is_file()  # else `evaluate` wrote it
     }
     runs: dict[str, Run] = {}
@@ -104,13 +110,30 @@ def _read_run(folder: Path) -> Run:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is no configuration of a train run: {error!r}") from None
     scores: dict[str, dict[int, float]] = {}
-    for path in sorted((folder / "scores").glob("*.json")):
-        for name, group in aggregate.by_variant(aggregate.read_scores(path).episodes).items():
+    protocols: dict[str, Path] = {}
+    label = "agent"
+    for path in sorted((folder / "scores").glob("[0-9]*.json")):
+        found = score_files.read(path)
+        label = str(found.run.get("label", label))
+        protocols.setdefault(score_files.protocol_line(found.protocol), path)
+        for name, group in by_variant(found.episodes).items():
             mean = float(np.mean([episode.score for episode in group]))
             scores.setdefault(name, {})[int(path.stem)] = mean
+    _refuse_mixture(protocols)
     log = folder / "metrics.jsonl"
     frames = dict(read_metrics(log).get(FRAMES, [])) if log.is_file() else {}
-    return Run(folder, seed, steps, settings, scores, frames)
+    return Run(folder, seed, steps, settings, scores, frames, label, next(iter(protocols)))
+
+
+def _refuse_mixture(protocols: dict[str, Path]) -> None:
+    """Raises a UserError where one curve would hold evaluations under several protocols."""
+    if len(protocols) > 1:
+        lines = [f"  {path}: {protocol}" for protocol, path in protocols.items()]
+        raise UserError(
+            "\n".join(["one learning curve would mix evaluations under other protocols:", *lines])
+            + "\nMove those that don't belong there to another folder, or evaluate them again "
+            "(`python -m cql_atari.evaluate --run=RUN --checkpoint=STEP`)."
+        )
 
 
 def summarise(runs: Sequence[Run]) -> dict[str, Any]:
@@ -123,14 +146,15 @@ def summarise(runs: Sequence[Run]) -> dict[str, Any]:
 
     Returns:
       {"format", "unfinished": {folder name: [step, steps]}, "variants": {name: {"groups": [{name,
-      pretrained, folders, seeds, n, steps, frames (mean over seeds; None offline), scores
-      [n][steps], mean [steps], ci95 [steps], "final" and "mean_over_curve": {"raw" and
+      label, protocol, pretrained, folders, seeds, n, steps, frames (mean over seeds; None offline),
+      scores [n][steps], mean [steps], ci95 [steps], "final" and "mean_over_curve": {"raw" and
       "dqn_normalised": {value, ci95, by_seed}}}], "differences": [{name, n: [n, n], "final" and
       "mean_over_curve": {"raw" and "dqn_normalised": {value, ci95}}}]}}}. Differences are
-      pre-trained minus from scratch, where both have the same steps.
+      pre-trained minus from scratch, where both have the same steps and protocol.
 
     Raises:
-      UserError: where the seeds of a group have no evaluation in common.
+      UserError: where the seeds of a group have no evaluation in common, or were evaluated under
+        different protocols.
     """
     by_settings: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: run.seed):
@@ -147,7 +171,7 @@ def summarise(runs: Sequence[Run]) -> dict[str, Any]:
                 for mine in groups
                 for theirs in groups
                 if mine["pretrained"] and not theirs["pretrained"]
-                if mine["steps"] == theirs["steps"]
+                if mine["steps"] == theirs["steps"] and mine["protocol"] == theirs["protocol"]
             ],
         }
     return {"format": FORMAT, "unfinished": _unfinished(runs), "variants": variants}
@@ -186,6 +210,7 @@ def _is_pretrained(settings: dict[str, Any]) -> bool:
 
 
 def _group(variant: str, name: str, runs: Sequence[Run]) -> dict[str, Any]:
+    _refuse_mixture({run.protocol: run.folder for run in runs})
     common = set.intersection(*(set(run.scores.get(variant, {})) for run in runs))
     if not common:
         folders = ", ".join(str(run.folder) for run in runs)
@@ -196,6 +221,8 @@ def _group(variant: str, name: str, runs: Sequence[Run]) -> dict[str, Any]:
     counted = all(frame is not None for row in frames for frame in row)
     return {
         "name": name,
+        "label": runs[0].label,
+        "protocol": runs[0].protocol,
         "pretrained": _is_pretrained(runs[0].settings),
         "folders": [run.folder.resolve().name for run in runs],
         "seeds": [run.seed for run in runs],
@@ -204,7 +231,7 @@ def _group(variant: str, name: str, runs: Sequence[Run]) -> dict[str, Any]:
         "frames": np.mean(np.array(frames, float), 0).tolist() if counted else None,
         "scores": scores.tolist(),
         "mean": scores.mean(0).tolist(),
-        "ci95": [aggregate.mean_interval(column) for column in scores.T.tolist()],
+        "ci95": [intervals.mean(column) for column in scores.T.tolist()],
         "final": _both(variant, scores[:, -1].tolist()),
         "mean_over_curve": _both(variant, [mean_over_curve(steps, row) for row in scores]),
     }
@@ -227,7 +254,7 @@ def _both(variant: str, by_seed: Sequence[float]) -> dict[str, Any]:
         kind: values
         and {
             "value": float(np.mean(values)),
-            "ci95": aggregate.mean_interval(values),
+            "ci95": intervals.mean(values),
             "by_seed": values,
         }
         for kind, values in kinds.items()
@@ -242,9 +269,7 @@ def _difference(mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
             kind: of
             and {
                 "value": of["value"] - theirs[measure][kind]["value"],
-                "ci95": aggregate.difference_interval(
-                    of["by_seed"], theirs[measure][kind]["by_seed"]
-                ),
+                "ci95": intervals.difference(of["by_seed"], theirs[measure][kind]["by_seed"]),
             }
             for kind, of in mine[measure].items()
         }

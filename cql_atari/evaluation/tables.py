@@ -31,6 +31,12 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.0f} %"
 
 
+def percent_with_range(cell: dict[str, Any]) -> str:
+    """A share with its interval, where there is one: "59 % [57 %, 60 %]"."""
+    text = percent(cell["value"])
+    return text if cell["ci95"] is None else f"{text} [{', '.join(map(percent, cell['ci95']))}]"
+
+
 def curves_table(summary: dict[str, Any], markdown: bool) -> str:
     """Final score and mean over the curve of every group, and their differences.
 

@@ -13,7 +13,7 @@ from cql_atari.core import settings
 from cql_atari.core.settings import Config
 from cql_atari.core.types import UserError
 from cql_atari.data import sources
-from cql_atari.evaluation import aggregate, rollout
+from cql_atari.evaluation import rollout, score_files, summary
 from cql_atari.feed.recorded import open_feed
 from cql_atari.feed.replay.order import Place
 from cql_atari.methods.scaled_q import Objective, ScaledQAgent, make_objective, make_optimizers
@@ -228,7 +228,7 @@ def evaluate(
     """Plays full episodes of every game and writes `scores/<step>.json` and `scores.json`.
 
     Returns:
-      The summary, as `aggregate.summarise`.
+      The summary, as `summary.summarise`.
     """
     protocol = {**vars(config.evaluation), "episodes": episodes}
     played = rollout.play(
@@ -244,8 +244,8 @@ def evaluate(
     label = "cloning" if config.loss.kind == "cloning" else "agent"
     run = {"label": label, "step": step, "config": settings.to_dict(config)}
     for path in (scores_path(directory, step), directory / "scores.json"):
-        aggregate.write_scores(path, played, protocol, run)
-    return aggregate.summarise(played)
+        score_files.write(path, played, protocol, run)
+    return summary.summarise(played)
 
 
 def scores_path(directory: Path, step: int) -> Path:

@@ -8,7 +8,7 @@ import pytest
 
 from cql_atari.core import games
 from cql_atari.core.types import EpisodeScore, UserError
-from cql_atari.evaluation import aggregate, curves
+from cql_atari.evaluation import curves, intervals, score_files
 
 T2 = 4.302653  # 97.5 % quantile of Student's t with 2 degrees of freedom
 START = {"encoder_from": None, "whole_network": False}
@@ -16,8 +16,8 @@ OPTIMIZER = {"learning_rate": 0.1, "encoder_learning_rate": None}
 PRETRAINED = {"start": {**START, "encoder_from": "runs/quickstart/agent"}}
 
 
-def write_run(folder, seed, scores, frames=(), *, mode=0, **sections):
-    """scores: {step: [score of each episode]}."""
+def write_run(folder, seed, scores, frames=(), *, mode=0, protocol=(), **sections):
+    """scores: {step: [score of each episode]}; protocol: {step: {name: value}} where it matters."""
     config = {"train": {"seed": seed, "steps": 10}, "start": START, "optimizer": OPTIMIZER}
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({**config, **sections}))
@@ -26,7 +26,9 @@ def write_run(folder, seed, scores, frames=(), *, mode=0, **sections):
             EpisodeScore("Freeway", float(value), 1, False, 0, i, mode, 0, "md5", (0,) * 18)
             for i, value in enumerate(values)
         ]
-        aggregate.write_scores(folder / f"scores/{step:010d}.json", episodes, {}, {})
+        score_files.write(
+            folder / f"scores/{step:010d}.json", episodes, dict(protocol).get(step, {}), {}
+        )
     rows = [json.dumps({"step": step, "online/frames": count}) for step, count in frames]
     if rows:
         (folder / "metrics.jsonl").write_text("\n".join(rows))
@@ -58,7 +60,7 @@ def test_numbers_by_hand(tmp_path):
     assert difference["name"] == "pre-trained encoder - from scratch" and difference["n"] == [3, 3]
     raw, normalised = difference["final"]["raw"], difference["final"]["dqn_normalised"]
     assert raw == {
-        "value": 11, "ci95": aggregate.difference_interval((20, 22, 24), (9, 10, 14))
+        "value": 11, "ci95": intervals.difference((20, 22, 24), (9, 10, 14))
     }  # fmt: skip
     scale = games.dqn_normalised("Freeway", 1) - games.dqn_normalised("Freeway", 0)
     assert normalised["value"] == pytest.approx(11 * scale)
@@ -99,6 +101,22 @@ def test_seeds_without_a_common_step(tmp_path):
     write_run(tmp_path / "b", 1, {5: [1]})
     with pytest.raises(UserError, match=r"no evaluation of Freeway at a step that all have: .*b"):
         summary_of(tmp_path)
+
+
+def test_a_curve_does_not_mix_protocols(tmp_path):
+    """Neither within a run, nor within the seeds of a group, nor in a difference."""
+    sticky, plain = {"sticky": 0.25, "episodes": 4}, {"sticky": 0.0}
+    write_run(tmp_path / "a", 0, {0: [1], 5: [2], 10: [3]},
+              protocol={0: sticky, 5: {**sticky, "episodes": 16}, 10: plain})  # fmt: skip
+    with pytest.raises(UserError, match=r"(?s)mix .*0000000000.json: .*sticky 0.25.*0000000010"):
+        curves.find_runs([tmp_path])
+    write_run(tmp_path / "b" / "0", 0, {0: [1]}, protocol={0: sticky})
+    write_run(tmp_path / "b" / "1", 1, {0: [1]}, protocol={0: plain})
+    with pytest.raises(UserError, match="mix"):
+        summary_of(tmp_path / "b")
+    write_run(tmp_path / "c" / "0", 0, {0: [1]}, protocol={0: sticky})
+    write_run(tmp_path / "c" / "1", 1, {0: [1]}, protocol={0: plain}, **PRETRAINED)
+    assert summary_of(tmp_path / "c")["variants"]["Freeway"]["differences"] == []
 
 
 def test_a_run_counts_once(tmp_path, caplog):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+from pathlib import Path
 
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from cql_atari.core.types import UserError
 from cql_atari.evaluation import figures
-from cql_atari.report import Cell
+from cql_atari.evaluation.players import Cell
 
 COLUMNS = {
     "random": {"Pong": Cell(-20.0, (-21.0, -19.0), 3), "Breakout": Cell(1.0, None, 1)},
@@ -13,20 +18,35 @@ COLUMNS = {
 }
 
 
-def test_bars_hold_means_and_intervals():
-    figure = figures.score_bars(COLUMNS)
+COLOURS = figures.colours_of(COLUMNS)
+
+
+def test_bars_hold_means_and_intervals_where_there_are_any():
+    figure = figures.score_bars(COLUMNS, COLOURS)
     pong, breakout = figure.axes
-    assert [bar.get_height() for bar in pong.patches] == [-20.0, 5.0]
-    assert [bar.get_height() for bar in breakout.patches] == [1.0]
-    segments = pong.collections[0].get_segments()
-    assert [segment[:, 1].tolist() for segment in segments] == [[-21.0, -19.0], [2.0, 8.0]]
+    assert [bar.get_width() for bar in pong.patches] == [-20.0, 5.0]
+    assert [bar.get_width() for bar in breakout.patches] == [1.0]
+    zero, *intervals = (list(line.get_xdata()) for line in [pong.lines[-1], *pong.lines[:-1]])
+    assert zero == [0, 0] and intervals == [[-21.0, -19.0], [2.0, 8.0]]
+    assert len(breakout.lines) == 1  # a single episode has no interval, nor one of zero width
+
+
+def test_a_method_has_one_colour_whoever_else_is_there():
+    """Cloning is purple and the data are blue, with or without the others; agents differ."""
+    few = figures.colours_of(["cloning", "agent"])
+    many = figures.colours_of(["random", "best_fixed", "data", "cloning (b)", "agent", "other"])
+    assert few["cloning"] == many["cloning (b)"] and few["agent"] == many["agent"]
+    assert len(set(many.values())) == len(many)
 
 
 def test_score_curves_show_the_baselines():
-    figure = figures.score_curves({"evaluation/score/Pong": [(0, -21.0), (10, 3.0)]}, COLUMNS)
+    figure = figures.score_curves(
+        {"evaluation/score/Pong": [(0, -21.0), (10, 3.0)]}, COLUMNS, COLOURS, COLOURS["agent"]
+    )
     run, random = figure.axes[0].lines
     assert run.get_xydata().tolist() == [[0, -21], [10, 3]]
     assert list(random.get_ydata()) == [-20.0, -20.0] and random.get_label() == "random"
+    assert run.get_color() == COLOURS["agent"] and random.get_color() == COLOURS["random"]
 
 
 def test_training_curves_are_grouped_by_prefix():
@@ -39,18 +59,76 @@ def test_training_curves_are_grouped_by_prefix():
     figure = figures.training_curves(curves)
     assert [axes.get_title() for axes in figure.axes] == ["loss", "speed/a", "speed/b"]
     assert [line.get_label() for line in figure.axes[0].lines] == ["td", "cql"]
+    assert figure.axes[0].lines[0].get_marker() == "o"  # a single point would be invisible
+
+
+def test_tick_labels_do_not_overlap():
+    """Steps in the millions and scores in the hundred thousands, drawn, label by label."""
+    curves = {f"loss/{i}/td": [(k * 1_234_567, 1e5 * k) for k in range(40)] for i in range(6)}
+    columns = {
+        f"agent (a folder of a long name {i})": {"Pong": Cell(123_456.0 * i, (-1e5, 1e6), 4),
+                                                 "Boxing": Cell(-3.0, None, 1)}
+        for i in range(7)
+    }  # fmt: skip
+    drawn = {
+        "training": figures.training_curves(curves),
+        "bars": figures.score_bars(columns, figures.colours_of(columns)),
+    }
+    for figure in drawn.values():
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        renderer = canvas.get_renderer()
+        labels = [
+            tick.label1.get_window_extent(renderer)
+            for axes in figure.axes
+            for axis in (axes.xaxis, axes.yaxis)
+            for tick in axis.get_major_ticks()
+            if min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval())
+        ]
+        assert len(labels) > 12
+        for i, label in enumerate(labels):
+            assert not any(label.overlaps(other) for other in labels[:i])
+
+
+def test_figures_that_cannot_be_written_are_a_users_error(tmp_path):
+    for out in ("/proc/x", tmp_path / "file" / "below"):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(UserError, match="can't write figures to"):
+            figures.save({"a": figures.training_curves({"loss/td": [(1, 2.0)]})}, Path(out))
+
+
+def test_runs_of_one_name_do_not_overwrite_each_others_pictures(tmp_path):
+    """Everything below the one folder that was named is drawn, each run under a name of its own."""
+    for place, value in (("a/agent", 1), ("b/agent", 2), ("b/cloning", 3)):
+        (tmp_path / place).mkdir(parents=True)
+        row = {"step": 1, "loss/td": value, "evaluation/score/Pong": value}
+        (tmp_path / place / "metrics.jsonl").write_text(json.dumps(row))
+    paths = figures.draw(COLUMNS, {}, [tmp_path, tmp_path / "b"], {}, tmp_path / "figures")
+    assert sorted(path.stem for path in paths) == sorted(
+        ["scores"]
+        + [f"{run}_{what}" for run in ("a_agent", "b_agent", "b_cloning")
+           for what in ("scores_by_step", "training")]
+    )  # fmt: skip
+    assert all(path.is_file() for path in paths)
 
 
 def group(name, scores, steps, frames=None, ci95=None):
     mean = [sum(column) / len(scores) for column in zip(*scores)]
-    return {"name": name, "n": len(scores), "steps": steps, "frames": frames, "scores": scores,
-            "mean": mean, "ci95": ci95 or [None] * len(steps)}  # fmt: skip
+    return {"name": name, "label": "agent", "n": len(scores), "steps": steps, "frames": frames,
+            "scores": scores, "mean": mean, "ci95": ci95 or [None] * len(steps)}  # fmt: skip
+
+
+def learning_curves(groups, columns):
+    labels = [*columns, *(figures.group_label(group) for group in groups)]
+    return figures.learning_curves(
+        {"Pong": {"groups": groups}}, columns, figures.colours_of(labels)
+    )
 
 
 def test_learning_curves_show_means_seeds_and_intervals():
     seeds = group("pre-trained encoder", [[0, 2], [2, 6]], [0, 9], ci95=[(-1, 3), (1, 7)])
     alone = group("from scratch", [[0, 1]], [0, 9])
-    figure = figures.learning_curves({"Pong": {"groups": [seeds, alone]}}, COLUMNS)
+    figure = learning_curves([seeds, alone], COLUMNS)
     (panel,) = figure.axes
     mean, first, second, other, random = panel.lines
     assert mean.get_xydata().tolist() == [[0, 1], [9, 4]]
@@ -66,7 +144,7 @@ def test_learning_curves_show_means_seeds_and_intervals():
 
 def test_wide_intervals_leave_the_axis_to_the_scores():
     wide = group("a", [[0, 2], [2, 6]], [0, 9], ci95=[(-1000, 1000), (1, 7)])
-    (panel,) = figures.learning_curves({"Pong": {"groups": [wide]}}, {}).axes
+    (panel,) = learning_curves([wide], {}).axes
     assert panel.get_ylim() == (-1.5, 7.5)  # a quarter of 0 to 6 on either side
 
 
@@ -76,7 +154,7 @@ def test_wide_intervals_leave_the_axis_to_the_scores():
 )
 def test_frames_on_the_axis_where_all_count_them(second, label, x):
     groups = [group("a", [[0, 1]], [0, 9], [0, 40]), group("b", [[0, 1]], [0, 9], second)]
-    (panel,) = figures.learning_curves({"Pong": {"groups": groups}}, {}).axes
+    (panel,) = learning_curves(groups, {}).axes
     assert panel.get_xlabel() == label and list(panel.lines[0].get_xdata()) == x
 
 

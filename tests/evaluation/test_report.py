@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cql_atari import report
 from cql_atari.core.types import EpisodeScore, UserError
-from cql_atari.evaluation import aggregate
+from cql_atari.evaluation import players as players_lib
+from cql_atari.evaluation import score_files, text_report
 
 MINIMAL = {"Breakout": (0, 1, 3, 4), "Freeway": (0, 2, 5)}
 PROTOCOL = {"epsilon": 0.001, "sticky": 0.25, "max_frames": 108_000}
@@ -28,7 +28,7 @@ def write(folder, label, scores, actions=None, protocol=None):
             EpisodeScore(game, float(value), 100, False, 0, i, 0, 0, "md5", tuple(counts))
             for i, value in enumerate(values)
         ]
-    aggregate.write_scores(folder / "scores.json", episodes, protocol or PROTOCOL, {"label": label})
+    score_files.write(folder / "scores.json", episodes, protocol or PROTOCOL, {"label": label})
 
 
 def write_data(folder, *episodes):
@@ -55,9 +55,9 @@ def run(tmp_path):
 
 
 def text_of(run, markdown=False):
-    players = report.find_players([run / "run"])
-    return report.report(
-        players, report.make_columns(players, report.data_cells(run / "data")), markdown
+    players = players_lib.find_players([run / "run"])
+    return text_report.report(
+        players, players_lib.make_columns(players, players_lib.data_cells(run / "data")), markdown
     )
 
 
@@ -77,9 +77,9 @@ def test_markdown_has_the_same_cells(run):
 
 
 def test_verdict_counts_games_and_clear_differences(run):
-    players = report.find_players([run / "run"])
-    columns = report.make_columns(players, report.data_cells(run / "data"))
-    assert report.verdicts("agent", columns) == [
+    players = players_lib.find_players([run / "run"])
+    columns = players_lib.make_columns(players, players_lib.data_cells(run / "data"))
+    assert text_report.verdicts("agent", columns) == [
         "agent above random on 2 of 2 games; intervals apart on 2",
         "agent above the best fixed action on 1 of 2 games; intervals apart on 1",
         "agent above the data's mean on 2 of 2 games; intervals apart on 0",
@@ -88,18 +88,18 @@ def test_verdict_counts_games_and_clear_differences(run):
 
 
 def test_equal_is_not_above(run):
-    cell = report.Cell(22.0, (22.0, 22.0), 3)
+    cell = players_lib.Cell(22.0, (22.0, 22.0), 3)
     columns = {"random": {"Freeway": cell}, "agent": {"Freeway": cell}}
-    assert report.verdicts("agent", columns) == [
+    assert text_report.verdicts("agent", columns) == [
         "agent above random on 0 of 1 games; intervals apart on 0"
     ]
 
 
 def test_two_agents_keep_their_folders_and_both_get_verdicts(run):
     write(run / "other", "agent", {"Breakout": [1, 1]})
-    players = report.find_players([run / "run", run / "other"])
+    players = players_lib.find_players([run / "run", run / "other"])
     assert list(players)[-2:] == ["agent (run)", "agent (other)"]
-    text = report.report(players, report.make_columns(players, {}), False)
+    text = text_report.report(players, players_lib.make_columns(players, {}), False)
     assert "agent (other) above random on 0 of 1 games" in text
     assert "\nFreeway" in text and " -  " in text  # not played by the second
 
@@ -107,20 +107,20 @@ def test_two_agents_keep_their_folders_and_both_get_verdicts(run):
 def test_folders_of_one_name_keep_their_paths(run):
     for name in ("a", "b"):
         write(run / name / "seed", "agent", {"Breakout": [1, 1]})
-    assert list(report.find_players([run / "a", run / "b"])) == [
+    assert list(players_lib.find_players([run / "a", run / "b"])) == [
         f"agent ({run / 'a/seed'})", f"agent ({run / 'b/seed'})",
     ]  # fmt: skip
 
 
 def test_only_baselines(run):
-    players = report.find_players([run / "run" / "random"])
-    text = report.report(players, report.make_columns(players, {}), False)
+    players = players_lib.find_players([run / "run" / "random"])
+    text = text_report.report(players, players_lib.make_columns(players, {}), False)
     assert text.startswith("game      random (n = 3)") and "above" not in text
 
 
 def test_different_protocols_are_said(run):
     write(run / "run", "agent", {"Breakout": [1]}, protocol={**PROTOCOL, "sticky": 0.0})
-    assert report.protocol_lines(report.find_players([run / "run"])) == [
+    assert text_report.protocol_lines(players_lib.find_players([run / "run"])) == [
         "protocol of random, best_fixed, cloning: epsilon 0.001, sticky 0.25, max_frames 108000",
         "protocol of agent: epsilon 0.001, sticky 0.0, max_frames 108000",
     ]
@@ -129,17 +129,17 @@ def test_different_protocols_are_said(run):
 def test_missing_and_malformed_inputs(run, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"no scores\.json in .*empty"):
-        report.find_players([tmp_path / "empty"])
+        players_lib.find_players([tmp_path / "empty"])
     with pytest.raises(UserError, match=r"can't read .*nowhere"):
-        report.find_players([tmp_path / "nowhere"])
+        players_lib.find_players([tmp_path / "nowhere"])
     with pytest.raises(UserError, match="data_dir"):
-        report.data_cells(tmp_path / "empty")
+        players_lib.data_cells(tmp_path / "empty")
     for text, problem in (('{"terminal": true}', "score"), ('{"retu', "Expecting|Untermin")):
         (run / "data/Pong/1/episodes.jsonl").write_text(text)
         with pytest.raises(UserError, match=rf"Pong.*line 1: .*({problem})"):
-            report.data_cells(run / "data")
+            players_lib.data_cells(run / "data")
     write_data(run / "data/Pong/1", {"score": 1, "length": 5, "terminal": False})
-    assert "Pong" not in report.data_cells(run / "data")
+    assert "Pong" not in players_lib.data_cells(run / "data")
 
 
 def test_data_of_all_runs_without_cut_and_half_collected_episodes(tmp_path):
@@ -151,7 +151,7 @@ def test_data_of_all_runs_without_cut_and_half_collected_episodes(tmp_path):
         (tmp_path / "Pong" / name).mkdir(parents=True)
         rows = [dict(zip(("score", "length", "terminal"), episode)) for episode in episodes]
         write_data(tmp_path / "Pong" / name, *rows)
-    assert report.data_cells(tmp_path)["Pong"][::2] == (4.0, 3)
+    assert players_lib.data_cells(tmp_path)["Pong"][::2] == (4.0, 3)
 
 
 def command(*arguments):
@@ -170,6 +170,15 @@ def test_command_with_figures(run, tmp_path):
     assert done.stdout.startswith(text_of(run))
     names = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert names == ["run_scores_by_step.png", "run_training.png", "scores.png"]
+    done = command(tmp_path / "run", "--figures=/proc/x")
+    assert done.returncode == 2 and "can't write figures to /proc/x" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_one_episode_gives_no_interval(tmp_path):
+    write(tmp_path / "agent", "agent", {"Breakout": [14], "Freeway": [22, 23]})
+    (line,) = [line for line in command(tmp_path).stdout.splitlines() if "human-normalised" in line]
+    assert line.endswith("over 2 games: mean 59 %, median 59 %, IQM 59 %")
 
 
 def write_seeds(out):
@@ -206,8 +215,8 @@ def test_command_with_seeds(tmp_path):
 
 def test_one_run_from_scratch_is_reported_as_ever(tmp_path):
     write_seeds(tmp_path)
-    players = report.find_players([tmp_path / "scratch_0"])
-    text = report.report(players, report.make_columns(players, {}), False)
+    players = players_lib.find_players([tmp_path / "scratch_0"])
+    text = text_report.report(players, players_lib.make_columns(players, {}), False)
     assert command(tmp_path / "scratch_0").stdout == text + "\n"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cql_atari.evaluation import aggregate
+from cql_atari.evaluation import score_files
 from cql_atari.training import run
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run"
@@ -26,7 +26,7 @@ def test_an_old_run_gives_the_same_q_values_bit_for_bit(kind):
 @pytest.mark.parametrize("kind", ["c51", "cloning"])
 def test_old_scores_are_read(kind):
     path = GOLDEN / kind / "scores.json"
-    scores = aggregate.read_scores(path)
+    scores = score_files.read(path)
     assert [e.score for e in scores.episodes] == [
         e["score"] for e in json.loads(path.read_text())["episodes"]
     ]

@@ -1,0 +1,127 @@
+"""The report as text or Markdown: scores of every player by game, verdicts, aggregates, actions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cql_atari.evaluation import aggregate, tables
+from cql_atari.evaluation.players import (
+    DATA,
+    FIXED,
+    ORDER,
+    Cell,
+    Columns,
+    Player,
+    agents_of,
+    kind,
+    rank,
+)
+from cql_atari.evaluation.score_files import protocol_line
+
+INTERVALS = (
+    "± and [ ]: 95 % intervals (Student's t; stratified bootstrap) over evaluation episodes; "
+    "the chance of training is not in them"
+)
+
+
+def report(players: dict[str, Player], columns: Columns, markdown: bool) -> str:
+    """All tables and sentences as one text."""
+    agents = agents_of(players)
+    blocks = [_score_table(players, columns, agents, markdown)]
+    lines = [line for label in agents for line in verdicts(label, columns)]
+    lines += [line for label in agents for line in aggregate_lines(label, players[label].summary)]
+    lines += [*protocol_lines(players), INTERVALS]
+    blocks.append("\n".join(f"- {line}" for line in lines))
+    blocks += [_action_table(label, players[label].summary, markdown) for label in agents]
+    return "\n\n".join(blocks)
+
+
+def verdicts(agent: str, columns: Columns) -> list[str]:
+    """In how many games the agent's mean is above each baseline's; one sentence a baseline."""
+    lines = []
+    for label, cells in columns.items():
+        games = [game for game in columns[agent] if game in cells]
+        if rank(label) == len(ORDER) or label == agent or not games:
+            continue
+        pairs = [(columns[agent][game], cells[game]) for game in games]
+        above = sum(mine.mean > theirs.mean for mine, theirs in pairs)
+        apart = sum(_clearly_above(mine, theirs) for mine, theirs in pairs)
+        name = {DATA: "the data's mean", FIXED: "the best fixed action"}.get(kind(label), label)
+        lines.append(
+            f"{agent} above {name} on {above} of {len(games)} games; intervals apart on {apart}"
+        )
+    return lines
+
+
+def aggregate_lines(label: str, summary: dict[str, Any]) -> list[str]:
+    """Mean, median and IQM over games with their intervals, for both normalisations."""
+    lines = []
+    for key, name in (("human_normalised", "human"), ("dqn_normalised", "DQN")):
+        values = summary[key]
+        if values["games"]:
+            numbers = ", ".join(
+                f"{title} {tables.percent_with_range(values[statistic])}"
+                for statistic, title in aggregate.TITLES.items()
+            )
+            lines.append(f"{label}, {name}-normalised over {values['games']} games: {numbers}")
+    return lines
+
+
+def protocol_lines(players: dict[str, Player]) -> list[str]:
+    """How the episodes were played; one line, or one for each protocol where they differ."""
+    texts: dict[str, list[str]] = {}
+    for label, player in players.items():
+        texts.setdefault(protocol_line(player.protocol), []).append(label)
+    if len(texts) == 1:
+        return [f"protocol: {next(iter(texts))}"]
+    return [f"protocol of {', '.join(labels)}: {text}" for text, labels in texts.items()]
+
+
+def _score_table(
+    players: dict[str, Player], columns: Columns, agents: list[str], markdown: bool
+) -> str:
+    games = list(dict.fromkeys(game for cells in columns.values() for game in cells))
+    header = ["game", *(_header(label, cells) for label, cells in columns.items())]
+    header += [f"{_title(label)} / human" for label in agents]
+    rows = []
+    for game in games:
+        row = [game] + [_cell(cells.get(game)) for cells in columns.values()]
+        for label in agents:
+            entry = players[label].summary["games"].get(game, {})
+            row.append(tables.percent(entry.get("human_normalised")))
+        rows.append(row)
+    return tables.table([header, *rows], markdown)
+
+
+def _action_table(label: str, summary: dict[str, Any], markdown: bool) -> str:
+    rows = [["game", "most frequent", "share", f"all actions of {_title(label)} (from 1 %)"]]
+    for game, entry in summary["games"].items():
+        shares = sorted(entry["action_share"].items(), key=lambda item: -item[1])
+        listed = ", ".join(
+            f"{name} {tables.percent(share)}" for name, share in shares if share >= 0.01
+        )
+        rows.append([game, shares[0][0], tables.percent(shares[0][1]), listed])
+    return tables.table(rows, markdown)
+
+
+def _header(label: str, cells: dict[str, Cell]) -> str:
+    counts = sorted({cell.n for cell in cells.values()})
+    episodes = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{_title(label)} (n = {episodes})"
+
+
+def _cell(cell: Cell | None) -> str:
+    if cell is None:
+        return "-"
+    text = tables.number(cell.mean)
+    if cell.ci95:
+        text += f" ± {tables.number(cell.ci95[1] - cell.mean)}"
+    return f"{text} {cell.note}".rstrip()
+
+
+def _title(label: str) -> str:
+    return label.replace(FIXED, "best fixed")
+
+
+def _clearly_above(mine: Cell, theirs: Cell) -> bool:
+    return bool(mine.ci95 and theirs.ci95 and mine.ci95[0] > theirs.ci95[1])
