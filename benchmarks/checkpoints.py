@@ -46,13 +46,14 @@ def seconds_to_first_step(data: Path, workdir: Path) -> float:
 
 def measure_checkpoint(gin_file: str, folder: Path, rounds: int) -> None:
     """One JSON line: seconds to save and restore, size."""
+    import tensorflow as tf
+
+    from cql_atari.methods import build
     from cql_atari.runs import checkpoint
     from cql_atari.training import run
 
     config = config_lib.load((gin_file,))
-    agent = run.make_agent(config)
-    agent.initialize()
-    state = run.training_state(agent)
+    state = tf.train.Checkpoint(**build.build(config).learner().saved)
     saves, restores = [], []
     for nth in tqdm(range(rounds), desc="saving and restoring"):
         start = time.perf_counter()

@@ -17,27 +17,28 @@ import numpy as np
 import tensorflow as tf
 from train_step import ACTIONS, ATOMS, NETWORKS
 
+from cql_atari.core.types import Observation, Policy
 from cql_atari.evaluation import rollout
 from cql_atari.methods import losses
+from cql_atari.methods.policy import greedy
 from cql_atari.networks.q_network import build_q_network
 
 GAMES = [rollout.GameVariant(game) for game in ("Breakout", "Freeway", "Pong")]
 MAX_FRAMES = 2_000
 
 
-def make_policy(name: str) -> rollout.QFunction:
+def make_policy(name: str) -> Policy:
     """Expected returns of a freshly initialised network."""
     network = build_q_network(num_games=len(GAMES), num_atoms=ATOMS, seed=0, **NETWORKS[name])
     support = losses.support(-20, 20, ATOMS)
 
-    @tf.function
     def q_values(frames: tf.Tensor, games: tf.Tensor) -> tf.Tensor:
-        return tf.linalg.matvec(tf.nn.softmax(network(frames, games)), support)
+        return losses.q_values(network(frames, games), support)
 
-    return lambda frames, games: q_values(tf.constant(frames), tf.constant(games)).numpy()
+    return greedy(q_values)()
 
 
-def steps_per_second(policy: rollout.QFunction, envs: int) -> float:
+def steps_per_second(policy: Policy, envs: int) -> float:
     """Agent steps/s over all games and environments, from making them to the last episode."""
     start = time.perf_counter()
     scores = rollout.play(
@@ -59,7 +60,8 @@ def main() -> None:
         policy = make_policy(name)
         frames = np.zeros((len(GAMES) * arguments.envs, 4, 84, 84), np.uint8)
         for games in (3, 2, 1):  # compile each batch shape beforehand
-            policy(frames[: games * arguments.envs], np.arange(games, dtype=np.int32))
+            rows = frames[: games * arguments.envs]
+            policy(Observation.first(rows, np.arange(games, dtype=np.int32)))
         rates = np.array([
             (steps_per_second(policy, arguments.envs), steps_per_second(fixed, arguments.envs))
             for _ in range(arguments.rounds)

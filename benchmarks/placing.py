@@ -21,7 +21,8 @@ import tensorflow as tf
 
 from cql_atari import config as config_lib
 from cql_atari.core.types import Batch
-from cql_atari.training import loop, run, strategy
+from cql_atari.methods import build
+from cql_atari.training import loop, strategy
 
 BINDINGS = ("data.games = ('Breakout', 'Freeway')", "train.steps_per_call = 1")
 
@@ -61,14 +62,14 @@ def main() -> None:
     devices = strategy.make_strategy("mirrored", [f"CPU:{i}" for i in range(arguments.devices)])
     split = strategy.divide(128, 4, arguments.devices)
     with devices.scope():
-        agent = run.make_agent(config)
-    call = loop.make_train_call(agent, devices, False)
+        learner = build.build(config).learner()
+    call, one = loop.make_train_call(learner, devices, False), tf.constant(1)
 
     def seconds(batches: Iterator[Batch]) -> np.ndarray:
         """Passed, and of the processors, a call, its wait for the batch included."""
         start = np.array([time.perf_counter(), time.process_time()])
         for batch in itertools.islice(batches, arguments.calls):
-            call(batch)[0].numpy()
+            call(batch, one)[0].numpy()
         return (np.array([time.perf_counter(), time.process_time()]) - start) / arguments.calls
 
     by_hosts, by_coordinator = (

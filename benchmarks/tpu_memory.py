@@ -102,7 +102,7 @@ def compile_step(network: str, dtype: str, recompute: str, rows: int) -> None:
 
     from cql_atari import config as config_lib
     from cql_atari.core.types import Batch
-    from cql_atari.training import run as experiment
+    from cql_atari.methods import scaled_q
     from cql_atari.training import strategy
 
     config = config_lib.load(
@@ -115,7 +115,7 @@ def compile_step(network: str, dtype: str, recompute: str, rows: int) -> None:
         return parse(self, name.replace("bfloat16", "float16"))
 
     with mock.patch.object(policy.Policy, "_parse_name", as_float16):
-        agent = experiment.make_agent(config)
+        agent = scaled_q.make_agent(config)
     if recompute == "recompute":
         encode = recomputed(agent.network.encoder)
         agent.network.trunk = lambda frames: agent.network.feed_forward(encode(frames))
@@ -134,14 +134,14 @@ def compile_step(network: str, dtype: str, recompute: str, rows: int) -> None:
 def count(network: str) -> dict[str, float]:
     """MB that an encoder's layers put out for one state, by dtype and what is kept."""
     from cql_atari import config as config_lib
-    from cql_atari.training import run as experiment
+    from cql_atari.methods import build
 
     config = config_lib.load([f"gin_configs/networks/{network}.gin"])
-    agent = experiment.make_agent(config)
+    encoder = build.build(config).network.encoder
     stretches = [0]  # numbers put out in the stem, each block, the pooling
     inputs = 0  # in the blocks' inputs alone
-    ends = {id(end) for end in block_ends(agent.network.encoder)}
-    for layer in agent.network.encoder.layers:
+    ends = {id(end) for end in block_ends(encoder)}
+    for layer in encoder.layers:
         size = math.prod(layer.output.shape[1:])
         stretches[-1] += size
         if id(layer.output) in ends:

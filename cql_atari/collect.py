@@ -29,7 +29,7 @@ import numpy as np
 from absl import flags
 
 from cql_atari.core import games
-from cql_atari.core.types import UserError
+from cql_atari.core.types import Observation, UserError
 from cql_atari.recording.folder import EPISODES, FILE, Job, appearing, describe, is_there
 from cql_atari.runs import folder
 from cql_atari.system import cli
@@ -37,6 +37,7 @@ from cql_atari.system import cli
 if TYPE_CHECKING:
     from cql_atari.core.settings import Config
     from cql_atari.envs.acting import Player
+    from cql_atari.envs.atari import AtariEnv
 
 STICKY = 0.25  # as when DQN-Replay was collected
 _REPORT_STEPS = 200
@@ -78,12 +79,15 @@ def _checkpoint_player_maker(directory: Path, game: str) -> Callable[[], Player]
 
     @functools.cache  # loaded where it plays, once
     def player() -> Player:
-        from cql_atari.training import run as experiment
+        from cql_atari.training import load
 
-        q_function, _, _ = experiment.load_q_function(directory)
-        return lambda env, stack, rng: int(
-            actions[q_function(stack[None], position)[0][actions].argmax()]
-        )
+        policy = load.load(directory).act()
+
+        def act(env: AtariEnv, stack: np.ndarray, rng: np.random.Generator) -> int:
+            scores = policy(Observation.first(stack[None], position))[0]
+            return int(actions[scores[actions].argmax()])
+
+        return act
 
     return player
 

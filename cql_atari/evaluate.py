@@ -30,14 +30,17 @@ def main(argv: list[str]) -> None:
     if FLAGS.gin_files:
         raise UserError("--run reads the recorded configuration; --gin_files goes with --policy.")
     from cql_atari.envs import roms
+    from cql_atari.training import load
     from cql_atari.training import run as experiment
 
     run = Path(FLAGS.run)
-    q_function, recorded, step = experiment.load_q_function(run)
-    config = rebind(recorded, FLAGS.gin_bindings)
+    loaded = load.load(run)
+    config = rebind(loaded.config, FLAGS.gin_bindings)
     roms.warn_where_other(config.data, config.evaluation.rom_dir)
     out = Path(FLAGS.out) if FLAGS.out else run
-    experiment.evaluate(config, q_function, out, step=step, episodes=config.evaluation.episodes)
+    experiment.evaluate(
+        config, loaded.act(), out, step=loaded.step, episodes=config.evaluation.episodes
+    )
     print(f"wrote {out / 'scores.json'}")
 
 

@@ -13,7 +13,8 @@ import tiny
 
 from cql_atari.feed.memory import store as memory
 from cql_atari.feed.sampling import BatchLaw
-from cql_atari.training import loop, run, strategy
+from cql_atari.methods import scaled_q
+from cql_atari.training import loop, strategy
 
 
 def make_dataset(config):
@@ -29,18 +30,18 @@ def make_dataset(config):
 def trainer(devices, config, jit_compile=False):
     """A function of batches: trains from the same start, returns what each call leaves behind."""
     with devices.scope():
-        agent = run.make_agent(config)
-    agent.initialize()
+        agent = scaled_q.make_agent(config)
+    learner = agent.learner
     variables = [*agent.network.variables, *agent.target_network.variables,
-                 *agent.optimizer.variables()]  # fmt: skip
+                 *learner.saved["optimizer"].variables()]  # fmt: skip
     start = [variable.numpy() for variable in variables]
-    call = loop.make_train_call(agent, devices, jit_compile)
+    call = loop.make_train_call(learner, devices, jit_compile)
 
     def train(batches, calls):
         for variable, value in zip(variables, start):
             variable.assign(value)
         for _ in range(calls):
-            made, sums = call(next(batches))
+            made, sums = call(next(batches), tf.constant(config.train.steps_per_call))
             assert int(made) == config.train.steps_per_call
             agent.update_target()
             left = {name: value.numpy() for name, value in sums.items()}

@@ -39,7 +39,7 @@ def test_every_gin_file_builds():
         config = config_lib.load([MULTIGAME, name], ["data.games = ('Pong',)"])
         network = dataclasses.replace(config.network, depths=(1,) * len(config.network.depths))
         config = dataclasses.replace(config, network=network)
-        distinct[network, config.loss.kind] = config
+        distinct[network, config.train.method, config.loss.kind] = config
     assert len(distinct) >= 10
     for config in distinct.values():
         trunk, heads = experiment.count_parameters(config)
@@ -62,7 +62,7 @@ def test_defaults_are_the_papers_run():
         ("no_cql", {"loss.cql_alpha"}),
         ("one_step", {"feed.n_step"}),
         ("double_q", {"loss.double_q"}),
-        ("cloning", {"loss.kind"}),
+        ("cloning", {"train.method"}),
         ("bfloat16", {"network.dtype"}),
     ],
 )

@@ -101,7 +101,7 @@ class Loss:
     """The objective; see `cql_atari.methods.losses`.
 
     Attributes:
-      kind: "c51" [Q], "mse" [Q], "hl_gauss" (Farebrother et al. 2024) or "cloning" (a baseline).
+      kind: "c51" [Q], "mse" [Q] or "hl_gauss" (Farebrother et al. 2024).
       cql_alpha: weight of the CQL term. Reconstructed: 0.05 with C51, 0.1 with MSE.
       num_atoms: atoms (C51) or bins (HL-Gauss). Reconstructed: 51.
       v_max: the support is [-v_max, v_max]. Reconstructed: 20.
@@ -188,6 +188,7 @@ class Train:
     """The loop. All counts are gradient steps and multiples of steps_per_call.
 
     Attributes:
+      method: how to learn: "scaled_q" or the baseline "cloning"; see `cql_atari.methods.build`.
       phase: "offline" (recorded play) or "online" (acts and learns).
       seed: of weights, batches and evaluation.
       steps: gradient steps of the run. Reconstructed: 10M for ResNet-101.
@@ -201,6 +202,7 @@ class Train:
       jit_compile: XLA; None: on accelerators only (on CPUs it is slower).
     """
 
+    method: str = "scaled_q"
     phase: str = "offline"
     seed: int = 0
     steps: int = 10_000_000
@@ -299,8 +301,11 @@ def from_dict(values: dict[str, Any]) -> Config:
       UserError: for unknown or missing sections and parameters.
     """
     try:
+        if (loss := values.get("loss", {})).get("kind") == "cloning":  # as it once was recorded
+            values = {**values, "loss": {**loss, "kind": Loss.kind}}
+            values["train"] = {**values.get("train", {}), "method": "cloning"}
         return Config(**{name: tuples(SECTIONS[name](**part)) for name, part in values.items()})
-    except (TypeError, KeyError) as error:
+    except (AttributeError, TypeError, KeyError) as error:
         raise UserError(f"the recorded configuration doesn't fit this version: {error}") from error
 
 

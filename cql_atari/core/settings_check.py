@@ -17,7 +17,7 @@ CHOICES = {
     "network.block": ("basic", "bottleneck"),
     "network.pooling": ("spatial_embedding", "flatten", "mean"),
     "network.dtype": ("float32", "mixed_bfloat16"),
-    "loss.kind": ("c51", "mse", "hl_gauss", "cloning"),
+    "loss.kind": ("c51", "mse", "hl_gauss"),
     "train.phase": ("offline", "online"),
     "train.strategy": ("none", "mirrored", "multi_worker", "tpu"),
     "online.actors": ("local", "remote"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,6 +82,43 @@ class Batch(NamedTuple):
     rewards: Array
     discounts: Array
     games: Array
+
+
+class Observation(NamedTuple):
+    """What a policy sees of N environments: D runs of N / D rows, the rows of a run share a game.
+
+    Attributes:
+      frames: uint8 [N, 4, 84, 84], newest last; zeros before an episode's start.
+      games: int32 [D], positions in the list of games.
+      environments: int32 [N], which environment a row is of, the same number at every step; -1 for
+        rows that only fill up the batch.
+      begins: bool [N], whether an episode begins here: what came before is over.
+      actions: int32 [N], what was done at the environment's last step, whoever chose it; 0 where
+        an episode begins.
+      rewards: float32 [N], raw, what came of that; 0 where an episode begins.
+    """
+
+    frames: Array
+    games: Array
+    environments: Array
+    begins: Array
+    actions: Array
+    rewards: Array
+
+    @classmethod
+    def first(cls, frames: Array, games: Array) -> Observation:
+        """The first one of as many episodes as there are rows."""
+        n = len(frames)
+        zeros = np.zeros(n, np.int32)
+        return cls(
+            frames, games, np.arange(n, dtype=np.int32), np.ones(n, bool), zeros,
+            zeros.astype(np.float32),
+        )  # fmt: skip
+
+
+# Scores [N, 18] of every action: the best one of the game's own is taken, but for exploration. A
+# policy that draws its actions adds Gumbel noise to their log-probabilities.
+Policy = Callable[[Observation], Array]
 
 
 class Losses(NamedTuple):

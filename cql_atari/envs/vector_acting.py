@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cql_atari.core.types import Observation, Policy
 from cql_atari.envs.atari import VectorEnv
 
-# (stacks uint8 [E, 4, 84, 84]) -> actions int32 [E] of the full set.
-Chooser = Callable[[np.ndarray], np.ndarray]
+# Actions int32 [E] of the full set for what is seen in E copies.
+Chooser = Callable[[Observation], np.ndarray]
 
 
 class VectorStep(NamedTuple):
@@ -35,27 +36,33 @@ class VectorStep(NamedTuple):
 
 def play(envs: VectorEnv, choose: Chooser) -> Iterator[VectorStep]:
     """Resets the copies and plays for ever."""
-    stacks = envs.reset()
-    live = np.ones(len(stacks), bool)
+    seen = Observation.first(envs.reset(), np.zeros(1, np.int32))
+    live = np.ones(len(seen.frames), bool)
     while True:
-        actions = choose(stacks)
+        actions = choose(seen)
         following, rewards, terminals, truncations = envs.step(actions)
-        yield VectorStep(stacks[:, -1], actions, rewards, terminals, truncations, live)
-        stacks, live = following, ~(terminals | truncations)
+        yield VectorStep(seen.frames[:, -1], actions, rewards, terminals, truncations, live)
+        seen = seen._replace(
+            frames=following,
+            begins=~live,
+            actions=np.where(live, actions, 0),
+            rewards=np.where(live, rewards, 0).astype(np.float32),
+        )
+        live = ~(terminals | truncations)
 
 
 def epsilon_greedy(
-    values: Callable[[np.ndarray], np.ndarray],
+    policy: Policy,
     epsilon: Callable[[], float],
     actions: Sequence[int],
     rng: np.random.Generator,
 ) -> Chooser:
-    """The best of `actions` by values [E, 18], or any of them with the probability of the day."""
+    """The policy's best of `actions`, or any of them with the probability of the day."""
     allowed = np.array(actions, np.int32)
 
-    def choose(stacks: np.ndarray) -> np.ndarray:
-        greedy = values(stacks)[:, allowed].argmax(1)
-        explore = rng.random(len(stacks)) < epsilon()
-        return allowed[np.where(explore, rng.integers(len(allowed), size=len(stacks)), greedy)]
+    def choose(seen: Observation) -> np.ndarray:
+        greedy = policy(seen)[:, allowed].argmax(1)
+        explore = rng.random(len(greedy)) < epsilon()
+        return allowed[np.where(explore, rng.integers(len(allowed), size=len(greedy)), greedy)]
 
     return choose

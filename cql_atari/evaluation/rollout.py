@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,12 +10,16 @@ import numpy as np
 from tqdm import tqdm
 
 from cql_atari.core import games as game_table
-from cql_atari.core.types import FRAME_SHAPE, NUM_ACTIONS, STACK, EpisodeScore, UserError
+from cql_atari.core.types import (
+    FRAME_SHAPE,
+    NUM_ACTIONS,
+    STACK,
+    EpisodeScore,
+    Observation,
+    Policy,
+    UserError,
+)
 from cql_atari.envs.atari import VectorEnv, make_vector
-
-# (frames uint8 [N, 4, 84, 84], games int32 [D]) -> values [N, 18], where N = D * c and each run of
-# c rows shares a game. `games` holds positions in the list given to `play`.
-QFunction = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class GameVariant(NamedTuple):
@@ -27,7 +31,7 @@ class GameVariant(NamedTuple):
 
 
 def play(
-    q_function: QFunction,
+    policy: Policy,
     games: Sequence[GameVariant],
     *,
     episodes: int,
@@ -51,8 +55,9 @@ def play(
     epsilon is the only source of chance: intervals over episodes then measure little else.
 
     Args:
-      q_function: see `QFunction`. N is constant until games end; then the number of games is
-        padded to a power of two (zero frames, results ignored), which bounds retracing.
+      policy: sees the games by their positions in `games`. The number of rows is constant until
+        games end; then the number of games is padded to a power of two (zero frames, results
+        ignored), which bounds retracing.
       games: what to play; the same game may occur repeatedly.
       episodes: episodes a game.
       envs_per_game: environments stepped together, at most `episodes` of them.
@@ -85,11 +90,11 @@ def play(
     total = episodes * len(tables)
     with tqdm(total=total, desc=title, unit="episode", disable=not progress) as bar:
         while active:
-            frames, positions = _batch([tables[i].stacks for i in active], active, len(tables))
-            values = np.asarray(q_function(frames, positions))
-            if values.shape != (len(frames), NUM_ACTIONS):
+            seen = _batch(tables, active)
+            values = np.asarray(policy(seen))
+            if values.shape != (len(seen.frames), NUM_ACTIONS):
                 raise ValueError(
-                    f"q_function returned {values.shape}, not {(len(frames), NUM_ACTIONS)}"
+                    f"the policy returned {values.shape}, not {(len(seen.frames), NUM_ACTIONS)}"
                 )
             for i, rows in zip(active, values.reshape(-1, num_envs, NUM_ACTIONS)):
                 bar.update(tables[i].step(rows))
@@ -97,20 +102,20 @@ def play(
     return [score for table in tables for score in sorted(table.finished, key=_by_seed_and_index)]
 
 
-def fixed_actions(actions: Sequence[int]) -> QFunction:
+def fixed_actions(actions: Sequence[int]) -> Policy:
     """The policy that always takes `actions[i]` in the i-th game played.
 
     Args:
       actions: full 18-action indices, each in its game's minimal set.
     """
     table = np.eye(NUM_ACTIONS, dtype=np.float32)[list(actions)]
-    return lambda frames, games: np.repeat(table[games], len(frames) // len(games), axis=0)
+    return lambda seen: np.repeat(table[seen.games], len(seen.frames) // len(seen.games), axis=0)
 
 
-def uniform_random(seed: int = 0) -> QFunction:
+def uniform_random(seed: int = 0) -> Policy:
     """The policy that is uniform over each game's minimal set, whatever epsilon is."""
     generator = np.random.default_rng(seed)
-    return lambda frames, games: generator.random((len(frames), NUM_ACTIONS), np.float32)
+    return lambda seen: generator.random((len(seen.frames), NUM_ACTIONS), np.float32)
 
 
 def best_fixed_action(
@@ -159,7 +164,7 @@ class _Table:
         self, game: str, envs: VectorEnv, seed: int, epsilon: float, quotas: np.ndarray
     ) -> None:
         self.finished: list[EpisodeScore] = []
-        self.stacks: np.ndarray = envs.reset()  # uint8 [E, 4, 84, 84]
+        self.seen = Observation.first(envs.reset(), ())  # the games are the caller's to say
         self._game, self._envs, self._seed, self._epsilon = game, envs, seed, epsilon
         self._actions = np.sort(game_table.to_full_actions(game))
         self._generator = np.random.default_rng([seed, *game.encode()])
@@ -178,7 +183,13 @@ class _Table:
         actions = self._choose(values)
         # The step after an end only resets: its action is ignored and nothing of it counts.
         live = ~self._resetting & (self._quotas > 0)
-        self.stacks, rewards, terminals, truncations = self._envs.step(actions)
+        stacks, rewards, terminals, truncations = self._envs.step(actions)
+        self.seen = self.seen._replace(
+            frames=stacks,
+            begins=self._resetting,
+            actions=np.where(self._resetting, 0, actions),
+            rewards=np.where(self._resetting, 0, rewards).astype(np.float32),
+        )
         self._scores += np.where(live, rewards, 0)
         self._lengths += live
         self._counts[live, actions[live]] += 1
@@ -225,14 +236,18 @@ def _quotas(episodes: int, num_envs: int) -> np.ndarray:
     return episodes // num_envs + (np.arange(num_envs) < episodes % num_envs)
 
 
-def _batch(
-    stacks: Sequence[np.ndarray], active: Sequence[int], width: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Joins the active games' stacks, padded with zeros to min(width, a power of two) games."""
-    padding = min(width, 1 << (len(active) - 1).bit_length()) - len(active)
-    empty = np.zeros((padding * len(stacks[0]), STACK, *FRAME_SHAPE), np.uint8)
-    positions = [*active, *[active[0]] * padding]
-    return np.concatenate([*stacks, empty]), np.array(positions, np.int32)
+def _batch(tables: Sequence[_Table], active: Sequence[int]) -> Observation:
+    """Joins what the active games show, padded with zeros to min(all, a power of two) games."""
+    rows = len(tables[0].seen.frames)
+    padding = min(len(tables), 1 << (len(active) - 1).bit_length()) - len(active)
+    empty = Observation.first(np.zeros((padding * rows, STACK, *FRAME_SHAPE), np.uint8), ())
+    seen = [*(tables[i].seen for i in active), empty]
+    games = np.array([*active, *[active[0]] * padding], np.int32)
+    environments = np.repeat([*active, *[-1] * padding], rows) * rows + np.tile(
+        np.arange(rows), len(active) + padding
+    )
+    joined = Observation(*map(np.concatenate, zip(*seen)))
+    return joined._replace(games=games, environments=np.maximum(environments, -1).astype(np.int32))
 
 
 def _by_seed_and_index(score: EpisodeScore) -> tuple[int, int]:

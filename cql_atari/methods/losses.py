@@ -175,8 +175,10 @@ def mse_cql_loss(  # noqa: PLR0917
     return _with_cql(td, q, actions, cql_alpha, available)
 
 
-def behaviour_cloning_loss(logits: Array, actions: Array, available: Array | None = None) -> Losses:
-    """-log softmax(logits)[a_data], the CQL term of the logits alone; td is 0.
+def behaviour_cloning_loss(
+    logits: Array, actions: Array, available: Array | None = None
+) -> tf.Tensor:
+    """-log softmax(logits)[a_data].
 
     Args:
       logits: [B, A].
@@ -185,12 +187,11 @@ def behaviour_cloning_loss(logits: Array, actions: Array, available: Array | Non
         None: all.
 
     Returns:
-      Losses, each [B].
+      [B].
     """
     logits = _floats("logits", logits, [None, None])
     actions = _integers("actions", actions, logits.shape[:1])
-    available = _booleans(available, logits.shape)
-    return _with_cql(tf.zeros_like(logits[:, 0]), logits, actions, 1.0, available)
+    return _log_sum_minus_data(logits, actions, _booleans(available, logits.shape))
 
 
 def _at(values: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
@@ -208,13 +209,19 @@ def _only(q: tf.Tensor, available: tf.Tensor) -> tf.Tensor:
     return tf.where(available, q, q.dtype.min)
 
 
+def _log_sum_minus_data(q: tf.Tensor, actions: tf.Tensor, available: tf.Tensor) -> tf.Tensor:
+    """log sum_a exp q(a) - q(a_data), [B, A] -> [B]."""
+    found = tf.reduce_logsumexp(_only(q, available), axis=-1) - _at(q, actions)
+    found.shape.assert_is_compatible_with(actions.shape)
+    return found
+
+
 def _with_cql(
     td: tf.Tensor, q: tf.Tensor, actions: tf.Tensor, cql_alpha: float, available: tf.Tensor
 ) -> Losses:
     """Adds the CQL term of q [B, A] to td [B] (Kumar et al. 2020, equation 4)."""
-    cql = tf.reduce_logsumexp(_only(q, available), axis=-1) - _at(q, actions)
+    cql = _log_sum_minus_data(q, actions, available)
     td.shape.assert_is_compatible_with(actions.shape)
-    cql.shape.assert_is_compatible_with(actions.shape)
     return Losses(td, cql, td + cql_alpha * cql)
 
 

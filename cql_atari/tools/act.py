@@ -66,20 +66,17 @@ def _act(config: Config, wire: ActorEnd, should_stop: Callable[[], bool]) -> Non
     import numpy as np
 
     from cql_atari.feed.online.actor import Ledger, act
-    from cql_atari.methods.scaled_q import make_objective
-    from cql_atari.training import run as experiment
+    from cql_atari.methods import build
 
-    objective = make_objective(config.loss)
-    network = experiment.make_network(config, objective)
-    q_function = experiment.make_q_function(network, objective)
-    head = np.zeros(1, np.int32)
+    method = build.build(config)
+    assert method.act is not None
     ledger, last = Ledger(0), -np.inf
 
     def exchange() -> bool:
         nonlocal last
         if time.monotonic() - last > _EXCHANGE_SECONDS:
             frames, weights = wire.weights()
-            for variable, value in zip(network.variables, weights):
+            for variable, value in zip(method.network.variables, weights):
                 variable.assign(value)
             ledger.frames = frames
             wire.report(ledger.take_scores())
@@ -90,7 +87,7 @@ def _act(config: Config, wire: ActorEnd, should_stop: Callable[[], bool]) -> Non
     act(
         config,
         wire.address,
-        lambda stacks: q_function(stacks, head),
+        method.act(),
         frames=lambda: ledger.frames,
         report=ledger.add,
         seed=np.random.SeedSequence().generate_state(4).tolist(),

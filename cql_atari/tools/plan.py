@@ -16,6 +16,7 @@ from absl import flags
 from cql_atari import config as config_lib
 from cql_atari.core.settings import Config
 from cql_atari.core.types import FRAME_SHAPE, STACK, UserError
+from cql_atari.methods import build
 from cql_atari.system import cli
 
 FLAGS = flags.FLAGS
@@ -35,7 +36,6 @@ FEED_HOST_CORES = 48
 _FLOAT_BYTES = 4
 _OPTIMIZER_SLOTS = 2  # Adam's two moments
 _MOST_REPLICAS = 64  # of a plan that isn't told how many: the paper's
-_PASSES = 4  # forward, target's forward, backward (twice a forward)
 
 
 class Devices(NamedTuple):
@@ -84,10 +84,10 @@ def plan(config: Config, network: Network, devices: Devices) -> list[tuple[str, 
     window = (STACK + feed.n_step) * math.prod(FRAME_SHAPE)
     batch_bytes = batch * (window + COLUMN_BYTES)
     parameters = network.trunk + network.heads
-    copies = 1 + _OPTIMIZER_SLOTS + (config.loss.kind != "cloning")
+    method = build.kind(config)
+    copies = method.networks + _OPTIMIZER_SLOTS
     checkpoint = copies * parameters * _FLOAT_BYTES
-    passes = _PASSES if config.loss.kind != "cloning" else _PASSES - 1
-    operations = passes * batch * network.forward
+    operations = method.passes * batch * network.forward
     step_seconds = operations / (devices.replicas * devices.teraflops * 1e12)
     hours = config.train.steps * step_seconds / 3600
     replica_hours = hours * devices.replicas
@@ -174,10 +174,9 @@ def measure(config: Config) -> Network:
     """Builds the network and counts its parameters and the operations of a forward pass."""
     import tensorflow as tf
 
-    from cql_atari.methods.scaled_q import make_objective
     from cql_atari.training import run as experiment
 
-    network = experiment.make_network(config, make_objective(config.loss))
+    network = build.build(config).network
     graph = tf.function(network).get_concrete_function(
         tf.TensorSpec((1, STACK, *FRAME_SHAPE), tf.uint8), tf.TensorSpec((1,), tf.int32)
     ).graph  # fmt: skip

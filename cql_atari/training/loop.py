@@ -2,85 +2,92 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
 from cql_atari.core.settings import Train
-from cql_atari.core.types import Batch, UserError
-from cql_atari.methods.scaled_q import ScaledQAgent
+from cql_atari.core.types import UserError
+from cql_atari.methods import parts
+from cql_atari.methods.method import Learner, crossed
 from cql_atari.training import strategy as strategy_lib
 
 Scalars = dict[str, float]
-TrainCall = Callable[[Batch], tuple[tf.Tensor, dict[str, tf.Tensor]]]
+# (batches [K, B, ...], the most steps to make) -> (steps made, sums over them by name).
+TrainCall = Callable[[Any, tf.Tensor], tuple[tf.Tensor, dict[str, tf.Tensor]]]
+_TOTAL, _COUNT, _NORM = "loss/total", "count", "gradient_norm"
 
 
 def make_train_call(
-    agent: ScaledQAgent, strategy: tf.distribute.Strategy, jit_compile: bool
+    learner: Learner, strategy: tf.distribute.Strategy, jit_compile: bool
 ) -> TrainCall:
     """The compiled function: takes K batches at once, makes K gradient steps.
 
-    It stops early after a step whose loss is not finite.
+    It stops early after a step whose loss or gradient is not finite.
 
     Returns:
-      A function of a Batch [K, B, ...] (per replica) that returns the steps made, int32 [], and
-      sums over steps and replicas: "count", "td", "cql", "total", "q_data" (each float32 [G], by
-      game) and "gradient_norm" (float32 [], a sum over steps).
+      A function of batches [K, B, ...] (per replica) and the most steps to make, int32 [], that
+      returns the steps made, int32 [], and sums over steps and replicas: "count" and all names of
+      the learner's loss (each float32 [G], by game), and "gradient_norm" (float32 [], a sum over
+      steps).
     """
-    step = functools.partial(replica_step, agent)
+
+    def step(batches: Any, k: tf.Tensor) -> parts.Sums:
+        return replica_step(learner, batches, k)
+
     if jit_compile and not isinstance(strategy, tf.distribute.TPUStrategy):  # it compiles itself
         step = tf.function(step, jit_compile=True)
 
-    def one_step(batches: Batch, k: tf.Tensor) -> dict[str, tf.Tensor]:
+    def one_step(batches: Any, k: tf.Tensor) -> dict[str, tf.Tensor]:
         sums, norm = strategy.run(step, (batches, k))
         sums = {n: strategy.reduce(tf.distribute.ReduceOp.SUM, s, None) for n, s in sums.items()}
-        return {**sums, "gradient_norm": strategy.reduce(tf.distribute.ReduceOp.MEAN, norm, None)}
+        return {**sums, _NORM: strategy.reduce(tf.distribute.ReduceOp.MEAN, norm, None)}
 
     @tf.function
-    def train_call(batches: Batch):
+    def train_call(batches: Any, most: tf.Tensor):
         num_steps = tf.nest.flatten(strategy.experimental_local_results(batches.games))[0].shape[0]
         made = tf.constant(0)
-        sums = {
-            name: tf.zeros(len(agent.games)) for name in ("count", "q_data", "td", "cql", "total")
-        }
-        sums["gradient_norm"] = tf.constant(0.0)
-        for k in tf.range(num_steps):
+        names: list[str] = []
+        by_game = tf.TensorArray(tf.float32, num_steps, infer_shape=False)
+        norms = tf.TensorArray(tf.float32, num_steps, element_shape=())
+        for k in tf.range(tf.minimum(num_steps, most)):
             new = one_step(batches, k)
-            sums = {name: total + new[name] for name, total in sums.items()}
+            norm = new.pop(_NORM)
+            names[:] = new  # known once the step is traced
+            by_game, norms = by_game.write(k, tf.stack(list(new.values()))), norms.write(k, norm)
             made += 1
-            if not tf.reduce_all(tf.math.is_finite(sums["total"])):
+            if not tf.math.is_finite(tf.reduce_sum(new[_TOTAL]) + norm):
                 break
-        return made, sums
+        there = tf.range(made)
+        sums = tf.reduce_sum(by_game.gather(there), axis=0)
+        sums = tf.ensure_shape(sums, [len(names), len(learner.games)])
+        norm = tf.reduce_sum(norms.gather(there))
+        return made, {**dict(zip(names, tf.unstack(sums))), _NORM: norm}
 
     return train_call
 
 
-def replica_step(
-    agent: ScaledQAgent, batches: Batch, k: tf.Tensor
-) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+def replica_step(learner: Learner, batches: Any, k: tf.Tensor) -> parts.Sums:
     """What a replica does in a gradient step: all of it can be compiled by XLA, for a TPU too.
 
     Args:
-      agent: the agent.
+      learner: what learns.
       batches: this replica's [K, b, ...], frames packed or not.
       k: int32 [], which of the K.
-
-    Returns:
-      This replica's sums by game, and the global gradient norm.
     """
-    batch = Batch(*(part[k] for part in batches))
-    info = agent.train(batch._replace(frames=strategy_lib.unpack(batch.frames)))
-    return info.extra["sums"], info.extra["gradient_norm"]
+    batch = type(batches)(*(part[k] for part in batches))
+    batch = batch._replace(frames=strategy_lib.unpack(batch.frames))
+    return parts.gradient_step(learner, batch)
 
 
 def learn(
-    agent: ScaledQAgent,
+    learner: Learner,
     train_call: TrainCall,
-    batches: Iterator[Batch],
+    batches: Iterator[Any],
     config: Train,
     *,
     save: Callable[[int], None],
@@ -90,10 +97,13 @@ def learn(
     should_stop: Callable[[], bool],
     agree: Callable[[bool], bool] = bool,
 ) -> bool:
-    """The main loop, from the agent's own step counter to `config.steps`.
+    """The main loop, from the learner's own step counter to `config.steps`.
+
+    What has a period is done where a call of the training function reaches or passes a multiple of
+    it: a run may go on from a step that is no multiple of `steps_per_call`.
 
     Args:
-      agent: what learns.
+      learner: what learns.
       train_call: as `make_train_call`.
       batches: placed on the devices.
       config: when what is done.
@@ -109,15 +119,18 @@ def learn(
       True when finished, False when asked to stop; a checkpoint is saved either way.
 
     Raises:
-      UserError: on a loss that is not finite. Nothing is saved then: the last checkpoint is good.
+      UserError: on a loss or gradient that is not finite. Nothing is saved then: the last
+        checkpoint is good.
       KeyboardInterrupt: where it was asked to stop while it waited for a batch. It is saved then,
         but other hosts don't know.
     """
-    step = int(agent.optimizer.iterations.numpy())
-    meter = _Meter(agent.games)
+    optimizer = learner.parts[0].optimizer
+    step = int(optimizer.iterations.numpy())
+    before = step - 1
+    meter = _Meter(learner.games)
     bar = tqdm(total=config.steps, initial=step, unit="step", desc="training", mininterval=1)
     while step < config.steps:
-        if evaluate_every and _every(evaluate_every, step):
+        if crossed(evaluate_every, before, step):
             evaluate(step)
             if agree(should_stop()):
                 save(step)
@@ -132,27 +145,21 @@ def learn(
             save(step)
             raise KeyboardInterrupt from error
         meter.wait_seconds += time.perf_counter() - asked
-        made, sums = train_call(batch)
+        made, sums = train_call(batch, tf.constant(config.steps - step))
         meter.add(step, int(made), sums)
-        step += int(made)
+        before, step = step, step + int(made)
         bar.update(int(made))
 
-        if _every(config.target_period, step):
-            agent.update_target()
-        if _every(config.log_every, step):
-            learning_rate = float(agent.optimizer.learning_rate.numpy())
-            log(step, {**meter.read(), "learning_rate": learning_rate})
+        learner.after_steps(before, step)
+        if crossed(config.log_every, before, step):
+            log(step, {**meter.read(), "learning_rate": float(optimizer.learning_rate.numpy())})
         stop = agree(should_stop())
-        if _every(config.save_every, step) or stop or step >= config.steps:
+        if crossed(config.save_every, before, step) or stop or step >= config.steps:
             save(step)
         if stop:
             break
     bar.close()
     return step >= config.steps
-
-
-def _every(period: int, step: int) -> bool:
-    return step % period == 0
 
 
 class _Meter:
@@ -177,27 +184,27 @@ class _Meter:
         """
         for name, value in sums.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.numpy()
-        bad = ~np.isfinite(sums["total"].numpy())
-        if bad.any():
-            names = ", ".join(game for game, is_bad in zip(self._games, bad) if is_bad)
+        bad = ~np.isfinite(sums[_TOTAL].numpy())
+        if bad.any() or not np.isfinite(sums[_NORM].numpy()):
+            what = "loss" if bad.any() else "gradient"
+            games = [game for game, is_bad in zip(self._games, bad) if is_bad or not bad.any()]
             raise UserError(
-                f"the loss is not finite at step {step + made} (games: {names}). The last "
-                "checkpoint is good; lower optimizer.learning_rate or check the data's rewards."
+                f"the {what} is not finite at step {step + made} (games: {', '.join(games)}). The "
+                "last checkpoint is good; lower optimizer.learning_rate or check the data's "
+                "rewards."
             )
         self._steps += made
         self._steps_timed += made
 
     def read(self) -> Scalars:
-        """Means since the last call, as flat names."""
+        """Means since the last call: `name` over all rows, `name/<Game>` over those of a game."""
         seconds = time.perf_counter() - self._since
-        sums, count = self._sums, self._sums["count"]
-        scalars = {f"loss/{name}": float(sums[name].sum() / count.sum())
-                   for name in ("td", "cql", "total")}  # fmt: skip
-        scalars["gradient_norm"] = float(sums["gradient_norm"]) / self._steps
-        for game, n, q, loss in zip(self._games, count, sums["q_data"], sums["total"]):
-            if n:
-                scalars[f"q_data/{game}"] = float(q / n)
-                scalars[f"loss_by_game/{game}"] = float(loss / n)
+        count, norm = self._sums.pop(_COUNT), self._sums.pop(_NORM)
+        scalars = {name: float(sums.sum() / count.sum()) for name, sums in self._sums.items()}
+        for name, sums in self._sums.items():
+            scalars |= {f"{name}/{game}": float(total / n)
+                        for game, total, n in zip(self._games, sums, count) if n}  # fmt: skip
+        scalars[_NORM] = float(norm) / self._steps
         scalars["speed/steps_per_second"] = self._steps_timed / seconds
         scalars["speed/samples_per_second"] = (
             float(count.sum()) / self._steps * self._steps_timed / seconds

@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from absl import logging
 from tqdm import tqdm
 
@@ -23,7 +22,8 @@ from cql_atari.feed import recorded as opening
 from cql_atari.feed.online import exchange, pace, replay
 from cql_atari.feed.online.actor import Ledger, act
 from cql_atari.feed.replay.order import Place
-from cql_atari.methods.scaled_q import ScaledQAgent
+from cql_atari.methods import build
+from cql_atari.methods.method import Method
 from cql_atari.recording.agent_log import Experience
 from cql_atari.runs import checkpoint
 from cql_atari.runs import log as logs
@@ -56,12 +56,11 @@ def train(
     """
     # 1. One device, and everything that owns variables.
     devices = strategy.make_strategy(config.train.strategy)
-    agent = experiment.make_agent(config)
-    state = experiment.training_state(agent)
+    method = build.build(config)
 
     # 2. Start policy: go on with this folder's own run; else a pre-trained encoder; else scratch.
     checkpoints = directory / "checkpoints"
-    first = start.begin(agent, state, config, directory)
+    learner, state, first = start.begin(method, config, directory, devices.scope)
     before = checkpoint.read_extra(checkpoints, first)
     places = {game: Place(*place) for game, place in before.get("places", {}).items()}
     ledger = Ledger(before.get("frames", 0))
@@ -79,7 +78,7 @@ def train(
 
     # 3. Actors to replay to batches, from where the run stands.
     log = logs.make_log(directory)
-    evaluate_agent = experiment.make_evaluate(config, agent, directory, first, should_stop)
+    evaluate_agent = experiment.make_evaluate(config, method, directory, first, should_stop)
 
     def evaluate(step: int, episodes: int) -> bool:
         scalars = evaluate_agent(step, episodes)
@@ -90,7 +89,7 @@ def train(
     try:
         if first < config.train.steps:
             with _open_feed(
-                config, found, agent, ledger, step=first, places=places, should_stop=should_stop
+                config, found, method, ledger, step=first, places=places, should_stop=should_stop
             ) as feed:
 
                 def save(step: int) -> None:
@@ -101,9 +100,9 @@ def train(
                         experience.publish()
 
                 finished = loop.learn(
-                    agent,
+                    learner,
                     loop.make_train_call(
-                        agent, devices, experiment.use_xla(config.train.jit_compile)
+                        learner, devices, experiment.use_xla(config.train.jit_compile)
                     ),
                     feed.batches,
                     config.train,
@@ -144,7 +143,7 @@ class _Feed(NamedTuple):
 def _open_feed(
     config: Config,
     found: Sequence[sources.Source],
-    agent: ScaledQAgent,
+    method: Method,
     ledger: Ledger,
     *,
     step: int,
@@ -168,7 +167,7 @@ def _open_feed(
                 more=exchange.tables() if remote else (),
             )
         )
-        actors = (_remote_actors if remote else _local_actor)(config, address, agent, ledger)
+        actors = (_remote_actors if remote else _local_actor)(config, address, method, ledger)
         tick = stack.enter_context(actors)
         bar = stack.enter_context(
             tqdm(total=online.first_fill, desc="filling the replay", unit="transition", delay=2,
@@ -210,19 +209,19 @@ def _recorded(
 
 @contextmanager
 def _local_actor(
-    config: Config, address: str, agent: ScaledQAgent, ledger: Ledger
+    config: Config, address: str, method: Method, ledger: Ledger
 ) -> Iterator[Callable[[bool], None]]:
     """An actor in a thread of this process; yields a function that raises what it raised."""
     ended, errors = threading.Event(), []
-    q_function = experiment.make_q_function(agent.network, agent.objective)
-    head = np.zeros(1, np.int32)
+    assert method.act is not None
+    policy = method.act()
 
     def run() -> None:
         try:
             act(
                 config,
                 address,
-                lambda stacks: q_function(stacks, head),
+                policy,
                 frames=lambda: ledger.frames,
                 report=ledger.add,
                 record=ledger.record,
@@ -248,7 +247,7 @@ def _local_actor(
 
 @contextmanager
 def _remote_actors(
-    config: Config, address: str, agent: ScaledQAgent, ledger: Ledger
+    config: Config, address: str, method: Method, ledger: Ledger
 ) -> Iterator[Callable[[bool], None]]:
     """Actors that come and go; yields what counts for them, sends weights, warns if none is there.
 
@@ -272,7 +271,7 @@ def _remote_actors(
         last_look = now
         if now - last_weights > _WEIGHTS_SECONDS:
             last_weights = now
-            wire.publish([variable.numpy() for variable in agent.network.variables], ledger.frames)
+            wire.publish([variable.numpy() for variable in method.network.variables], ledger.frames)
         frames = before + atari.FRAME_SKIP * wire.inserted()
         if frames > ledger.frames:
             last_arrival = now

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ from absl import logging
 
 from cql_atari.core.settings import Config
 from cql_atari.core.types import UserError
-from cql_atari.methods.scaled_q import ScaledQAgent
+from cql_atari.methods import build
+from cql_atari.methods.method import Learner, Method
 from cql_atari.runs import checkpoint, folder
 
 FILE = "start.json"
@@ -22,56 +25,65 @@ _SETTINGS = {
     "resnet": ("block", "depths", "widths", "strides", "stem_kernel", "stem_stride", "stem_pool",
                "groups"),
 }  # fmt: skip
-# What the rest of the network must have in common.
-_WHOLE = ["network.feed_forward", "network.feature_norm"]
-_WHOLE += ["loss.kind", "loss.num_atoms", "loss.v_max"]
 
 
-def begin(agent: ScaledQAgent, state: tf.train.Checkpoint, config: Config, directory: Path) -> int:
-    """Brings the agent to where the run stands; its own checkpoint comes before anything else.
+def begin(
+    method: Method, config: Config, directory: Path, scope: Callable[[], AbstractContextManager]
+) -> tuple[Learner, tf.train.Checkpoint, int]:
+    """Brings a run to where it stands; its own checkpoint comes before anything else.
 
     A new run with `start.encoder_from` takes that run's encoder, or all, and notes in `start.json`
     where it is from.
 
     Args:
-      agent: with fresh weights.
-      state: what a checkpoint of this agent holds.
+      method: with fresh weights.
       config: the run's.
       directory: the run's folder.
+      scope: the strategy's.
 
     Returns:
-      The step at which the run goes on; 0: it is new.
+      The learner; what a checkpoint of it holds; the step at which the run goes on, 0 for a new
+      one.
 
     Raises:
       UserError: where the own checkpoints don't fit, or the encoder can't be had.
     """
-    step = checkpoint.restore_latest(directory / "checkpoints", state)
-    if step is None:
-        if config.start.encoder_from is not None:
-            _take_encoder(agent, config, Path(config.start.encoder_from), directory)
-        agent.initialize()
-    logging.info("starting at step %d", step or 0)
-    return step or 0
+    checkpoints = directory / "checkpoints"
+    if not checkpoint.steps(checkpoints) and config.start.encoder_from is not None:
+        _take_encoder(method, config, Path(config.start.encoder_from), directory)
+    with scope():
+        learner = method.learner()
+    state = tf.train.Checkpoint(**learner.saved)
+    step = checkpoint.restore_latest(checkpoints, state) or 0
+    logging.info("starting at step %d", step)
+    return learner, state, step
 
 
-def _take_encoder(agent: ScaledQAgent, config: Config, run: Path, directory: Path) -> None:
+def _take_encoder(method: Method, config: Config, run: Path, directory: Path) -> None:
     theirs, whole = folder.read_config(run), config.start.whole_network
+    what = "whole_network" if whole else "encoder"
+    given, wanted = build.kind(theirs).gives, build.kind(config).gives
     settings = ["encoder", *_SETTINGS[config.network.encoder], "pooling", "embedding_blocks"]
-    names = [f"network.{name}" for name in settings] + (_WHOLE if whole else [])
+    names = [f"network.{name}" for name in settings] + list(wanted.get(what, ()))
     pairs = [(name, _setting(theirs, name), _setting(config, name)) for name in names]
     problems = [f"{name} = {a!r} there, {b!r} here" for name, a, b in pairs if a != b]
+    if what not in given or what not in wanted:
+        problems.append(
+            f"train.method = {theirs.train.method!r} there, {config.train.method!r} here: these "
+            f"don't share the {what.replace('_', ' ')}"
+        )
     if whole and not set(theirs.data.games) & set(config.data.games):
         problems.append(f"it knows {', '.join(theirs.data.games)}; start.whole_network needs one")
     step = None
     try:
         step = checkpoint.restore_latest(
-            run / "checkpoints", agent.network.encoder, checkpoint.restore_encoder
+            run / "checkpoints", method.network.encoder, checkpoint.restore_encoder
         )
         if step is None:
             problems = ["that run has no checkpoint yet; train it first"]
         elif whole and not problems:
             newest = run / "checkpoints" / f"{step:010d}"
-            checkpoint.restore_rest(newest, agent.network, theirs.data.games, config.data.games)
+            checkpoint.restore_rest(newest, method.network, theirs.data.games, config.data.games)
     except UserError as error:
         problems.append(str(error))
     if problems:

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 
+from cql_atari.core.types import Observation
 from cql_atari.envs import atari, vector_acting
 
 
@@ -39,7 +40,7 @@ def test_epsilon_greedy_takes_the_best_of_the_allowed_actions():
         choose = vector_acting.epsilon_greedy(
             lambda _: values, lambda: epsilon, (0, 2, 5), np.random.default_rng(0)
         )
-        return np.bincount(choose(stacks), minlength=18) / 1000
+        return np.bincount(choose(Observation.first(stacks, [0])), minlength=18) / 1000
 
     assert shares(0.0)[5] == 1
     for action, share in ((0, 1 / 3), (2, 1 / 3), (5, 1 / 3), (7, 0)):

@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 import tiny
 
 from cql_atari import evaluate
 from cql_atari.core.types import UserError
+from cql_atari.methods import build
 from cql_atari.runs import checkpoint
 from cql_atari.runs import folder as workdir
-from cql_atari.training import run as experiment
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,10 +34,9 @@ def run(*flags: str, bindings: tuple[str, ...] = ()) -> subprocess.CompletedProc
 def trained(tmp_path_factory) -> Path:
     """The folder of a run whose newest checkpoint is that of step 8."""
     folder, config = tmp_path_factory.mktemp("trained"), tiny.config()
-    agent = experiment.make_agent(config)
-    agent.initialize()
+    learner = build.build(config).learner()
     workdir.record(folder, config, accept_change=False)
-    checkpoint.save(folder / "checkpoints", experiment.training_state(agent), 8, keep=1)
+    checkpoint.save(folder / "checkpoints", tf.train.Checkpoint(**learner.saved), 8, keep=1)
     return folder
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cql_atari.core.types import UserError
+from cql_atari.core.types import Observation, UserError
 from cql_atari.envs.atari import AtariEnv
 from cql_atari.evaluation import rollout
 from cql_atari.evaluation.rollout import GameVariant, best_fixed_action, fixed_actions, play
@@ -121,7 +121,8 @@ def test_each_game_reads_its_own_rows_and_shapes_stay_few(scripted):
     scripted.update(Boxing=[[5, 5], [5, 5]], Hero=[[2, 2], [2, 2]], Krull=[[9, 9], [9, 9]])
     shapes, seen = [], []
 
-    def policy(frames, positions):
+    def policy(view):
+        frames, positions = view.frames, view.games
         shapes.append(len(positions))
         seen.append(positions.tolist())
         rows = np.arange(len(frames))
@@ -142,7 +143,8 @@ def test_padding_is_a_power_of_two_but_never_above_all_games(scripted):
     scripted.update({name: [[i + 1]] for i, name in enumerate(names)})
     sizes = []
 
-    def policy(frames, positions):
+    def policy(seen):
+        frames, positions = seen.frames, seen.games
         assert frames.shape == (len(positions), 4, 84, 84) and frames.dtype == np.uint8
         assert positions.dtype == np.int32
         sizes.append(len(positions))
@@ -157,7 +159,7 @@ def test_only_minimal_actions_and_ties_to_the_lowest(scripted):
     best_forbidden = np.zeros(18)
     best_forbidden[[2, 17]] = 9.0
     best_forbidden[[3, 4]] = 1.0
-    scores = run(lambda frames, _: best_forbidden[None], "Breakout")
+    scores = run(lambda seen: best_forbidden[None], "Breakout")
     assert scores[0].action_counts[3] == 4
 
 
@@ -214,7 +216,7 @@ def test_best_fixed_action_returns_fresh_episodes_of_the_winner(monkeypatch):
 
     def fake_play(policy, variants, *, episodes, seed, **options):
         frames = np.zeros((len(variants), 4, 84, 84), np.uint8)
-        values = policy(frames, np.arange(len(variants), dtype=np.int32))
+        values = policy(Observation.first(frames, np.arange(len(variants), dtype=np.int32)))
         calls.append((values.argmax(1).tolist(), episodes, seed, options))
         scores = np.repeat([5.0 if action == 3 and seed > 1_000 else 1.0
                             for action in values.argmax(1)], episodes)  # fmt: skip
@@ -237,7 +239,9 @@ def _score(game, score, length=1):
 
 def test_a_tie_goes_to_the_action_that_ends_sooner(monkeypatch):
     def fake_play(policy, variants, **_):
-        values = policy(np.zeros((len(variants), 4, 84, 84)), np.arange(len(variants)))
+        values = policy(
+            Observation.first(np.zeros((len(variants), 4, 84, 84)), np.arange(len(variants)))
+        )
         lengths = {0: 1_500, 1: 170, 3: 1_500, 4: 1_500}
         return [_score("Breakout", 0.0, lengths[action]) for action in values.argmax(1)]
 
@@ -283,6 +287,40 @@ def test_values_of_the_wrong_shape(scripted):
         run(lambda *_: np.zeros((1, 4)), "Breakout")
 
 
+def test_a_policy_with_a_memory_is_told_all_that_happens(scripted):
+    """Environment 0 ends after 2 steps, environment 1 after 3; rewards are the step's number."""
+    scripted["Pong"] = [[2, 2], [3]]
+    told = []
+
+    def policy(seen):
+        told.append((seen.environments, seen.begins, seen.actions, seen.rewards))
+        return np.eye(18)[np.full(len(seen.frames), min(len(told), 5))]
+
+    run(policy, "Pong", episodes=3, envs=2)
+    environments, begins, actions, rewards = (np.array(column) for column in zip(*told))
+    assert (environments == [0, 1]).all() and environments.dtype == np.int32
+    # Environment 0: two steps, the end is seen, the reset, two steps. 1 begins once (then idles).
+    assert begins[:, 0].tolist() == [True, False, False, True, False]
+    assert rewards[:, 0].tolist() == [0, 1, 2, 0, 1] and rewards.dtype == np.float32
+    assert actions[:, 0].tolist() == [0, 1, 0, 0, 4] and actions.dtype == np.int32  # 2 isn't Pong's
+    assert begins[:4, 1].tolist() == [True, False, False, False]
+    assert rewards[:4, 1].tolist() == [0, 1, 2, 3]
+
+
+def test_rows_that_only_fill_up_belong_to_no_environment(scripted):
+    scripted.update(Boxing=[[3], [3]], Hero=[[1], [1]], Krull=[[1], [1]], Alien=[[3], [3]])
+    seen = []
+    options = {"episodes": 2, "envs": 2}
+    run(lambda view: seen.append(view) or np.zeros((len(view.frames), 18)),
+        "Boxing", "Hero", "Krull", "Alien", **options)  # fmt: skip
+    assert seen[0].environments.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert seen[1].environments.tolist() == [0, 1, 6, 7] and seen[1].games.tolist() == [0, 3]
+    scripted.update(Krull=[[3], [3]])
+    run(lambda view: seen.append(view) or np.zeros((len(view.frames), 18)),
+        "Boxing", "Hero", "Krull", "Alien", **options)  # fmt: skip
+    assert seen[-1].environments.tolist() == [0, 1, 4, 5, 6, 7, -1, -1]
+
+
 # Real games.
 
 
@@ -315,9 +353,9 @@ def test_the_policy_sees_the_current_screen():
     """The newest frame that the policy sees is the current one, at every step."""
     seen = []
 
-    def policy(frames, _):
-        seen.append(frames[0, -1].copy())
-        return np.zeros((len(frames), 18))
+    def policy(view):
+        seen.append(view.frames[0, -1].copy())
+        return np.zeros((len(view.frames), 18))
 
     options = {"episodes": 1, "envs_per_game": 1, "max_frames": 400}
     play_real(policy, GameVariant("Pong"), epsilon=0.0, **options)

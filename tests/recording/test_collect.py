@@ -214,14 +214,14 @@ def test_a_behaviour_is_fresh_in_every_episode_and_sees_the_ram(tmp_path, monkey
 
 
 def test_a_checkpoint_plays_greedily_within_the_minimal_set(tmp_path, monkeypatch):
-    from cql_atari.training import run as experiment
+    from cql_atari.training import load
 
     config = SimpleNamespace(data=SimpleNamespace(games=["Pong", "SpaceInvaders"]))
     stacks = []
 
-    def q_function(frames, positions):
-        assert frames.shape == (1, 4, 84, 84) and positions.tolist() == [1]
-        stacks.append(frames[0].copy())
+    def policy(seen):
+        assert seen.frames.shape == (1, 4, 84, 84) and seen.games.tolist() == [1]
+        stacks.append(seen.frames[0].copy())
         values = np.zeros((1, 18), np.float32)
         values[0, [2, 4]] = 9, 5  # up, which SpaceInvaders hasn't, and left
         return values
@@ -229,7 +229,7 @@ def test_a_checkpoint_plays_greedily_within_the_minimal_set(tmp_path, monkeypatc
     loads = []
     monkeypatch.setattr(workdir, "read_config", lambda directory: config)
     monkeypatch.setattr(
-        experiment, "load_q_function", lambda run: (loads.append(run) or q_function, config, 7)
+        load, "load", lambda run: loads.append(run) or load.Loaded(lambda: policy, config, 7)
     )
     run = {"behaviour": "checkpoint:runs/it", "epsilons": (0.0,)}
     directory = play(tmp_path / "1", steps=1_000, slots_per_file=2_000, **run)

@@ -108,7 +108,7 @@ def test_without_replicas_given_the_most_that_divide_are_taken(file, bindings, m
 
 
 def test_cloning_has_no_target_network_and_memory_no_tables():
-    config = config_lib.load((), ("loss.kind = 'cloning'", "feed.kind = 'memory'"))
+    config = config_lib.load((), ("train.method = 'cloning'", "feed.kind = 'memory'"))
     found = lines(config, Network(10**8, 0, 1e10))
     assert found["checkpoint"].startswith("1.2 GB")
     assert "15.36 TFLOP" in found["compute"] and "replay" not in found

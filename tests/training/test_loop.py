@@ -9,8 +9,8 @@ import tiny
 from cql_atari.core.types import UserError
 from cql_atari.feed.memory import store as memory
 from cql_atari.feed.sampling import BatchLaw
+from cql_atari.methods import build, scaled_q
 from cql_atari.training import loop, strategy
-from cql_atari.training import run as experiment
 
 
 def dataset(config, episodes=None):
@@ -27,9 +27,8 @@ def dataset(config, episodes=None):
 def run(config, devices, episodes=None, jit_compile=False, **overrides):
     """Trains for config.train.steps; returns the agent, the compiled call and a tape of calls."""
     with devices.scope():
-        agent = experiment.make_agent(config)
-    agent.initialize()
-    call = loop.make_train_call(agent, devices, jit_compile)
+        agent = scaled_q.make_agent(config)
+    call = loop.make_train_call(agent.learner, devices, jit_compile)
     feed = config.feed
     split = strategy.divide(feed.draws, feed.transitions_per_draw, devices.num_replicas_in_sync)
     tape = []
@@ -42,7 +41,7 @@ def run(config, devices, episodes=None, jit_compile=False, **overrides):
         **overrides,
     }
     batches = strategy.place(devices, dataset(config, episodes), split)
-    tape.append(("finished", loop.learn(agent, call, batches, config.train, **options)))
+    tape.append(("finished", loop.learn(agent.learner, call, batches, config.train, **options)))
     return agent, call, tape
 
 
@@ -69,7 +68,7 @@ def test_two_replicas_train_as_one_with_one_trace():
 def test_training_moves_the_weights_and_repeats_bit_for_bit():
     config = tiny.config()
     device = strategy.make_strategy("none")
-    start = experiment.make_agent(config)
+    start = scaled_q.make_agent(config)
     first, second = (run(config, device)[0] for _ in range(2))
     assert any((a != b).any() for a, b in zip(weights(start), weights(first)))
     for a, b in zip(weights(first), weights(second)):
@@ -106,20 +105,19 @@ def test_the_target_follows_every_target_period():
         seen[step] = [v.numpy() for v in agent.target_network.trainable_variables]
 
     device = strategy.make_strategy("none")
-    agent = experiment.make_agent(config)
-    agent.initialize()
-    call = loop.make_train_call(agent, device, False)
+    agent = scaled_q.make_agent(config)
+    call = loop.make_train_call(agent.learner, device, False)
     after_copy = []
 
-    def spy(batch):
-        if int(agent.optimizer.iterations) == 4:
+    def spy(batch, most):
+        if int(agent.train_step_counter) == 4:
             after_copy.append([(t.numpy(), o.numpy()) for t, o in zip(
                 agent.target_network.variables, agent.network.variables)])  # fmt: skip
-        return call(batch)
+        return call(batch, most)
 
-    loop.learn(agent, spy, iter(dataset(config)()), config.train, save=lambda s: note(agent, s),
-                  log=lambda *_: None, evaluate=lambda _: None, evaluate_every=0,
-                  should_stop=lambda: False)  # fmt: skip
+    loop.learn(agent.learner, spy, iter(dataset(config)()), config.train,
+                  save=lambda s: note(agent, s), log=lambda *_: None,
+                  evaluate=lambda _: None, evaluate_every=0, should_stop=lambda: False)  # fmt: skip
     assert all((target == online).all() for target, online in after_copy[0])
     assert any((a != b).any() for a, b in zip(seen[4], weights(agent)))
 
@@ -141,11 +139,10 @@ def test_a_stop_in_an_evaluation_saves_at_its_step():
 @pytest.mark.parametrize("stop", [True, False])
 def test_a_feed_that_fails_is_settled_without_asking_other_hosts(stop):
     config, saved = tiny.config(), []
-    agent = experiment.make_agent(config)
-    agent.initialize()
+    learner = build.build(config).learner()
     with pytest.raises(KeyboardInterrupt if stop else StopIteration):
         loop.learn(
-            agent, lambda _: pytest.fail("no batch"), iter(()), config.train, save=saved.append,
+            learner, lambda *_: pytest.fail("no batch"), iter(()), config.train, save=saved.append,
             log=lambda *_: None, evaluate=lambda _: None, evaluate_every=0,
             should_stop=lambda: stop, agree=lambda _: pytest.fail("they wait in a gradient step"),
         )  # fmt: skip

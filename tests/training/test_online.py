@@ -19,10 +19,10 @@ from cql_atari import collect
 from cql_atari.feed.online import exchange, pace, replay
 from cql_atari.feed.online.actor import Ledger
 from cql_atari.feed.online.pace import Pace
+from cql_atari.methods import build
 from cql_atari.runs import checkpoint
 from cql_atari.runs import folder as workdir
 from cql_atari.training import online
-from cql_atari.training import run as experiment
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -120,10 +120,10 @@ def test_a_signal_in_the_first_fill_saves_what_was_acted(tmp_path):
 def test_it_says_so_while_no_actor_is_connected(monkeypatch, caplog):
     monkeypatch.setattr(online, "_SILENCE_SECONDS", 0.5)
     config = pace.complete(tiny.config(*BINDINGS[len(tiny.BINDINGS) :]))
-    agent, ledger = experiment.make_agent(config), Ledger(1000)
+    method, ledger = build.build(config), Ledger(1000)
     with (
         replay.serve(3, 100, Pace(1.0, 1, (-1e9, 1e9)), more=exchange.tables()) as address,
-        online._remote_actors(config, address, agent, ledger) as tick,
+        online._remote_actors(config, address, method, ledger) as tick,
     ):
         for _ in range(8):
             tick(True)
@@ -138,7 +138,7 @@ def test_it_says_so_while_no_actor_is_connected(monkeypatch, caplog):
         assert actor.config() == config
         frames, weights = actor.weights()
         assert frames == 1000
-        for variable, array in zip(agent.network.variables, weights):
+        for variable, array in zip(method.network.variables, weights):
             np.testing.assert_array_equal(variable.numpy(), array)
         actor.report([3.0, 4.0])
         tick(True)

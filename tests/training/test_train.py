@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny
 
+from cql_atari.methods import build
 from cql_atari.runs import checkpoint
 from cql_atari.runs import folder as workdir
 from cql_atari.training import run as experiment
@@ -55,9 +57,10 @@ def start(folder, data, *bindings) -> subprocess.Popen:
 
 def final_weights(folder):
     config = workdir.read_config(folder)
-    agent = experiment.make_agent(config)
-    step = checkpoint.restore_latest(folder / "checkpoints", experiment.training_state(agent))
-    return step, [variable.numpy() for variable in agent.network.trainable_variables]
+    learner = build.build(config).learner()
+    state = tf.train.Checkpoint(**learner.saved)
+    step = checkpoint.restore_latest(folder / "checkpoints", state)
+    return step, [variable.numpy() for variable in learner.saved["network"].trainable_variables]
 
 
 def wait_for(path: Path, process: subprocess.Popen, pattern: str = "*") -> None:
@@ -143,9 +146,10 @@ def test_a_signal_in_an_evaluation_saves_and_the_evaluation_is_made_up_for(tmp_p
 
 def test_scores_are_made_once_and_a_stop_leaves_none(tmp_path):
     config = tiny.config()
-    agent = experiment.make_agent(config)
     stop = []
-    evaluate = experiment.make_evaluate(config, agent, tmp_path, 4, lambda: bool(stop))
+    evaluate = experiment.make_evaluate(
+        config, build.build(config), tmp_path, 4, lambda: bool(stop)
+    )
     assert "evaluation/score/Breakout" in evaluate(4, 1)
     written = experiment.scores_path(tmp_path, 4)
     before = written.stat().st_mtime_ns

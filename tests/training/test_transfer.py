@@ -15,9 +15,9 @@ import tensorflow as tf
 import tiny
 
 from cql_atari.core.types import UserError
+from cql_atari.methods import build
 from cql_atari.runs import checkpoint
 from cql_atari.runs import folder as workdir
-from cql_atari.training import run as experiment
 from cql_atari.training import start
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,20 +121,17 @@ def head_of(folder: Path, game: int) -> np.ndarray:
 # How a run begins, without processes.
 
 
-def fresh(*bindings: str):
-    config = tiny.config("data.games = ('Pong',)", *bindings)
-    agent = experiment.make_agent(config)
-    return config, agent, experiment.training_state(agent)
-
-
 def begin(directory: Path, *bindings: str):
-    config, agent, state = fresh(*bindings)
-    return start.begin(agent, state, config, directory), agent, state
+    config = tiny.config("data.games = ('Pong',)", *bindings)
+    method = build.build(config)
+    scope = tf.distribute.get_strategy().scope
+    learner, state, step = start.begin(method, config, directory, scope)
+    return step, learner.saved, state
 
 
-def encoder(agent) -> list[np.ndarray]:
+def encoder(saved) -> list[np.ndarray]:
     """In the order of `stored_encoder`."""
-    layers = [layer for layer in agent.network.encoder.layers if layer.weights]
+    layers = [layer for layer in saved["network"].encoder.layers if layer.weights]
     named = {
         f"layer_with_weights-{number}/{weight.name.split('/')[-1]}": weight.numpy()
         for number, layer in enumerate(layers)
@@ -144,35 +141,35 @@ def encoder(agent) -> list[np.ndarray]:
 
 
 def test_the_encoder_comes_and_nothing_else(pretrained, tmp_path):
-    step, agent, _ = begin(tmp_path, f"start.encoder_from = '{pretrained}'", "train.seed = 1")
+    step, run, _ = begin(tmp_path, f"start.encoder_from = '{pretrained}'", "train.seed = 1")
     _, scratch, _ = begin(tmp_path, "train.seed = 1")
-    assert step == 0 and int(agent.train_step_counter) == 0
-    assert all(equal(encoder(agent), stored_encoder(pretrained)))
+    assert step == 0 and int(run["optimizer"].iterations) == 0
+    assert all(equal(encoder(run), stored_encoder(pretrained)))
     for part in ("feed_forward", "heads"):
-        ours, new = (getattr(a.network, part).get_weights() for a in (agent, scratch))
+        ours, new = (getattr(a["network"], part).get_weights() for a in (run, scratch))
         assert all(np.array_equal(a, b) for a, b in zip(ours, new))
-    for target, online in zip(agent.target_network.variables, agent.network.variables):
+    for target, online in zip(run["target_network"].variables, run["network"].variables):
         np.testing.assert_array_equal(target, online)
 
 
 def test_a_whole_network_comes_with_the_heads_of_common_games(pretrained, tmp_path):
     games = "data.games = ('Pong', 'Freeway')"  # pre-trained: Breakout, Freeway
     binding = f"start.encoder_from = '{pretrained}'"
-    _, agent, _ = begin(tmp_path, binding, "start.whole_network = True", games, "train.seed = 1")
+    _, run, _ = begin(tmp_path, binding, "start.whole_network = True", games, "train.seed = 1")
     (tmp_path / "scratch").mkdir()
     _, scratch, _ = begin(tmp_path / "scratch", games, "train.seed = 1")
     folder = tmp_path / "source"
     shutil.copytree(pretrained, folder)
     _, source, _ = begin(folder, f"data.games = {tiny.GAMES!r}")
     for part in ("encoder", "feed_forward"):
-        ours, theirs = (getattr(a.network, part).get_weights() for a in (agent, source))
+        ours, theirs = (getattr(a["network"], part).get_weights() for a in (run, source))
         assert all(np.array_equal(a, b) for a, b in zip(ours, theirs))
     for name in ("kernel", "bias"):
-        ours, new, theirs = (getattr(a.network.heads, name).numpy() for a in
-                             (agent, scratch, source))  # fmt: skip
+        ours, new, theirs = (getattr(a["network"].heads, name).numpy() for a in
+                             (run, scratch, source))  # fmt: skip
         np.testing.assert_array_equal(ours[0], new[0])
         np.testing.assert_array_equal(ours[1], theirs[1])
-    for target, online in zip(agent.target_network.variables, agent.network.variables):
+    for target, online in zip(run["target_network"].variables, run["network"].variables):
         np.testing.assert_array_equal(target, online)
     assert json.loads((tmp_path / "start.json").read_text())["whole_network"] is True
 
@@ -195,9 +192,9 @@ def test_a_whole_network_must_fit_wholly(pretrained, tmp_path, binding, words):
 
 def test_on_two_replicas_every_one_has_the_encoder(pretrained, tmp_path):
     with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-        _, agent, _ = begin(tmp_path, f"start.encoder_from = '{pretrained}'")
+        _, run, _ = begin(tmp_path, f"start.encoder_from = '{pretrained}'")
     for replica in range(2):
-        values = [v.values[replica].numpy() for v in agent.network.encoder.variables]
+        values = [v.values[replica].numpy() for v in run["network"].encoder.variables]
         assert {value.tobytes() for value in values} == {
             value.tobytes() for value in stored_encoder(pretrained)
         }
@@ -209,16 +206,16 @@ def test_a_runs_own_checkpoint_comes_first(pretrained, tmp_path):
     own = tmp_path / "own"
     own.mkdir()
     binding = f"start.encoder_from = '{gone}'"
-    _, agent, state = begin(own, binding)
-    agent.optimizer.iterations.assign(6)
-    for variable in agent.network.variables:
+    _, run, state = begin(own, binding)
+    run["optimizer"].iterations.assign(6)
+    for variable in run["network"].variables:
         variable.assign_add(tf.ones_like(variable))
-    expected = agent.network.get_weights()
+    expected = run["network"].get_weights()
     checkpoint.save(own / "checkpoints", state, 6, keep=1)
     shutil.rmtree(gone)
     step, again, _ = begin(own, binding)
     assert step == 6
-    for ours, theirs in zip(again.network.get_weights(), expected):
+    for ours, theirs in zip(again["network"].get_weights(), expected):
         np.testing.assert_array_equal(ours, theirs)
 
 

@@ -11,6 +11,7 @@ import reverb
 
 from cql_atari.core import games
 from cql_atari.core.settings import Config, Online
+from cql_atari.core.types import Policy
 from cql_atari.envs import atari, vector_acting
 from cql_atari.envs.vector_acting import VectorStep
 from cql_atari.feed.online import pace
@@ -56,7 +57,7 @@ class Ledger:
 def act(
     config: Config,
     address: str,
-    values: Callable[[np.ndarray], np.ndarray],
+    policy: Policy,
     *,
     frames: Callable[[], int],
     report: Callable[[int, list[float]], None],
@@ -70,7 +71,7 @@ def act(
     Args:
       config: the run's.
       address: of the replay.
-      values: stacks uint8 [E, 4, 84, 84] -> values [E, 18].
+      policy: scores of the actions.
       frames: what the run has acted so far, in emulator frames; epsilon follows from it.
       report: told of every step's frames and of the raw scores of episodes that ended with it.
       seed: of the consoles and the random actions.
@@ -86,7 +87,7 @@ def act(
         rom_dir=config.evaluation.rom_dir,
     )  # fmt: skip
     choose = vector_acting.epsilon_greedy(
-        values, lambda: pace.epsilon(online, frames()), games.spec(game).actions, rng
+        policy, lambda: pace.epsilon(online, frames()), games.spec(game).actions, rng
     )
     client = reverb.Client(address)
     writers = [Writer(client, config.feed.n_step, config.feed.discount)

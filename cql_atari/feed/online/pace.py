@@ -8,6 +8,7 @@ from typing import NamedTuple
 from cql_atari.core.settings import Config, Online
 from cql_atari.core.types import UserError
 from cql_atari.envs import atari
+from cql_atari.methods import build
 
 PENDING = 8  # transitions that a writer may be ahead of the table
 IN_FLIGHT = 32  # draws that a reader may be ahead of its batches
@@ -43,8 +44,12 @@ def complete(config: Config) -> Config:
         raise UserError(
             f"train.strategy = {train.strategy!r}: the online phase runs on one device; set 'none'."
         )
-    if config.loss.kind == "cloning":
-        raise UserError("loss.kind = 'cloning' learns no values; choose c51, mse or hl_gauss.")
+    if not build.kind(config).online:
+        known = ", ".join(repr(name) for name, kind in build.METHODS.items() if kind.online)
+        raise UserError(
+            f"train.method = {train.method!r} can't learn from what it plays itself; choose "
+            f"{known}."
+        )
     if rows(config)[0] < 1:
         raise UserError(
             f"online.offline_share = {online.offline_share} leaves no row of {config.batch_size} "

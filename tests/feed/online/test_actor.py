@@ -42,7 +42,7 @@ def run(config, budget):
 
     with replay.serve(1, 1000, Pace(1.0, 1, (-1e9, 1e9))) as address:
         actor.act(
-            config, address, lambda stacks: np.zeros((3, 18)), frames=lambda: ledger.frames,
+            config, address, lambda seen: np.zeros((3, 18)), frames=lambda: ledger.frames,
             report=report, seed=[0], should_stop=lambda: False, budget=budget,
         )  # fmt: skip
         table = reverb.Client(address).server_info()[replay.TRANSITIONS]
@@ -72,7 +72,7 @@ def test_a_budget_that_is_used_up_lets_nothing_happen(config):
     ledger = actor.Ledger(0)
     with replay.serve(1, 1000, Pace(1.0, 1, (-1e9, 1e9))) as address:
         actor.act(
-            config, address, lambda stacks: np.zeros((3, 18)), frames=lambda: 0,
+            config, address, lambda seen: np.zeros((3, 18)), frames=lambda: 0,
             report=ledger.add, seed=[0], should_stop=lambda: False, budget=11,
         )  # fmt: skip
     assert ledger.frames == 0

@@ -41,7 +41,7 @@ def test_steps_follow_from_frames():
         ("online.frames = 400", "at least 408 frames"),
         ("online.offline_share = 1.0", "leaves no row"),
         ("feed.transitions_per_game = 99", "doesn't fit"),
-        ("loss.kind = 'cloning'", "learns no values"),
+        ("train.method = 'cloning'", "can't learn from what it plays itself"),
         ("train.strategy = 'mirrored'", "one device"),
     ],
 )

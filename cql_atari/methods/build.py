@@ -1,0 +1,63 @@
+"""From settings to a method: the list of all methods, and the only place that looks one up."""
+
+from __future__ import annotations
+
+import difflib
+
+from cql_atari.core.settings import Config
+from cql_atari.core.types import UserError
+from cql_atari.methods.method import Kind, Method
+
+
+def _make_scaled_q(config: Config) -> Method:
+    from cql_atari.methods import scaled_q
+
+    return scaled_q.make(config)
+
+
+def _make_cloning(config: Config) -> Method:
+    from cql_atari.methods import cloning
+
+    return cloning.make(config)
+
+
+_WHOLE = ("train.method", "network.feed_forward", "network.feature_norm")
+METHODS: dict[str, Kind] = {
+    "scaled_q": Kind(
+        _make_scaled_q,
+        label="agent",
+        online=True,
+        gives={
+            "encoder": (),
+            "whole_network": (*_WHOLE, "loss.kind", "loss.num_atoms", "loss.v_max"),
+        },
+        networks=2,
+        passes=4,
+    ),
+    "cloning": Kind(_make_cloning, label="cloning", gives={"encoder": (), "whole_network": _WHOLE}),
+}
+
+
+def kind(config: Config) -> Kind:
+    """What is known of the configured method before anything is built.
+
+    Raises:
+      UserError: where there is no such method.
+    """
+    name = config.train.method
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.0)
+        raise UserError(
+            f"train.method = {name!r}: choose one of {', '.join(map(repr, METHODS))}; nearest: "
+            f"{near[0]!r}."
+        )
+    return METHODS[name]
+
+
+def build(config: Config) -> Method:
+    """The configured method, its weights drawn from `train.seed`. Call it in the strategy's scope.
+
+    Raises:
+      UserError: where there is no such method, or its network can't be built.
+    """
+    return kind(config).make(config)

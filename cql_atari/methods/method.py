@@ -1,0 +1,110 @@
+"""What a way to learn is: all that the rest of the package knows of one. `build.py` lists them.
+
+    build(config) -> Method       the network, and how it acts
+    method.learner() -> Learner   its loss, its optimizers, what its checkpoints hold
+
+Nothing outside this room asks which method it has before it. A new one is a module with a function
+`make(config) -> Method` and a `Kind` in `build.METHODS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cql_atari.core.types import Policy
+
+if TYPE_CHECKING:  # that a command may ask for a `Kind` without waiting for TensorFlow
+    import tensorflow as tf
+
+    from cql_atari.core.settings import Config
+
+
+class Transitions(NamedTuple):
+    """Batches of independent n-step transitions: `core.types.Batch`."""
+
+    n_step: int
+    discount: float
+
+
+class Sequences(NamedTuple):
+    """Batches of `length` consecutive steps of an episode."""
+
+    length: int
+
+
+class Part(NamedTuple):
+    """An optimizer and the variables that it trains."""
+
+    optimizer: tf.keras.optimizers.legacy.Optimizer
+    variables: list[tf.Variable]
+
+
+class Learner(NamedTuple):
+    """How a network is trained. A gradient step is `parts.gradient_step`, for every method.
+
+    Attributes:
+      games: names, in the order of a batch's `games`.
+      batch_size: rows of a batch over all replicas; what is minimised is the mean over them.
+      loss: batch (one replica's rows; it has `games` int32 [B]) -> name -> float32 [B].
+        "loss/total" is minimised. Every name is logged as a mean over all rows and, under
+        `<name>/<Game>`, over those of each game; so a measure is one more name.
+      parts: the first one's optimizer counts the steps. Variables in none of them stay.
+      saved: what a checkpoint holds, by name. "network" among them is `Method.network`; old
+        checkpoints are found by these names.
+      after_steps: (step before, step now), called after each call of the training function;
+        `crossed` says whether a multiple of a period lies between.
+      clip_norm: gradients are scaled down to this global norm; None: never.
+    """
+
+    games: tuple[str, ...]
+    batch_size: int
+    loss: Callable[[Any], dict[str, tf.Tensor]]
+    parts: tuple[Part, ...]
+    saved: Mapping[str, Any]
+    after_steps: Callable[[int, int], None] = lambda before, now: None
+    clip_norm: float | None = None
+
+
+class Method(NamedTuple):
+    """A network, and what can be done with it.
+
+    Attributes:
+      reads: what a batch holds.
+      network: all that acting needs; it is what remote actors get and what evaluation restores.
+      act: makes a policy that remembers nothing yet, one for each evaluation or actor. None: the
+        method doesn't act, so a run of it is not evaluated.
+      learner: makes what trains the network, from its present weights on: called once, in the
+        strategy's scope, after the network has what it takes over from another run.
+    """
+
+    reads: Transitions | Sequences
+    network: tf.keras.Model
+    act: Callable[[], Policy] | None
+    learner: Callable[[], Learner]
+
+
+class Kind(NamedTuple):
+    """What is known of a method before anything is built.
+
+    Attributes:
+      make: builds it; imports TensorFlow.
+      label: what its scores are called in reports.
+      online: whether it can learn from what it plays itself.
+      gives: what a later run may take from a run of it, "encoder" or "whole_network", with the
+        settings that both must have in common (for an encoder, beside those of the encoder).
+      networks: copies of the network that a checkpoint holds, beside the optimizers' moments.
+      passes: forward passes that a gradient step costs; a backward pass counts as two.
+    """
+
+    make: Callable[[Config], Method]
+    label: str
+    online: bool = False
+    gives: Mapping[str, tuple[str, ...]] = {}
+    networks: int = 1
+    passes: int = 3
+
+
+def crossed(period: int, before: int, now: int) -> bool:
+    """Whether a multiple of the period lies in (before, now]; for a period of 0, never."""
+    return period > 0 and before // period != now // period

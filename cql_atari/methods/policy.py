@@ -1,0 +1,55 @@
+"""How a network of values acts: as a `Policy` of ours, and as TF-Agents' policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+from tf_agents.policies import tf_policy
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import policy_step, time_step
+
+from cql_atari.core import games as games_lib
+from cql_atari.core.types import FRAME_SHAPE, NUM_ACTIONS, STACK, Observation, Policy
+
+# (frames uint8 [B, 4, 84, 84], games int32 [D]) -> values float32 [B, 18]; B = D * c, and each run
+# of c rows shares a game.
+Values = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+def greedy(values: Values) -> Callable[[], Policy]:
+    """A maker of policies that remember nothing; `values` is compiled once a shape of batches."""
+    compiled = tf.function(values, reduce_retracing=False)
+
+    def policy(seen: Observation) -> np.ndarray:
+        return compiled(tf.constant(seen.frames), tf.constant(seen.games)).numpy()
+
+    return lambda: policy
+
+
+class GreedyPolicy(tf_policy.TFPolicy):
+    """argmax of values over the game's minimal action set; observations are {"frames", "game"}."""
+
+    def __init__(self, network: tf.keras.Model, values: Values, games: Sequence[str]):
+        observation = {
+            "frames": tf.TensorSpec((STACK, *FRAME_SHAPE), tf.uint8),
+            "game": tf.TensorSpec((), tf.int32),
+        }
+        super().__init__(
+            time_step.time_step_spec(observation),
+            tensor_spec.BoundedTensorSpec((), tf.int32, 0, NUM_ACTIONS - 1),
+        )
+        self._network = network
+        self._values = values
+        self._unused = tf.constant(~games_lib.action_mask(games))
+
+    def _variables(self):
+        return self._network.variables
+
+    def _action(self, time_step, policy_state, seed):
+        del seed
+        frames, game = time_step.observation["frames"], time_step.observation["game"]
+        values = self._values(frames, game)
+        values = tf.where(tf.gather(self._unused, game), values.dtype.min, values)
+        return policy_step.PolicyStep(tf.argmax(values, -1, output_type=tf.int32), policy_state, ())

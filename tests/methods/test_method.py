@@ -1,0 +1,107 @@
+"""The contract: a method that nobody knew is trained, saved, resumed and evaluated; periods."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+
+from cql_atari.core.types import Batch, Observation, UserError
+from cql_atari.feed import recorded
+from cql_atari.methods import build, parts, policy
+from cql_atari.methods.method import Kind, Learner, Method, Part, Transitions, crossed
+from cql_atari.runs import checkpoint, folder
+from cql_atari.training import load, run
+
+
+def make_frequencies(config) -> Method:
+    """How often the data take each action, whatever is seen: logits [G, 18] in one variable."""
+    network = tf.keras.Sequential([tf.keras.layers.Embedding(2, 18, "zeros")])
+    logits = network.layers[0]
+    logits.build(())
+
+    def scores(frames, games):
+        return tf.repeat(logits(games), len(frames) // len(games), axis=0)
+
+    def loss(batch):
+        total = tf.nn.sparse_softmax_cross_entropy_with_logits(batch.actions, logits(batch.games))
+        return {"loss/total": total, "reward": batch.rewards}
+
+    def learner() -> Learner:
+        adam = tf.keras.optimizers.legacy.Adam(0.1)
+        saved = {"network": network, "optimizer": adam}
+        trained = (Part(adam, network.trainable_variables),)
+        return Learner(config.data.games, config.batch_size, loss, trained, saved)
+
+    return Method(Transitions(3, 0.99), network, policy.greedy(scores), learner)
+
+
+@pytest.fixture
+def frequencies(monkeypatch):
+    monkeypatch.setitem(build.METHODS, "frequencies", Kind(make_frequencies, label="frequencies"))
+
+
+def test_a_third_method_trains_saves_resumes_and_is_evaluated(frequencies, tmp_path, monkeypatch):
+    monkeypatch.setattr(recorded, "_load_store", lambda config, *_: tiny.store(config))
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
+    bindings = "train.method = 'frequencies'", "train.target_period = 8", "evaluation.episodes = 1"
+    half, whole = (tiny.config(*bindings, f"train.steps = {steps}") for steps in (20, 40))
+    folder.record(tmp_path, half, accept_change=False)
+    assert run.train(half, (), tmp_path, lambda: False)
+    assert run.train(whole, (), tmp_path, lambda: False)
+    assert checkpoint.steps(tmp_path / "checkpoints")[-1] == 40
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert {"loss/total", "loss/total/Freeway", "reward", "reward/Breakout"} <= set(lines[0])
+    assert [line["step"] for line in lines if "reward" in line] == [*range(4, 41, 4)]
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["run"]["label"] == "frequencies" and scores["run"]["step"] == 40
+
+    # In one life it comes to the same; what is loaded is what was trained.
+    other = tmp_path / "other"
+    other.mkdir()
+    folder.record(other, whole, accept_change=False)
+    assert run.train(whole, (), other, lambda: False)
+    loaded, straight = load.load(tmp_path), load.load(other)
+    assert (loaded.step, straight.step) == (40, 40)
+    seen = Observation.first(np.zeros((2, 4, 84, 84), np.uint8), np.array([0, 1], np.int32))
+    np.testing.assert_array_equal(loaded.act()(seen), straight.act()(seen))
+    # Breakout's data hold actions 0 and 1 alone, each in half of the steps.
+    assert set(np.argsort(loaded.act()(seen)[0])[-2:]) == {0, 1}
+
+
+def test_an_unknown_method_names_the_nearest():
+    with pytest.raises(UserError, match=r"'clonin': choose one of .*nearest: 'cloning'"):
+        build.build(tiny.config("train.method = 'clonin'"))
+
+
+def test_cloning_holds_no_target_network_and_knows_only_the_games_actions():
+    method = build.build(tiny.config("train.method = 'cloning'"))
+    assert set(method.learner().saved) == {"network", "optimizer"}
+    assert method.network.heads.kernel.shape[-1] == 18  # one logit an action
+
+
+def test_a_multiple_of_a_period_is_noticed_by_the_call_that_reaches_or_passes_it():
+    for k, expected in ((1, [6, 12, 18]), (4, [8, 12, 20]), (9, [9, 18])):
+        steps = [*range(0, 21, k)]
+        assert [b for a, b in itertools.pairwise(steps) if crossed(6, a, b)] == expected
+    assert crossed(6, -1, 0) and not crossed(6, 0, 5) and crossed(6, 5, 6) and not crossed(0, 0, 9)
+
+
+def test_gradients_are_clipped_to_a_norm_and_the_norm_is_told_before():
+    variable = tf.Variable([3.0, 4.0])
+    sgd = tf.keras.optimizers.legacy.SGD(1.0)
+    zeros = tf.zeros(4, tf.int32)
+    batch = Batch(tf.zeros((4, 7, 84, 84), tf.uint8), zeros, tf.zeros(4), tf.zeros(4), zeros)
+
+    def loss(batch):
+        return {"loss/total": tf.tile(tf.reduce_sum(variable**2 / 2)[None], [4])}
+
+    learner = Learner(("Pong",), 4, loss, (Part(sgd, [variable]),), {}, clip_norm=1.0)
+    sums = parts.gradient_step(learner, batch)
+    assert float(sums.gradient_norm) == pytest.approx(5.0)
+    np.testing.assert_allclose(variable.numpy(), [3.0 - 0.6, 4.0 - 0.8], rtol=1e-6)
+    assert sums.by_game["count"].numpy().tolist() == [4.0]
