@@ -29,14 +29,21 @@ def difference(first: Sequence[float], second: Sequence[float]) -> tuple[float, 
         return None
     parts = np.array([np.var(values, ddof=1) / len(values) for values in (first, second)])
     error, middle = parts.sum() ** 0.5, np.mean(first) - np.mean(second)
-    if error:
-        weights = parts / parts.sum()  # Welch-Satterthwaite
-        degrees = 1 / np.sum(weights**2 / [len(first) - 1, len(second) - 1])
-        error *= t_quantile(float(degrees))
+    error *= welch_quantile(parts, [len(first) - 1, len(second) - 1])
     return float(middle - error), float(middle + error)
 
 
-@functools.cache
+def welch_quantile(parts: np.ndarray, degrees: Sequence[int] | np.ndarray) -> float:
+    """The t quantile for an error whose square is the sum of `parts`, each with its own degrees of
+    freedom (Welch and Satterthwaite); 0 where the error is 0.
+    """
+    if not parts.any():
+        return 0.0
+    weights = parts / parts.sum()
+    return t_quantile(round(float(1 / np.sum(weights**2 / degrees)), 2))
+
+
+@functools.lru_cache(1_000)
 def t_quantile(degrees: float) -> float:
     """The 97.5 % quantile of Student's t.
 

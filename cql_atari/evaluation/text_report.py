@@ -19,8 +19,8 @@ from cql_atari.evaluation.players import (
 from cql_atari.evaluation.score_files import protocol_line
 
 INTERVALS = (
-    "± and [ ]: 95 % intervals (Student's t; stratified bootstrap) over evaluation episodes; "
-    "the chance of training is not in them"
+    "± and [ ]: 95 % intervals over evaluation episodes (docs/statistics.md); the chance of "
+    "training is not in them"
 )
 
 
@@ -54,16 +54,16 @@ def verdicts(agent: str, columns: Columns) -> list[str]:
 
 
 def aggregate_lines(label: str, summary: dict[str, Any]) -> list[str]:
-    """Mean, median and IQM over games with their intervals, for both normalisations."""
+    """Every aggregate over games with its interval, for both normalisations."""
     lines = []
-    for key, name in (("human_normalised", "human"), ("dqn_normalised", "DQN")):
+    for key, reference in (("human_normalised", "human"), ("dqn_normalised", "DQN")):
         values = summary[key]
         if values["games"]:
             numbers = ", ".join(
-                f"{title} {tables.percent_with_range(values[statistic])}"
-                for statistic, title in aggregate.TITLES.items()
+                f"{one.title} {tables.percent_with_range(values[name])}"
+                for name, one in aggregate.AGGREGATES.items()
             )
-            lines.append(f"{label}, {name}-normalised over {values['games']} games: {numbers}")
+            lines.append(f"{label}, {reference}-normalised over {values['games']} games: {numbers}")
     return lines
 
 

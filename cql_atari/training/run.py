@@ -13,7 +13,7 @@ from cql_atari.core import settings
 from cql_atari.core.settings import Config
 from cql_atari.core.types import Array, Observation, Policy, UserError
 from cql_atari.data import sources
-from cql_atari.evaluation import rollout, score_files, summary
+from cql_atari.evaluation import aggregate, rollout, score_files, summary
 from cql_atari.feed.recorded import open_feed
 from cql_atari.feed.replay.order import Place
 from cql_atari.methods import build
@@ -187,7 +187,7 @@ def evaluation_scalars(summary: dict[str, Any]) -> dict[str, float]:
     """An evaluation as flat scalars for the logs."""
     scalars = {f"evaluation/score/{name}": row["mean"] for name, row in summary["games"].items()}
     for kind in ("human_normalised", "dqn_normalised"):
-        for statistic in ("mean", "median", "iqm"):
+        for statistic in aggregate.AGGREGATES:
             if statistic in summary[kind]:
                 scalars[f"evaluation/{kind}/{statistic}"] = summary[kind][statistic]["value"]
     return scalars

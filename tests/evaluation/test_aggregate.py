@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rliable import library, metrics
@@ -12,41 +13,98 @@ from cql_atari.evaluation import aggregate
 
 
 def test_iqm_by_hand():
-    assert aggregate.iqm(np.arange(40.0)) == np.arange(10, 30).mean()  # the middle 20 of 40
-    assert aggregate.iqm(np.array([100.0, 1.0, 3.0, -50.0])) == 2.0
-    assert aggregate.iqm(np.array([1.0, 2.0, 6.0])) == 3.0  # nothing to cut below four
-    rows = np.array([[9.0, 1.0, 2.0, 0.0], [0.0, 5.0, 7.0, 99.0]])
-    assert aggregate.iqm(rows, axis=1).tolist() == [1.5, 6.0]
+    assert aggregate.iqm(np.arange(40.0)[None]) == np.arange(10, 30).mean()  # middle 20 of 40
+    assert aggregate.iqm(np.array([[100.0, 1.0, 3.0, -50.0]])) == 2.0
+    assert aggregate.iqm(np.array([[1.0, 2.0, 6.0]])) == 3.0  # nothing to cut below four
+    many = np.array([[[9.0, 1.0, 2.0, 0.0]], [[0.0, 5.0, 7.0, 99.0]]])  # [2, runs, games]
+    assert aggregate.iqm(many).tolist() == [1.5, 6.0]
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 12), st.integers(0, 10**6))
-def test_iqm_equals_rliable(runs, tasks, seed):
-    scores = np.random.default_rng(seed).normal(size=(runs, tasks))
-    assert aggregate.iqm(scores) == pytest.approx(metrics.aggregate_iqm(scores))
-
-
-def test_aggregates_and_intervals_agree_with_rliable():
-    """Episodes in the place of rliable's runs; its IQM is given the games' means, as ours."""
-    generator = np.random.default_rng(1)
-    matrix = generator.gamma(2.0, size=(10, 7)) * np.arange(1, 8)
-    ours = aggregate.aggregate(list(matrix.T))
-    functions = {
-        "mean": metrics.aggregate_mean,
-        "median": metrics.aggregate_median,
-        "iqm": lambda scores: metrics.aggregate_iqm(scores.mean(0, keepdims=True)),
+def test_point_estimates_equal_rliables(runs, tasks, seed):
+    scores = np.random.default_rng(seed).normal(0.8, 1, size=(runs, tasks))
+    theirs = {
+        "iqm": metrics.aggregate_iqm(scores),
+        "mean": metrics.aggregate_mean(scores),
+        "median": metrics.aggregate_median(scores),
+        "optimality_gap": metrics.aggregate_optimality_gap(scores),
     }
-    np.random.seed(0)  # rliable ignores random_state
-    for name, function in functions.items():
-        point, interval = library.get_interval_estimates(
-            {"x": matrix}, lambda scores, f=function: np.array([f(scores)]), reps=2_000
-        )
-        assert ours[name]["value"] == pytest.approx(point["x"][0])
-        width = interval["x"][1, 0] - interval["x"][0, 0]
-        np.testing.assert_allclose(ours[name]["ci95"], interval["x"][:, 0], atol=0.08 * width)
+    ours = aggregate.aggregate_runs(scores)
+    assert {name: cell["value"] for name, cell in ours.items()} == pytest.approx(theirs)
+    thresholds = np.linspace(-1, 2, 7)
+    shares = [cell["value"] for cell in aggregate.profile(scores, thresholds)]
+    (expected,) = library.create_performance_profile({"x": scores}, thresholds, reps=2)[0].values()
+    np.testing.assert_allclose(shares, expected)
+    others = np.random.default_rng(seed + 1).integers(0, 2, size=(3, tasks)).astype(float)
+    better = aggregate.improvement(scores, others)["value"]
+    assert better == pytest.approx(metrics.probability_of_improvement(scores, others))
 
 
-def test_games_with_different_numbers_of_episodes():
-    result = aggregate.aggregate([np.array([1.0, 3.0]), np.array([10.0])])
-    assert result["mean"]["value"] == 6.0  # games weigh the same: (2 + 10) / 2
-    assert result["mean"]["ci95"] is None  # a single episode says nothing of chance
+def test_an_interval_of_a_mean_is_welchs():
+    """Where the statistic is linear nothing is left to the draws but their number."""
+    scores = [np.array([1.0, 3.0]), np.array([10.0, 11.0, 12.0])]  # squared errors 1 and 1/3
+    low, high = aggregate.aggregate(scores)["mean"]["ci95"]
+    degrees = (4 / 3) ** 2 / (1 / 1 + (1 / 9) / 2)
+    half = scipy.stats.t.ppf(0.975, degrees) * (4 / 3) ** 0.5 / 2
+    assert (low + high) / 2 == pytest.approx(6.5, abs=0.1 * half)
+    assert (high - low) / 2 == pytest.approx(half, rel=0.07)
+
+
+def test_bias_of_noisy_means_lengthens_its_own_side():
+    """Nine sure games at 0 and a noisy one: the gap's chance is one-sided, below 1 only."""
+    scores = [np.ones(2)] * 9 + [np.array([0.0, 2.0])]
+    gap = aggregate.aggregate(scores)["optimality_gap"]
+    assert gap["value"] == 0.0
+    assert -gap["ci95"][0] > gap["ci95"][1] > 0
+
+
+def test_no_interval_below_two_episodes_or_runs():
+    alone = aggregate.aggregate([np.array([1.0, 3.0]), np.array([10.0])])
+    assert alone["mean"] == {"value": 6.0, "ci95": None}  # games weigh the same: (2 + 10) / 2
+    assert all(cell["ci95"] is None for cell in alone.values())
+    one_run = np.array([[1.0, 2.0]])
+    assert aggregate.aggregate_runs(one_run)["iqm"] == {"value": 1.5, "ci95": None}
+    assert aggregate.profile(one_run, np.array([1.5])) == [{"value": 0.5, "ci95": None}]
+    assert aggregate.improvement(one_run, one_run + 1) == {"value": 0.0, "ci95": None}
+    assert aggregate.aggregate([np.array([2.0, 2.0])])["iqm"]["ci95"] == (2.0, 2.0)
+
+
+def test_over_runs_by_hand():
+    """The mean's jackknife error is its standard error; runs count once, however many games."""
+    scores = np.array([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])
+    low, high = aggregate.aggregate_runs(scores)["mean"]["ci95"]
+    half = 4.302653 / 3**0.5  # t table, 2 degrees of freedom; standard deviation 1
+    assert (low, high) == pytest.approx((2 - half, 2 + half), rel=1e-5)
+
+
+def test_profile_by_hand():
+    scores = [np.array([0.4, 0.6]), np.array([1.0, 1.0])]
+    shares = aggregate.profile(scores, np.array([0.0, 0.75, 1.0]))
+    assert [cell["value"] for cell in shares] == [1.0, 0.5, 0.0]
+    assert shares[2]["ci95"] == (0.0, 0.0)
+    low, high = shares[1]["ci95"]  # the first game may be above 0.75, the second surely is
+    assert 0 <= low <= 0.5 < high <= 1
+
+
+def test_improvement_by_hand():
+    first = [np.array([3.0, 1.0]), np.array([5.0, 5.0])]
+    second = [np.array([2.0, 2.0, 0.0]), np.array([5.0, 4.0])]
+    # Game 1: 3 beats all three, 1 beats one: 4/6. Game 2: ties 2, wins 2 of 4: 3/4.
+    assert aggregate.improvement(first, second)["value"] == pytest.approx((4 / 6 + 3 / 4) / 2)
+    sure = aggregate.improvement([np.array([2.0, 3.0])], [np.array([0.0, 1.0])])
+    assert sure == {"value": 1.0, "ci95": (1.0, 1.0)}
+
+
+def test_intervals_hold_the_truth_19_times_in_20():
+    """One cell of the table in docs/statistics.md: 40 games, 4 episodes, noise 0.6, skewed."""
+    held = {name: [] for name in ("iqm", "mean", "optimality_gap")}
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        truth = rng.gamma(0.8, 1.0, 40)
+        scores = truth[:, None] * (0.4 + 0.6 * rng.exponential(size=(40, 4)))
+        for name, cell in aggregate.aggregate(list(scores)).items():
+            if name in held:
+                true = float(aggregate.AGGREGATES[name].statistic(truth[None]))
+                held[name].append(cell["ci95"][0] <= true <= cell["ci95"][1])
+    assert all(np.mean(values) > 0.88 for values in held.values()), held
