@@ -30,5 +30,9 @@ class SpatialEmbedding(tf.keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """[B, H, W, C] -> [B, C * F]."""
-        pooled = tf.einsum("bhwc,hwcf->bcf", inputs, self.embedding)
-        return tf.reshape(pooled, [-1, inputs.shape[-1] * self.blocks])
+        height, width, channels = inputs.shape[1:]
+        # One product a channel, [B, H W] x [H W, F]; an einsum takes more steps to the same.
+        maps = tf.transpose(tf.reshape(inputs, [-1, height * width, channels]), [2, 0, 1])
+        kernels = tf.reshape(self.embedding, [height * width, channels, self.blocks])
+        pooled = tf.matmul(maps, tf.transpose(kernels, [1, 0, 2]))  # [C, B, F]
+        return tf.reshape(tf.transpose(pooled, [1, 0, 2]), [-1, channels * self.blocks])

@@ -13,8 +13,10 @@ from cql_atari.networks import encoders
 from cql_atari.networks.encoders import Stem, Style, choose
 from cql_atari.networks.normalisation import l2_normalised
 from cql_atari.networks.pooling import SpatialEmbedding
+from cql_atari.networks.products import Dense, product
 
 layers = tf.keras.layers
+FEW_GAMES = 6  # up to so many all heads are computed for all rows: faster on CPUs than a gather
 
 
 class GameHeads(tf.keras.layers.Layer):
@@ -45,13 +47,24 @@ class GameHeads(tf.keras.layers.Layer):
 
     def call(self, features: tf.Tensor, games: tf.Tensor) -> tf.Tensor:
         """features [B, F], games int32 [D] -> float32 [B, A, N]; B = D * c, runs of c rows share
-        a game, whose kernel is gathered once and no other game's head is computed.
+        a game.
+
+        With few games the heads are one product of [B, G * F], where a row's features stand in its
+        game's place among zeros, and [G * F, A * N]. With more a draw's kernel is gathered and no
+        other game's head is computed.
         """
+        kernel, bias = (tf.convert_to_tensor(v) for v in (self.kernel, self.bias))
+        num_games, num_features, width = kernel.shape
         num_draws = games.shape[0] or tf.shape(games)[0]
-        by_draw = tf.reshape(features, [num_draws, -1, features.shape[-1]])
-        kernel = gather_rows(tf.convert_to_tensor(self.kernel), games)
-        bias = gather_rows(tf.convert_to_tensor(self.bias), games)
-        outputs = tf.matmul(by_draw, kernel) + bias[:, None]
+        by_draw = tf.reshape(features, [num_draws, -1, 1, num_features])
+        if num_games <= FEW_GAMES:
+            own = tf.one_hot(games, num_games)[:, None, :, None]
+            placed = tf.reshape(by_draw * own, [-1, num_games * num_features])
+            outputs = product(placed, tf.reshape(kernel, [num_games * num_features, width]))
+            outputs = tf.reshape(outputs, [num_draws, -1, width])
+        else:
+            outputs = tf.matmul(by_draw[:, :, 0], gather_rows(kernel, games))
+        outputs += gather_rows(bias, games)[:, None]
         return tf.reshape(outputs, [-1, *self.output_shape_per_row])
 
 
@@ -166,14 +179,15 @@ def build_q_network(
     })  # fmt: skip
 
     frames = tf.keras.Input((STACK, *FRAME_SHAPE), dtype=tf.uint8)
-    x = layers.Permute((2, 3, 1))(frames)  # NHWC; on the host it would cost 30 times a gather
-    x = pool(encode(layers.Rescaling(1 / 255, dtype=dtype)(x), style))
+    x = layers.Rescaling(1 / 255, dtype=dtype)(frames)
+    x = layers.Permute((2, 3, 1), dtype=dtype)(x)  # NHWC; of bytes it would take twice as long
+    x = pool(encode(x, style))
     encoder_model = tf.keras.Model(frames, x, name="encoder")
 
     pooled = x = tf.keras.Input(x.shape[1:], dtype=x.dtype)
     for width in feed_forward:
         initialiser = tf.keras.initializers.HeNormal(style.seed())
-        x = layers.Dense(width, "relu", kernel_initializer=initialiser, dtype=dtype)(x)
+        x = Dense(width, "relu", kernel_initializer=initialiser, dtype=dtype)(x)
     x = l2_normalised(x) if feature_norm else tf.cast(x, tf.float32)
     feed_forward_model = tf.keras.Model(pooled, x, name="feed_forward")
 

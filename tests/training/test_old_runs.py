@@ -16,11 +16,13 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "run"
 
 
 @pytest.mark.parametrize("kind", ["c51", "cloning"])
-def test_an_old_run_gives_the_same_q_values_bit_for_bit(kind):
+def test_an_old_run_gives_the_same_q_values(kind):
     loaded = load.load(GOLDEN / kind)
     frames = np.random.default_rng(0).integers(0, 256, (8, 4, 84, 84), np.uint8)
     q_values = loaded.act()(Observation.first(frames, np.array([0, 1] * 4, np.int32)))
-    np.testing.assert_array_equal(q_values, np.load(GOLDEN / kind / "q_values.npy"))
+    # Not bit for bit: sums may be taken in another order than they were then.
+    expected = np.load(GOLDEN / kind / "q_values.npy")
+    np.testing.assert_allclose(q_values, expected, atol=2e-6 * np.abs(expected).max(), rtol=0)
     assert loaded.step == 20
     assert loaded.config.train.method == ("cloning" if kind == "cloning" else "scaled_q")
 
