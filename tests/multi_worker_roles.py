@@ -57,7 +57,7 @@ def work(replay, out):
     train = strategy_runs.trainer(devices, config)
     left = {}
     for by_coordinator in (False, True):
-        for feed, make in (("memory", strategy_runs.make_dataset(config)), ("replay", from_replay)):
+        for feed, make in (("memory", tiny.dataset(config)), ("replay", from_replay)):
             batches = strategy.place(devices, make, split, by_coordinator)
             for call, sums in enumerate(train(batches, CALLS)):
                 for name, value in sums.items():

@@ -11,20 +11,8 @@ import numpy as np
 import tensorflow as tf
 import tiny
 
-from cql_atari.feed.memory import store as memory
-from cql_atari.feed.sampling import BatchLaw
 from cql_atari.methods import scaled_q
 from cql_atari.training import loop, strategy
-
-
-def make_dataset(config):
-    """As an open feed's: rows of the global batches."""
-    law = BatchLaw(config.feed.draws, config.feed.transitions_per_draw)
-    store = tiny.store(config)
-    k = config.train.steps_per_call
-    return lambda rows: memory.dataset(
-        store, law, seed=0, start_step=0, steps_per_call=k, rows=rows
-    )
 
 
 def trainer(devices, config, jit_compile=False):
@@ -53,7 +41,7 @@ def trainer(devices, config, jit_compile=False):
 def place(devices, config, by_coordinator=None):
     feed = config.feed
     split = strategy.divide(feed.draws, feed.transitions_per_draw, devices.num_replicas_in_sync)
-    return strategy.place(devices, make_dataset(config), split, by_coordinator)
+    return strategy.place(devices, tiny.dataset(config), split, by_coordinator)
 
 
 def assert_same(one, other, **tolerance):

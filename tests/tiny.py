@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import tensorflow as tf
 
 from cql_atari import config as config_lib
 from cql_atari.core import settings
 from cql_atari.core.types import Episode, Extent
+from cql_atari.feed import drawing, positions
 from cql_atari.feed.memory import store as memory
+from cql_atari.feed.sampling import BatchLaw
+
+MakeDataset = Callable[..., tf.data.Dataset]
 
 GAMES = ("Breakout", "Freeway")
 BINDINGS = (
@@ -58,12 +65,16 @@ def episodes(steps: int = 60, seed: int = 0, per_game: int = 2) -> list[Episode]
     ]
 
 
-def store(config: settings.Config, played: list[Episode] | None = None) -> memory.Store:
-    """The episodes in memory, as the configuration's feed keeps them."""
+def dataset(config: settings.Config, played: list[Episode] | None = None) -> MakeDataset:
+    """Batches of the episodes in memory, as an open feed's: of rows of the global batches."""
     played = played or episodes()
     extents = {
         game: [Extent(len(e.frames), e.terminal, e.starts) for e in played if e.game == game]
         for game in config.data.games
     }
-    plan = memory.plan(extents, config.feed.n_step)
-    return memory.load(played, plan, discount=config.feed.discount)
+    store = memory.load(played, positions.episodes(extents))
+    feed, k = config.feed, config.train.steps_per_call
+    law = BatchLaw(feed.draws, feed.transitions_per_draw)
+    return lambda rows=slice(None): drawing.transitions(
+        store, law, feed.n_step, feed.discount, seed=0, start_step=0, steps_per_call=k, rows=rows
+    )

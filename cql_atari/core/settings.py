@@ -47,7 +47,9 @@ class Feed:
     """How transitions become batches.
 
     Attributes:
-      kind: "replay" (Reverb) or "memory" (everything in RAM; resumes bit for bit).
+      kind: "replay" (Reverb), "memory" (everything in RAM) or "packed" (play that
+        `python -m cql_atari.tools.pack` packed, read from disk, however much it is). With the
+        last two every batch is uniform over all of the data, and a run resumes bit for bit.
       draws: game draws a batch, uniform with replacement. Reconstructed: 128.
       transitions_per_draw: transitions from each drawn game. Reconstructed: 4; 128 x 4 = 512 [Q].
       n_step: steps of the n-step return. Reconstructed: 3.

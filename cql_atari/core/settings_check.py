@@ -12,7 +12,7 @@ from cql_atari.core.settings import Config
 from cql_atari.core.types import UserError
 
 CHOICES = {
-    "feed.kind": ("replay", "memory"),
+    "feed.kind": ("replay", "memory", "packed"),
     "network.encoder": ("nature", "impala", "resnet"),
     "network.block": ("basic", "bottleneck"),
     "network.pooling": ("spatial_embedding", "flatten", "mean"),

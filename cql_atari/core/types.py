@@ -84,6 +84,30 @@ class Batch(NamedTuple):
     games: Array
 
 
+class SequenceBatch(NamedTuple):
+    """Windows of T consecutive steps of an episode, oldest first; a leading axis K as in `Batch`.
+
+    A window that begins before the episode's first step holds zeros there: frames, actions,
+    rewards and returns.
+
+    Attributes:
+      frames: uint8 [B, T, 84, 84], one a step.
+      actions: int32 [B, T], full 18-action set, chosen at the frame of the same step.
+      rewards: float32 [B, T], received after that action; clipped to [-1, 1].
+      returns: float32 [B, T], returns to go: the sum of the rewards from this step on to the
+        episode's end, undiscounted.
+      games: int32 [B], index into the run's list of games.
+      mask: bool [B, T], which steps are the episode's; the last one always is.
+    """
+
+    frames: Array
+    actions: Array
+    rewards: Array
+    returns: Array
+    games: Array
+    mask: Array
+
+
 class Observation(NamedTuple):
     """What a policy sees of N environments: D runs of N / D rows, the rows of a run share a game.
 

@@ -13,6 +13,8 @@ from cql_atari.core.settings import Data
 from cql_atari.core.types import Episode, UserError
 from cql_atari.data.dopamine import reader as dopamine
 from cql_atari.data.dopamine.files import Ranges
+from cql_atari.data.packed import files as packed_files
+from cql_atari.data.packed import reader as packed
 
 RLDS_NAMES = ("rlu_atari_checkpoints_ordered", "rlu_atari_checkpoints")
 EXCLUSIONS = "cql_atari exclusions 1"
@@ -25,7 +27,7 @@ class Source(NamedTuple):
       game: CamelCase name.
       run: number of the run.
       path: folder of the files, or its gs:// address.
-      format: "dopamine" or "rlds".
+      format: "dopamine", "rlds" or "packed".
       suffixes: which suffixes (RLDS: splits), in order; each is there.
       fraction: the first part of each suffix.
       left_out: of a suffix, what not to read: slots (`.gz`) or episodes of the split (RLDS).
@@ -92,11 +94,14 @@ def _rlds() -> ModuleType:
     return rlds
 
 
-_MODULES = {"dopamine": lambda: dopamine, "rlds": _rlds}
+_MODULES = {"dopamine": lambda: dopamine, "rlds": _rlds, "packed": lambda: packed}
 
 
 def _locate(directory: str, game: str, run: int) -> tuple[str, str]:
-    """(path, format) of one run: DQN-Replay files if there are any, else RLDS."""
+    """(path, format) of one run: packed play if there is any, else DQN-Replay files, else RLDS."""
+    folder = packed_files.folder(directory, game, run)
+    if folder.is_dir():
+        return str(folder), "packed"
     logs_dir = Path(directory) / game / str(run) / "replay_logs"
     if logs_dir.is_dir():
         return str(logs_dir), "dopamine"

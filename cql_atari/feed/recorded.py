@@ -17,6 +17,7 @@ from cql_atari.core.settings import Config
 from cql_atari.core.types import Episode, Extent
 from cql_atari.data import sources
 from cql_atari.data.sources import Source
+from cql_atari.feed import drawing, packed, positions
 from cql_atari.feed.memory import cache
 from cql_atari.feed.memory import store as memory
 from cql_atari.feed.replay import reader as replay_reader
@@ -68,10 +69,21 @@ def open_feed(
     feed, seed = config.feed, config.train.seed
     law = BatchLaw(feed.draws, feed.transitions_per_draw)
     steps_per_call = config.train.steps_per_call
-    if feed.kind == "memory":
-        store = _load_store(config, found, should_stop)
-        position = {"seed": seed, "start_step": start_step, "steps_per_call": steps_per_call}
-        yield Feed(lambda rows: memory.dataset(store, law, rows=rows, **position), dict)
+    if feed.kind != "replay":
+        with _open_store(config, found, should_stop) as store:
+            yield Feed(
+                lambda rows: drawing.transitions(
+                    store,
+                    law,
+                    feed.n_step,
+                    feed.discount,
+                    seed=seed,
+                    start_step=start_step,
+                    steps_per_call=steps_per_call,
+                    rows=rows,
+                ),
+                dict,
+            )
         return
     if feed.servers:
         with remote.open_remote(config, start_step, should_stop) as dataset:
@@ -131,6 +143,20 @@ def open_replay(
         yield replay, writers
 
 
+@contextmanager
+def _open_store(
+    config: Config, found: Sequence[Source], should_stop: Callable[[], bool]
+) -> Iterator[drawing.Store]:
+    if config.feed.kind == "memory":
+        yield _load_store(config, found, should_stop)
+        return
+    store = packed.open_packed(config.data.games, found)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
 def _load_store(
     config: Config, found: Sequence[Source], should_stop: Callable[[], bool]
 ) -> memory.Store:
@@ -141,11 +167,13 @@ def _load_store(
             raise KeyboardInterrupt
         return value
 
-    def make_plan() -> memory.Plan:
+    def make_table() -> positions.Episodes:
         extents: dict[str, list[Extent]] = {game: [] for game in config.data.games}
         for source, suffix in tqdm(_each(found), desc="surveying", unit="file group", delay=2):
             extents[source.game] += go_on(_count(source, suffix))
-        return memory.plan(extents, feed.n_step)
+        table = positions.episodes(extents)
+        positions.transitions(table, feed.n_step)  # refuses a game without any
+        return table
 
     def episodes() -> Iterator[Episode]:
         for source, suffix in _each(found):
@@ -155,17 +183,17 @@ def _load_store(
         return cache.load(
             Path(feed.cache_dir),
             _cache_key(config, found),
-            feed.n_step,
-            make_plan=make_plan,
-            fill=lambda write, plan: memory.fill(write, episodes(), plan, discount=feed.discount),
+            config.data.games,
+            make_table=make_table,
+            fill=lambda write, table: memory.fill(write, episodes(), table),
             should_stop=should_stop,
         )
-    plan = make_plan()
+    table = make_table()
     if feed.memory_gb is None:
-        memory.check_budget(plan, _SHARE * free_bytes(), f"{_SHARE:.0%} of what is free")
+        memory.check_budget(table, _SHARE * free_bytes(), f"{_SHARE:.0%} of what is free")
     else:
-        memory.check_budget(plan, feed.memory_gb * 1e9, "feed.memory_gb")
-    return memory.load(episodes(), plan, discount=feed.discount)
+        memory.check_budget(table, feed.memory_gb * 1e9, "feed.memory_gb")
+    return memory.load(episodes(), table)
 
 
 def _each(found: Sequence[Source]) -> list[tuple[Source, int]]:
@@ -191,10 +219,8 @@ def _count(source: Source, suffix: int) -> list[Extent]:
 def _cache_key(config: Config, found: Sequence[Source]) -> str:
     """Another one for anything that changes a store; where the sources lie doesn't matter."""
     facts = {
-        "version": 1,  # of the store's layout and of what the readers make of the files
+        "version": 2,  # of the store's layout and of what the readers make of the files
         "games": config.data.games,
-        "n_step": config.feed.n_step,
-        "discount": config.feed.discount,
         "parts": [
             {
                 **source._asdict(),

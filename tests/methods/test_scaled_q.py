@@ -12,8 +12,6 @@ from tf_agents.trajectories import time_step
 from cql_atari.core import games
 from cql_atari.core.settings import Loss
 from cql_atari.core.types import Batch
-from cql_atari.feed.memory import store as memory
-from cql_atari.feed.sampling import BatchLaw
 from cql_atari.methods import parts, scaled_q
 from cql_atari.methods.scaled_q import make_objective
 from cql_atari.runs import checkpoint
@@ -25,9 +23,7 @@ def make(*bindings):
 
 
 def first_batch(config) -> Batch:
-    store = tiny.store(config)
-    law = BatchLaw(config.feed.draws, config.feed.transitions_per_draw)
-    super_batch = next(iter(memory.dataset(store, law, seed=0, start_step=0, steps_per_call=1)))
+    super_batch = next(iter(tiny.dataset(config)()))
     return Batch(*(part[0] for part in super_batch))
 
 

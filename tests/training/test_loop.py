@@ -7,21 +7,8 @@ import pytest
 import tiny
 
 from cql_atari.core.types import UserError
-from cql_atari.feed.memory import store as memory
-from cql_atari.feed.sampling import BatchLaw
 from cql_atari.methods import build, scaled_q
 from cql_atari.training import loop, strategy
-
-
-def dataset(config, episodes=None):
-    store = tiny.store(config, episodes)
-    law = BatchLaw(config.feed.draws, config.feed.transitions_per_draw)
-    k = config.train.steps_per_call
-
-    def of_rows(rows=slice(None)):
-        return memory.dataset(store, law, seed=0, start_step=0, steps_per_call=k, rows=rows)
-
-    return of_rows
 
 
 def run(config, devices, episodes=None, jit_compile=False, **overrides):
@@ -40,7 +27,7 @@ def run(config, devices, episodes=None, jit_compile=False, **overrides):
         "should_stop": lambda: False,
         **overrides,
     }
-    batches = strategy.place(devices, dataset(config, episodes), split)
+    batches = strategy.place(devices, tiny.dataset(config, episodes), split)
     tape.append(("finished", loop.learn(agent.learner, call, batches, config.train, **options)))
     return agent, call, tape
 
@@ -115,7 +102,8 @@ def test_the_target_follows_every_target_period():
                 agent.target_network.variables, agent.network.variables)])  # fmt: skip
         return call(batch, most)
 
-    loop.learn(agent.learner, spy, iter(dataset(config)()), config.train,
+    batches = iter(tiny.dataset(config)())
+    loop.learn(agent.learner, spy, batches, config.train,
                   save=lambda s: note(agent, s), log=lambda *_: None,
                   evaluate=lambda _: None, evaluate_every=0, should_stop=lambda: False)  # fmt: skip
     assert all((target == online).all() for target, online in after_copy[0])

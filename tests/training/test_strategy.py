@@ -54,7 +54,7 @@ def test_draws_that_do_not_divide_are_told_with_the_numbers():
 @pytest.mark.parametrize("by_coordinator", [False, True])
 def test_placed_rows_are_the_global_batch_in_order_on_their_devices(by_coordinator):
     config, two = tiny.config(), mirrored()
-    dataset = strategy_runs.make_dataset(config)
+    dataset = tiny.dataset(config)
     placed = strategy.place(two, dataset, strategy.divide(4, 2, 2), by_coordinator)
     for whole, spread in zip(dataset(slice(None)).take(5), placed):
         for part, values in zip(whole, spread):
@@ -66,7 +66,7 @@ def test_placed_rows_are_the_global_batch_in_order_on_their_devices(by_coordinat
 @pytest.mark.parametrize("by_coordinator", [False, True])
 def test_shapes_stay_static(by_coordinator):
     two = mirrored()
-    dataset = strategy_runs.make_dataset(tiny.config())
+    dataset = tiny.dataset(tiny.config())
     batch = next(strategy.place(two, dataset, strategy.divide(4, 2, 2), by_coordinator))
     assert two.experimental_local_results(batch.frames)[1].shape == (2, 4, 7, 84, 84)
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import strategy_runs
 import tensorflow as tf
 import tiny
 from tensorflow.python.framework import kernels
@@ -85,7 +84,7 @@ def make_step(config):
 def test_the_step_compiles_to_the_same_numbers_within_tpus_reach(case):
     config = tiny.config(*CASES[case])
     network, parts, step = make_step(config)
-    (batches,) = strategy_runs.make_dataset(config)(slice(None)).take(1)
+    (batches,) = tiny.dataset(config)(slice(None)).take(1)
     packed = batches._replace(frames=strategy.pack(batches.frames))
     k, start = tf.constant(1), [v.numpy() for v in network.trainable_variables]
 

@@ -14,26 +14,27 @@ import mmap
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from absl import logging
 
 from cql_atari.core.types import UserError
-from cql_atari.feed.memory.store import Plan, Store, Write
+from cql_atari.feed.memory.store import COLUMNS, Store, Write, num_bytes
+from cql_atari.feed.positions import Episodes
 
-_ARRAYS = ("frames", "actions", "rewards", "discounts", "rows", "sizes")
+_TABLE = ("counts", "steps", "terminal", "starts")  # the arrays of `Episodes`
 _POLL_SECONDS = 0.2
 
 
 def load(
     directory: Path,
     key: str,
-    n_step: int,
+    games: Sequence[str],
     *,
-    make_plan: Callable[[], Plan],
-    fill: Callable[[Write, Plan], None],
+    make_table: Callable[[], Episodes],
+    fill: Callable[[Write, Episodes], None],
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Store:
     """Maps a store, after writing it where it isn't there yet. Where it is, no source is read.
@@ -43,8 +44,8 @@ def load(
     Args:
       directory: of the stores.
       key: a file name that says what is in the store; another content needs another key.
-      n_step: the n of the transitions, part of the key.
-      make_plan: what the store will hold.
+      games: their names in order, part of the key.
+      make_table: what the store will hold.
       fill: writes all of it.
       should_stop: whether to stop waiting.
 
@@ -58,9 +59,10 @@ def load(
             directory.mkdir(parents=True, exist_ok=True)
             with _alone(directory / f"{key}.lock", should_stop):
                 if not final.is_dir():
-                    _write(final, make_plan(), fill)
+                    _write(final, make_table(), fill)
     try:
-        maps = {name: _map(final / f"{name}.npy") for name in _ARRAYS}
+        maps = {name: _map(final / f"{name}.npy") for name in COLUMNS}
+        table = {name: np.load(final / f"{name}.npy", allow_pickle=False) for name in _TABLE}
     except (OSError, ValueError) as error:
         raise UserError(f"the cached data in {final} are damaged: {error}. Delete it.") from error
 
@@ -68,8 +70,9 @@ def load(
         for _, pages in maps.values():
             pages.madvise(mmap.MADV_DONTNEED)
 
-    arrays = {name: array for name, (array, _) in maps.items()}
-    return Store(**arrays, n_step=n_step, let_go=let_go)
+    episodes = Episodes(tuple(games), **table)
+    columns = {name: array for name, (array, _) in maps.items()}
+    return Store(episodes, episodes.firsts, **columns, let_go=let_go)
 
 
 @contextlib.contextmanager
@@ -102,20 +105,23 @@ def _blaming(directory: Path, action: str) -> Iterator[None]:
         ) from error
 
 
-def _write(final: Path, plan: Plan, fill: Callable[[Write, Plan], None]) -> None:
+def _write(final: Path, table: Episodes, fill: Callable[[Write, Episodes], None]) -> None:
     partial = final.with_name(f"partial-{final.name}")
     shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
     files: dict[str, tuple[int, np.memmap]] = {}
     with (
-        _blaming(final.parent, f"write {plan.num_bytes / 1e9:.3g} GB"),
+        _blaming(final.parent, f"write {num_bytes(table) / 1e9:.3g} GB"),
         contextlib.ExitStack() as stack,
     ):
         stack.callback(shutil.rmtree, partial, ignore_errors=True)
         partial.mkdir()
-        sizes = np.array([*plan.sizes.values()], np.int64)
-        for name, (shape, dtype) in {**plan.arrays(), "sizes": (sizes.shape, np.int64)}.items():
+        for name in _TABLE:
+            np.save(partial / f"{name}.npy", getattr(table, name))
+        steps = int(table.steps.sum())
+        for name, (shape, dtype) in COLUMNS.items():
             path = partial / f"{name}.npy"
-            array = np.lib.format.open_memmap(path, "w+", dtype, shape)  # its header and place
+            # Its header and place.
+            array = np.lib.format.open_memmap(path, "w+", dtype, (steps, *shape))
             descriptor = os.open(path, os.O_RDWR)
             stack.callback(os.close, descriptor)
             # All the space at once: a full disk shows before the sources are read.
@@ -131,8 +137,7 @@ def _write(final: Path, plan: Plan, fill: Callable[[Write, Plan], None]) -> None
                 done = os.pwrite(descriptor, left, offset)
                 left, offset = left[done:], offset + done
 
-        write("sizes", 0, sizes)
-        fill(write, plan)
+        fill(write, table)
         for descriptor, _ in files.values():
             os.fsync(descriptor)
         partial.rename(final)

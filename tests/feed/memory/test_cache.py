@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic_episodes import extents, make_episode
+from synthetic_episodes import extent, extents, make_episode
 
 from cql_atari.core.types import UserError
+from cql_atari.feed import drawing, positions
 from cql_atari.feed.memory import cache
 from cql_atari.feed.memory import store as memory
 from cql_atari.feed.sampling import BatchLaw
@@ -29,16 +30,16 @@ def episodes():
     yield make_episode(4, 1)
 
 
-def make_plan():
-    return memory.plan(extents(episodes(), GAMES), 3)
+def make_table():
+    return positions.episodes(extents(episodes(), GAMES))
 
 
-def fill(write, plan):
-    memory.fill(write, episodes(), plan, discount=0.9)
+def fill(write, table):
+    memory.fill(write, episodes(), table)
 
 
-def load(folder, fill=fill, make_plan=make_plan, **options):
-    return cache.load(folder, "key", 3, make_plan=make_plan, fill=fill, **options)
+def load(folder, fill=fill, make_table=make_table, games=GAMES, **options):
+    return cache.load(folder, "key", games, make_table=make_table, fill=fill, **options)
 
 
 def many():
@@ -46,12 +47,12 @@ def many():
     return (make_episode(i, 200) for i in range(200))
 
 
-def plan_many():
-    return memory.plan(extents([make_episode(0, 200)] * 200, ["Pong"]), 3)
+def table_many():
+    return positions.episodes({"Pong": [extent(make_episode(0, 200))] * 200})
 
 
-def fill_many(write, plan):
-    memory.fill(write, many(), plan, discount=0.9)
+def fill_many(write, table):
+    memory.fill(write, many(), table)
 
 
 def never(*_):
@@ -59,17 +60,19 @@ def never(*_):
 
 
 def batches(store):
-    data = memory.dataset(store, BatchLaw(8, 2), seed=0, start_step=5, steps_per_call=2)
+    data = drawing.transitions(
+        store, BatchLaw(8, 2), 3, 0.9, seed=0, start_step=5, steps_per_call=2
+    )
     return list(data.take(4).as_numpy_iterator())
 
 
 def test_it_gives_the_batches_of_a_store_in_ram_and_reads_the_sources_once(tmp_path):
-    expected = batches(memory.load(episodes(), make_plan(), discount=0.9))
+    expected = batches(memory.load(episodes(), make_table()))
     for store in (
         load(tmp_path / "new" / "folder"),
         load(tmp_path / "new" / "folder", never, never),
     ):
-        assert store.n_step == 3
+        assert store.episodes.games == GAMES
         for ours, theirs in zip(batches(store), expected):
             for a, b in zip(ours, theirs):
                 np.testing.assert_array_equal(a, b)
@@ -90,7 +93,7 @@ def test_its_frames_are_pages_of_the_file(tmp_path):
             most.append(anonymous())
             yield episode
 
-    store = load(tmp_path, lambda w, p: memory.fill(w, watched(), p, discount=0.9), plan_many)
+    store = load(tmp_path, lambda w, t: memory.fill(w, watched(), t), table_many, ["Pong"])
     assert store.frames.nbytes > 280e6
     assert int(store.frames[:, 0, 0].max()) == 200  # every page is touched
     batches(store)  # TensorFlow likes to copy
@@ -109,17 +112,19 @@ def test_its_pages_are_let_go_of_while_batches_are_drawn(tmp_path, monkeypatch):
         return int(Path("/proc/self/status").read_text().split("RssFile:")[1].split()[0]) / 1e3
 
     monkeypatch.setattr(memory, "_RESIDENT", 8)
-    store = load(tmp_path, fill_many, plan_many)
+    store = load(tmp_path, fill_many, table_many, ["Pong"])
     assert store.frames[:, 0, 0].max() == 200  # every page is touched
     full = mapped()
-    data = memory.dataset(store, BatchLaw(8, 2), seed=0, start_step=0, steps_per_call=2)
+    data = drawing.transitions(
+        store, BatchLaw(8, 2), 3, 0.9, seed=0, start_step=0, steps_per_call=2
+    )
     after = [mapped() for _ in data.take(50)]
     assert full - max(after[5:]) > 200
 
 
 @pytest.mark.parametrize("stage", [0, 2])
 def test_one_that_failed_leaves_nothing_and_is_made_again(tmp_path, stage):
-    def failing(write, plan):
+    def failing(write, table):
         for i, episode in enumerate(episodes()):
             if i == stage:
                 raise UserError("observation.3.gz is cut short")
@@ -128,14 +133,14 @@ def test_one_that_failed_leaves_nothing_and_is_made_again(tmp_path, stage):
     with pytest.raises(UserError, match="cut short"):
         load(tmp_path, failing)
     assert [path.name for path in tmp_path.iterdir()] == ["key.lock"]
-    assert load(tmp_path).sizes.sum() > 0
+    assert load(tmp_path).episodes.steps.sum() > 0
 
 
 def build_slowly(folder, pipe):
-    def slow(write, plan):
+    def slow(write, table):
         pipe.send("started")
         pipe.recv()
-        fill(write, plan)
+        fill(write, table)
 
     load(folder, slow)
 
@@ -162,7 +167,7 @@ def test_a_second_process_waits_for_the_first_and_reads_no_source(tmp_path, buil
     assert second.is_alive() and not (tmp_path / "key").exists()
     pipe.send("go on")
     second.join(60)
-    assert found[0].sizes.tolist() == [*make_plan().sizes.values()]
+    assert found[0].episodes.steps.tolist() == make_table().steps.tolist()
 
 
 @pytest.mark.usefixtures("builder")
@@ -176,7 +181,7 @@ def test_after_a_kill_the_next_one_makes_it_whole(tmp_path, builder):
     os.kill(process.pid, signal.SIGKILL)
     process.join(60)
     assert (tmp_path / "partial-key").exists()
-    assert load(tmp_path).sizes.sum() > 0
+    assert load(tmp_path).episodes.steps.sum() > 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["key", "key.lock"]
 
 

@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as st_numpy
 from synthetic_episodes import extents, keys, known, make_episode
 
 from cql_atari.core.types import Batch
+from cql_atari.feed import drawing, positions
 from cql_atari.feed.memory import store as memory
 from cql_atari.feed.replay import reader, service, writer
 from cql_atari.feed.sampling import BatchLaw, draw_games
@@ -51,18 +52,17 @@ def open_replay(n_step=1, episodes=EPISODES, transitions_per_game=1600):
         yield read
 
 
-def load(n_step):
+def load():
     episodes = [episode for mine in EPISODES.values() for episode in mine]
-    return memory.load(episodes, memory.plan(extents(episodes, GAMES), n_step), discount=0.9)
+    return memory.load(episodes, positions.episodes(extents(episodes, GAMES)))
 
 
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_both_feeds_hold_the_same_transitions(n_step):
-    store = load(n_step)
-    law = BatchLaw(64, 2)
-    data = memory.dataset(store, law, seed=0, start_step=0, steps_per_call=4)
+    store, law = load(), BatchLaw(64, 2)
+    data = drawing.transitions(store, law, n_step, 0.9, seed=0, start_step=0, steps_per_call=4)
     from_memory = {key for batch in data.take(4).as_numpy_iterator() for key in keys(batch)}
-    assert len(from_memory) == store.sizes.sum()
+    assert len(from_memory) == positions.transitions(store.episodes, n_step).sizes.sum()
     with open_replay(n_step) as read:
         replayed, batches = read(law, 8)
         assert {key for batch in batches for key in keys(batch)} == from_memory

@@ -1,0 +1,239 @@
+"""The files of packed play: where they lie, what they hold, how they are read and checked.
+
+One suffix K of `<dir>/<Game>/<run>/packed/` is two files. `K.segments` is the play: each episode is
+cut into segments of 16 steps (its last one may be shorter), each a deflate stream of its own, one
+behind the other. `K.index` says where they are: a line of JSON, then arrays, little-endian,
+
+    steps      uint32 [episodes]   of each episode
+    flags      uint8 [episodes]    1: the game ended after its last step; 2: it begins at the start
+    lengths    uint32 [segments]   bytes of each segment
+    checksums  uint32 [segments]   CRC-32 of those bytes
+
+An inflated segment of R steps is uint8 [R] actions (of the full 18), float32 [R] rewards, float32
+[R] sums of the rewards from each step to the episode's last, uint8 [R, 84, 84] frames.
+
+The checksum of the arrays is in the line of JSON, so that an index vouches for all of its segments.
+It is written last and renamed into place: a suffix whose index is there is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from isal import igzip_lib, isal_zlib
+
+from cql_atari.core.types import FRAME_SHAPE, Extent, UserError
+
+FOLDER = "packed"
+VERSION = "cql_atari packed 1"
+SEGMENT_STEPS = 16
+MEND = "Delete the suffix's two files and pack it again (python -m cql_atari.tools.pack)."
+_FRAME_BYTES = math.prod(FRAME_SHAPE)
+_COLUMN_BYTES = 1 + 4 + 4
+_LEVEL = 1  # isal's fastest that uses the statistics of the data
+_LONGEST_HEADER = 1 << 20
+_TERMINAL, _STARTS = 1, 2
+_DAMAGE = (ValueError, EOFError, cast(type[Exception], igzip_lib.error))
+_NAME = re.compile(r"(0|[1-9][0-9]*)\.index")
+
+
+class Index(NamedTuple):
+    """What is packed of one suffix, and where.
+
+    Attributes:
+      segments: path of the segments.
+      extents: of the episodes, in order.
+      starts: int64 [segments], the byte at which each begins.
+      lengths: uint32 [segments].
+      checksums: uint32 [segments].
+      source: what was packed: its `format`, the `files` with their sizes and checksums, and
+        `left_out`, the ranges that were passed over.
+    """
+
+    segments: Path
+    extents: list[Extent]
+    starts: np.ndarray
+    lengths: np.ndarray
+    checksums: np.ndarray
+    source: dict[str, Any]
+
+
+class Steps(NamedTuple):
+    """R consecutive steps of an episode.
+
+    Attributes:
+      frames: uint8 [R, 84, 84].
+      actions: uint8 [R], of the full 18.
+      rewards: float32 [R].
+      returns: float32 [R], the sum of the rewards from each step to the episode's last.
+    """
+
+    frames: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    returns: np.ndarray
+
+
+def folder(directory: str | os.PathLike[str], game: str, run: int) -> Path:
+    """Where the packed play of a run lies in a data folder."""
+    return Path(directory) / game / str(run) / FOLDER
+
+
+def paths(directory: str | os.PathLike[str], suffix: int) -> tuple[Path, Path]:
+    """(index, segments) of a suffix."""
+    return Path(directory) / f"{suffix}.index", Path(directory) / f"{suffix}.segments"
+
+
+def list_suffixes(directory: str | os.PathLike[str]) -> list[int]:
+    """The suffixes that are packed, in numerical order.
+
+    Raises:
+      UserError: if the folder can't be listed or holds none.
+    """
+    try:
+        matches = map(_NAME.fullmatch, os.listdir(directory))
+    except OSError as error:
+        raise UserError(f"can't list {directory}: {error.strerror}.") from error
+    if not (found := sorted(int(match[1]) for match in matches if match)):
+        raise UserError(
+            f"nothing is packed in {directory}: no K.index. Run the command that packs it again: "
+            "python -m cql_atari.tools.pack."
+        )
+    return found
+
+
+def fingerprints(directory: str | os.PathLike[str], suffix: int) -> dict[str, list[int | str]]:
+    """Size and CRC-32 (hexadecimal) of a suffix's index, which vouches for its segments."""
+    path, _ = paths(directory, suffix)
+    content = _read(path)
+    return {path.name: [len(content), f"{isal_zlib.crc32(content):08x}"]}
+
+
+def read_index(directory: str | os.PathLike[str], suffix: int) -> Index:
+    """Reads and checks an index; of the segments only the file's size.
+
+    Raises:
+      UserError: naming the file that is missing, damaged, or of another version.
+    """
+    path, segments = paths(directory, suffix)
+    content = _read(path)
+    try:
+        line, _, body = content.partition(b"\n")
+        header = json.loads(line[:_LONGEST_HEADER])
+        if header["version"] != VERSION:
+            raise ValueError(f"its version is {header['version']!r}, not {VERSION!r}")
+        if isal_zlib.crc32(body) != header["checksum"]:
+            raise ValueError("its checksum is wrong")
+        arrays, at = [], 0
+        for count, dtype in (
+            (header["episodes"], "<u4"),
+            (header["episodes"], "u1"),
+            (header["segments"], "<u4"),
+            (header["segments"], "<u4"),
+        ):
+            arrays.append(np.frombuffer(body, dtype, count, at))
+            at += arrays[-1].nbytes
+        steps, flags, lengths, checksums = arrays
+        if len(lengths) != count_segments(steps.astype(np.int64)).sum() or at != len(body):
+            raise ValueError("its parts don't fit each other")
+        source = dict(header["source"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: {error}. {MEND}") from error
+    ends = np.cumsum(lengths, dtype=np.int64)
+    total = int(ends[-1]) if len(ends) else 0
+    try:
+        size = segments.stat().st_size
+    except OSError as error:
+        raise UserError(f"{segments} can't be read: {error.strerror}. {MEND}") from error
+    if size != total:
+        raise UserError(f"{segments} has {size:,} bytes, its index says {total:,}. {MEND}")
+    extents = [
+        Extent(length, bool(flag & _TERMINAL), bool(flag & _STARTS))
+        for length, flag in zip(steps.tolist(), flags.tolist())
+    ]
+    return Index(segments, extents, ends - lengths, lengths, checksums, source)
+
+
+def make_index(
+    extents: Sequence[Extent],
+    lengths: Sequence[int],
+    checksums: Sequence[int],
+    source: dict[str, Any],
+) -> bytes:
+    """The bytes of an index; see the module's docstring."""
+    flags = [_TERMINAL * e.terminal + _STARTS * e.starts for e in extents]
+    body = b"".join(
+        np.asarray(values, dtype).tobytes()
+        for values, dtype in (
+            ([extent.steps for extent in extents], "<u4"),
+            (flags, "u1"),
+            (lengths, "<u4"),
+            (checksums, "<u4"),
+        )
+    )
+    header = {
+        "version": VERSION,
+        "episodes": len(extents),
+        "segments": len(lengths),
+        "checksum": isal_zlib.crc32(body),
+        "source": source,
+    }
+    return json.dumps(header).encode() + b"\n" + body
+
+
+def count_segments(steps: np.ndarray) -> np.ndarray:
+    """How many segments episodes of that many steps take."""
+    return -(-steps // SEGMENT_STEPS)
+
+
+def deflate(steps: Steps) -> bytes:
+    """A segment's bytes."""
+    columns = (
+        steps.actions.astype(np.uint8),
+        steps.rewards.astype("<f4"),
+        steps.returns.astype("<f4"),
+        steps.frames,
+    )
+    return igzip_lib.compress(
+        b"".join(column.tobytes() for column in columns), _LEVEL, igzip_lib.COMP_DEFLATE
+    )
+
+
+def inflate(packed: bytes, checksum: int, steps: int, wanted: int, path: Path) -> Steps:
+    """The first `wanted` of a segment's `steps`, no further than is needed.
+
+    The frames share one read-only buffer. Lets other threads run while it inflates.
+
+    Raises:
+      UserError: naming the file, if the bytes aren't those that were written.
+    """
+    try:
+        if isal_zlib.crc32(packed) != checksum:
+            raise ValueError("a segment's checksum is wrong")
+        size = _COLUMN_BYTES * steps + _FRAME_BYTES * wanted
+        decompressor = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_DEFLATE)
+        data = decompressor.decompress(packed, size)
+        if len(data) != size:
+            raise ValueError(f"a segment holds {len(data):,} bytes, not {size:,}")
+    except _DAMAGE as error:
+        raise UserError(f"{path} is damaged: {error}. {MEND}") from error
+    return Steps(
+        np.frombuffer(data, np.uint8, offset=_COLUMN_BYTES * steps).reshape(-1, *FRAME_SHAPE),
+        np.frombuffer(data, np.uint8, wanted),
+        np.frombuffer(data, "<f4", wanted, steps),
+        np.frombuffer(data, "<f4", wanted, 5 * steps),
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}. {MEND}") from error

@@ -1,0 +1,216 @@
+"""Data sets of batches drawn from a store of whole episodes, in memory or packed.
+
+Every batch is a pure function of (seed, step): nothing is kept between batches, so that a run which
+restarts at step s gets the batches of an uninterrupted run bit for bit. Stores of the same episodes
+give the same batches, wherever they keep them.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from cql_atari.core.types import FRAME_SHAPE, STACK, Batch, SequenceBatch
+from cql_atari.feed import positions
+from cql_atari.feed.positions import Episodes, Positions
+from cql_atari.feed.sampling import BatchLaw, draw_transitions
+from cql_atari.feed.transitions import LEAD, empty_frames
+
+_SHARE_ROWS = 64  # rows that a thread fetches at a time
+
+
+class Steps(NamedTuple):
+    """W consecutive steps of an episode for each of R rows; zeros before its first and after its
+    last.
+
+    Attributes:
+      frames: uint8 [R, W, 84, 84], starting on a multiple of 64 bytes.
+      actions: uint8 [R, W], of the full 18.
+      rewards: float32 [R, W].
+      returns: float32 [R, W], the sum of the rewards from each step to the episode's last.
+    """
+
+    frames: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    returns: np.ndarray
+
+
+class Store(Protocol):
+    """Where whole episodes are kept."""
+
+    @property
+    def episodes(self) -> Episodes:
+        """The table of the episodes."""
+
+    def read(self, episode: np.ndarray, first: np.ndarray, out: Steps) -> None:
+        """Reads the steps `first[r], first[r] + 1, ...` of episode `episode[r]` into row r of
+        `out`, which holds garbage; several threads call it at a time.
+        """
+
+
+def transitions(
+    store: Store,
+    law: BatchLaw,
+    n_step: int,
+    discount: float,
+    *,
+    seed: int,
+    start_step: int,
+    steps_per_call: int,
+    rows: slice = slice(None),
+) -> tf.data.Dataset:
+    """An endless data set of `Batch` with leading axes [K, B]; element i begins at step s + i * K.
+
+    Args:
+      store: the episodes.
+      law: the batch law.
+      n_step: the n of the transitions.
+      discount: gamma.
+      seed: non-negative.
+      start_step: s, the learner step of the first batch.
+      steps_per_call: K.
+      rows: this host's rows of the global batch.
+
+    Raises:
+      UserError: if a game has no transition.
+    """
+    table = store.episodes
+    factors = [np.float32(discount**k) for k in range(n_step + 1)]
+
+    def make(games: np.ndarray, episode: np.ndarray, step: np.ndarray) -> Batch:
+        steps = _read(store, episode, step - LEAD, STACK + n_step)
+        rewards = np.zeros(games.shape, np.float32)
+        for k in range(n_step):
+            rewards += factors[k] * steps.rewards[..., LEAD + k]
+        ended = table.terminal[episode] & (step + n_step >= table.steps[episode])
+        discounts = np.where(ended, np.float32(0), factors[n_step])
+        actions = steps.actions[..., LEAD].astype(np.int32)
+        return Batch(steps.frames, actions, rewards, discounts, games)
+
+    found = positions.transitions(table, n_step)
+    shape = (steps_per_call, len(range(law.batch_size)[rows]))
+    spec = Batch(
+        frames=tf.TensorSpec((*shape, STACK + n_step, *FRAME_SHAPE), tf.uint8),
+        actions=tf.TensorSpec(shape, tf.int32),
+        rewards=tf.TensorSpec(shape, tf.float32),
+        discounts=tf.TensorSpec(shape, tf.float32),
+        games=tf.TensorSpec(shape, tf.int32),
+    )
+    draw = _draws(
+        law, found, seed=seed, start_step=start_step, steps_per_call=steps_per_call, rows=rows
+    )
+    return _dataset(make, spec, draw)
+
+
+def sequences(
+    store: Store,
+    law: BatchLaw,
+    length: int,
+    *,
+    seed: int,
+    start_step: int,
+    steps_per_call: int,
+    rows: slice = slice(None),
+) -> tf.data.Dataset:
+    """An endless data set of `SequenceBatch` with leading axes [K, B], as `transitions`.
+
+    The last step of a row's window is uniform over the steps of its game that `positions.windows`
+    allows: an episode that the recording cuts gives none, as its returns to go aren't known.
+
+    Args:
+      store: the episodes.
+      law: the batch law; its transitions are windows here.
+      length: T, the steps of a window.
+      seed, start_step, steps_per_call, rows: as `transitions`.
+
+    Raises:
+      UserError: if a game has no window.
+    """
+
+    def make(games: np.ndarray, episode: np.ndarray, step: np.ndarray) -> SequenceBatch:
+        first = step - (length - 1)
+        steps = _read(store, episode, first, length)
+        mask = first[..., None] + np.arange(length) >= 0
+        actions = steps.actions.astype(np.int32)
+        return SequenceBatch(steps.frames, actions, steps.rewards, steps.returns, games, mask)
+
+    found = positions.windows(store.episodes, length)
+    shape = (steps_per_call, len(range(law.batch_size)[rows]))
+    window = (*shape, length)
+    spec = SequenceBatch(
+        frames=tf.TensorSpec((*window, *FRAME_SHAPE), tf.uint8),
+        actions=tf.TensorSpec(window, tf.int32),
+        rewards=tf.TensorSpec(window, tf.float32),
+        returns=tf.TensorSpec(window, tf.float32),
+        games=tf.TensorSpec(shape, tf.int32),
+        mask=tf.TensorSpec(window, tf.bool),
+    )
+    draw = _draws(
+        law, found, seed=seed, start_step=start_step, steps_per_call=steps_per_call, rows=rows
+    )
+    return _dataset(make, spec, draw)
+
+
+Draw = Callable[[int], tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+def _draws(
+    law: BatchLaw,
+    found: Positions,
+    *,
+    seed: int,
+    start_step: int,
+    steps_per_call: int,
+    rows: slice,
+) -> Draw:
+    """A function from the number of a call to games, episodes and steps, each [K, B]."""
+
+    def draw(call: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        first = start_step + call * steps_per_call
+        drawn = [draw_transitions(law, found.sizes, seed, first + k) for k in range(steps_per_call)]
+        games, nth = (np.stack(column)[:, rows] for column in zip(*drawn))
+        return games, *found.find(games, nth)
+
+    return draw
+
+
+def _dataset(make: Callable[..., Any], spec: Any, draw: Draw) -> tf.data.Dataset:
+    types = [each.dtype for each in spec]
+
+    def batch(call: tf.Tensor) -> Any:
+        columns = tf.numpy_function(lambda nth: tuple(make(*draw(int(nth)))), [call], types)
+        return type(spec)(*(tf.ensure_shape(c, each.shape) for c, each in zip(columns, spec)))
+
+    return tf.data.Dataset.counter().map(batch).prefetch(1)
+
+
+def _read(store: Store, episode: np.ndarray, first: np.ndarray, count: int) -> Steps:
+    """The steps of rows of any shape, read by all cores; each column [..., count]."""
+    shape, episode, first = episode.shape, episode.reshape(-1), first.reshape(-1)
+    rows = len(episode)
+    steps = Steps(
+        empty_frames(rows, count),
+        np.empty((rows, count), np.uint8),
+        np.empty((rows, count), np.float32),
+        np.empty((rows, count), np.float32),
+    )
+
+    def read(begin: int) -> None:
+        here = slice(begin, begin + _SHARE_ROWS)
+        store.read(episode[here], first[here], Steps(*(column[here] for column in steps)))
+
+    for _ in _threads().map(read, range(0, rows, _SHARE_ROWS)):
+        pass  # an error of a thread is raised here
+    return Steps(*(column.reshape(*shape, *column.shape[1:]) for column in steps))
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="read")

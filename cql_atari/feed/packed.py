@@ -1,0 +1,142 @@
+"""The `packed` feed: draws from packed play on disk, uniform over all of it, however much it is.
+
+Resident are the indices, 12 bytes a segment of 16 steps and a few bytes an episode, and the batches
+under way. The play itself is read where it lies (the kernel keeps in its page cache what it can)
+and inflated by all cores, ahead of the learner.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from cql_atari.core.types import Extent, UserError
+from cql_atari.data.packed import files, reader
+from cql_atari.data.packed.files import MEND, SEGMENT_STEPS, Index, count_segments, inflate
+from cql_atari.data.sources import Source
+from cql_atari.feed import positions
+from cql_atari.feed.drawing import Steps
+from cql_atari.feed.positions import Episodes
+
+_OTHER_FILES = 256  # that a process may have open beside the segments
+
+
+class Packed(NamedTuple):
+    """An open store of packed play; see `drawing.Store`.
+
+    Attributes:
+      episodes: the table of what is selected.
+      descriptors: of the segments' files, and ...
+      indices: ... what lies in them.
+      file: int32 [E], the file of each episode.
+      first: int64 [E], the number in its file of each episode's first segment.
+      whole: int64 [E], steps of each episode as it was packed, where `episodes` has only the first.
+    """
+
+    episodes: Episodes
+    descriptors: list[int]
+    indices: list[Index]
+    file: np.ndarray
+    first: np.ndarray
+    whole: np.ndarray
+
+    def read(self, episode: np.ndarray, first: np.ndarray, out: Steps) -> None:
+        """As `drawing.Store`.
+
+        Raises:
+          UserError: naming the file, if a segment is damaged.
+        """
+        count = out.frames.shape[1]
+        table = self.episodes
+        begins = np.clip(-first, 0, count)
+        ends = np.clip(table.steps[episode] - first, 0, count)
+        for row, (each, start, begin, end) in enumerate(
+            zip(episode.tolist(), first.tolist(), begins.tolist(), ends.tolist())
+        ):
+            for column in out:
+                column[row, :begin] = 0
+                column[row, end:] = 0
+            at = begin
+            while at < end:
+                number, skip = divmod(start + at, SEGMENT_STEPS)
+                wanted = min(SEGMENT_STEPS, skip + end - at)
+                found = self._segment(each, number, wanted)
+                stop = at + wanted - skip
+                for column, values in zip(out, found):
+                    column[row, at:stop] = values[skip:]
+                at = stop
+
+    def _segment(self, episode: int, number: int, wanted: int) -> files.Steps:
+        """The first `wanted` steps of an episode's segment of that number."""
+        file = self.file[episode]
+        index, at = self.indices[file], self.first[episode] + number
+        steps = min(SEGMENT_STEPS, self.whole[episode] - number * SEGMENT_STEPS)
+        try:
+            packed = os.pread(self.descriptors[file], index.lengths[at], index.starts[at])
+        except OSError as error:
+            raise UserError(f"{index.segments} can't be read: {error.strerror}. {MEND}") from error
+        return inflate(packed, index.checksums[at], int(steps), wanted, index.segments)
+
+    def close(self) -> None:
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
+
+def open_packed(games: Sequence[str], found: Sequence[Source]) -> Packed:
+    """Opens what is selected of packed play.
+
+    Args:
+      games: their order is that of `Batch.games`.
+      found: the sources, as `sources.find`; each must be packed.
+
+    Raises:
+      UserError: if one isn't packed, or a file is missing or damaged.
+    """
+    if others := [source for source in found if source.format != "packed"]:
+        raise UserError(
+            f"feed.kind = 'packed', but {others[0].path} isn't packed. Pack it (python -m "
+            "cql_atari.tools.pack --data_dir=... --out_dir=OUT) and set data.dir to OUT, or set "
+            "feed.kind to 'replay' or 'memory'."
+        )
+    indices: list[Index] = []
+    extents: dict[str, list[Extent]] = {game: [] for game in games}
+    file, first, whole = [], [], []
+    for source in sorted(found, key=lambda source: games.index(source.game)):
+        for suffix in source.suffixes:
+            index, kept = reader.select(
+                source.path, suffix, fraction=source.fraction, left_out=source.left_out
+            )
+            steps = np.array([extent.steps for extent in index.extents], np.int64)
+            segments = count_segments(steps)
+            extents[source.game] += kept
+            file.append(np.full(len(kept), len(indices), np.int32))
+            first.append((np.cumsum(segments) - segments)[: len(kept)])
+            whole.append(steps[: len(kept)])
+            indices.append(index._replace(extents=[]))
+    return Packed(
+        positions.episodes(extents),
+        _open(indices),
+        indices,
+        *(np.concatenate(arrays) for arrays in (file, first, whole)),
+    )
+
+
+def _open(indices: Sequence[Index]) -> list[int]:
+    """Descriptors of all files; asks the kernel for more where the usual 1,024 are too few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < len(indices) + _OTHER_FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    opened: list[int] = []
+    for index in indices:
+        try:
+            opened.append(os.open(index.segments, os.O_RDONLY))
+            os.posix_fadvise(opened[-1], 0, 0, os.POSIX_FADV_RANDOM)
+        except OSError as error:
+            for descriptor in opened:
+                os.close(descriptor)
+            raise UserError(f"{index.segments} can't be opened: {error.strerror}.") from error
+    return opened
