@@ -1,14 +1,21 @@
-"""Both feeds: transitions/s against a plain NumPy gather, bytes a transition, time to first batch.
+"""The feeds: transitions/s against a plain NumPy gather, bytes a transition, time to first batch.
 
 The gather copies windows of 4 + n consecutive frames, one by one at random, out of an array into a
 preallocated batch, on one thread: the least that any feed must do. Every feed runs in a process of
 its own; its bytes a transition are how far that process's resident memory grows over what a feed
 of a few episodes left behind, after a first batch of each.
 
+"memory_windows" and "packed_windows" are windows of 4 steps (`--n_step` doesn't count there); their
+gather copies as many frames. The packed play lies in the page cache.
+
+`--only pack` times packing against `gzip -dc` of the same observations, one process a core each.
+`--only resident` packs one suffix and draws from a thousand links to it, 50 million transitions, and
+gives what is resident: the indices are those of so much play, the bytes on disk are not.
+
 The first batch of a million frames is timed beside dopamine-rl's own loader, once: it takes 7.7 GB.
 
 Usage: python benchmarks/feeds.py [--rounds 7] [--n_step 1] [--steps_per_call 10]
-       [--only speed|first_batch]
+       [--only speed|first_batch|pack|resident] [--feeds memory packed ...]
 """
 
 from __future__ import annotations
@@ -18,6 +25,9 @@ import contextlib
 import gc
 import itertools
 import multiprocessing
+import os
+import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,11 +41,17 @@ from tqdm import tqdm
 
 from cql_atari.core.types import FRAME_SHAPE, STACK
 from cql_atari.data.dopamine.reader import read_episodes, survey
+from cql_atari.data.packed import files
+from cql_atari.data.packed import writer as packed_writer
+from cql_atari.data.sources import Source
+from cql_atari.feed import drawing, packed, positions
 from cql_atari.feed.memory import store as memory
 from cql_atari.feed.replay import reader, service, writer
 from cql_atari.feed.replay.order import Part
 from cql_atari.feed.sampling import BatchLaw
 from cql_atari.feed.transitions import count
+from cql_atari.methods.method import Sequences, Transitions
+from cql_atari.tools import pack
 
 GAMES = reading.GAMES
 SLOTS = 50_000  # a game, where speed and memory are measured
@@ -64,13 +80,56 @@ def parts_of(directories: dict[str, Path], episodes: int | None = None) -> Parts
 @contextlib.contextmanager
 def open_memory(parts: Parts, n_step: int, **options) -> Iterator:
     """Yields a function that makes data sets of a law, and one that waits until all is loaded."""
-    plan = memory.plan(
-        {game: [e for part in mine for e in part.survey() or ()] for game, mine in parts.items()},
-        n_step,
+    store = load(parts)
+    reads = Transitions(n_step, DISCOUNT)
+    yield lambda law: drawing.dataset(store, law, reads, **options), lambda: None
+
+
+@contextlib.contextmanager
+def open_memory_windows(parts: Parts, n_step: int, **options) -> Iterator:
+    """The same for windows of 4 steps."""
+    store = load(parts)
+    yield lambda law: drawing.dataset(store, law, Sequences(STACK), **options), lambda: None
+
+
+def load(parts: Parts) -> memory.Store:
+    table = positions.episodes(
+        {game: [e for part in mine for e in part.survey() or ()] for game, mine in parts.items()}
     )
     episodes = (part.read() for mine in parts.values() for part in mine)
-    store = memory.load(itertools.chain.from_iterable(episodes), plan, discount=DISCOUNT)
-    yield lambda law: memory.dataset(store, law, **options), lambda: None
+    return memory.load(itertools.chain.from_iterable(episodes), table)
+
+
+@contextlib.contextmanager
+def open_packed_play(parts: Parts) -> Iterator[packed.Packed]:
+    """The parts, packed."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = []
+        for game, mine in parts.items():
+            directory = files.folder(folder, game, 1)
+            directory.mkdir(parents=True)
+            for suffix, part in enumerate(mine):
+                packed_writer.write_suffix(directory, suffix, part.read(), {"left_out": []})
+            suffixes = tuple(range(len(mine)))
+            found.append(Source(game, 1, str(directory), "packed", suffixes, 1.0, {}))
+        store = packed.open_packed(list(parts), found)
+        yield store
+        store.close()
+
+
+@contextlib.contextmanager
+def open_packed(parts: Parts, n_step: int, **options) -> Iterator:
+    """The same for packed play."""
+    with open_packed_play(parts) as store:
+        reads = Transitions(n_step, DISCOUNT)
+        yield lambda law: drawing.dataset(store, law, reads, **options), lambda: None
+
+
+@contextlib.contextmanager
+def open_packed_windows(parts: Parts, n_step: int, **options) -> Iterator:
+    """The same for windows of 4 steps of packed play."""
+    with open_packed_play(parts) as store:
+        yield lambda law: drawing.dataset(store, law, Sequences(STACK), **options), lambda: None
 
 
 @contextlib.contextmanager
@@ -92,16 +151,21 @@ def open_replay(parts: Parts, n_step: int, **options) -> Iterator:
         yield lambda law: reader.dataset(replay, law, check=writers.check, **options), settle
 
 
-FEEDS = {"memory": open_memory, "replay": open_replay}
+FEEDS = {
+    "memory": open_memory,
+    "memory_windows": open_memory_windows,
+    "packed": open_packed,
+    "packed_windows": open_packed_windows,
+    "replay": open_replay,
+}
 
 
 def law_of(batch_size: int) -> BatchLaw:
     return BatchLaw(batch_size // TRANSITIONS_PER_DRAW, TRANSITIONS_PER_DRAW)
 
 
-def gather_per_second(frames: np.ndarray, batch_size: int, n_step: int) -> float:
-    """Transitions/s of the plain gather."""
-    window = STACK + n_step
+def gather_per_second(frames: np.ndarray, batch_size: int, window: int) -> float:
+    """Windows/s of the plain gather."""
     batch = np.empty((batch_size, window, *FRAME_SHAPE), np.uint8)
     batches = -(-ROWS // batch_size)
     rows = np.random.default_rng(0).integers(len(frames) - window, size=(batches, batch_size))
@@ -137,6 +201,7 @@ def measure_speed(
     extents = [e for mine in parts.values() for part in mine for e in part.survey() or ()]
     transitions = sum(count(extent, n_step) for extent in extents)
     frames = np.random.default_rng(0).integers(256, size=(20_000, *FRAME_SHAPE), dtype=np.uint8)
+    window = STACK if kind.endswith("windows") else STACK + n_step
     with FEEDS[kind](parts_of(directories, 2), n_step, **options) as (make_dataset, settle):
         settle()
         next(iter(make_dataset(law_of(32))))  # what any feed takes once, whatever it holds
@@ -155,7 +220,7 @@ def measure_speed(
             iterator = iter(make_dataset(law_of(batch_size)))
             ours, gathers = [], []
             for _ in tqdm(range(rounds), desc=f"{kind}, batch {batch_size}"):
-                gathers.append(gather_per_second(frames, batch_size, n_step))
+                gathers.append(gather_per_second(frames, batch_size, window))
                 ours.append(feed_per_second(iterator, k * batch_size))
             common.emit(
                 f"feed_{kind}",
@@ -229,19 +294,113 @@ def measure_first_batch(kind: str, slots: int, n_step: int, k: int, rounds: int)
         emit(f"feed_{kind}_first_batch", ours, **more)
 
 
+def measure_pack(directories: dict[str, Path], rounds: int) -> None:
+    """One line: steps/s of packing on all cores, and of `gzip -dc` of as many files at a time."""
+    processes = len(os.sched_getaffinity(0))
+    games = list(directories)
+    sources_of = [
+        Source(game, 1, str(path), "dopamine", (0,), 1.0, {}) for game, path in directories.items()
+    ]
+    steps = sum(reading.count_frames(path) for path in directories.values())
+    ours, gzips, sizes = [], [], {}
+    spawn = multiprocessing.get_context("spawn")
+    for _ in tqdm(range(rounds), desc="pack"):
+        with tempfile.TemporaryDirectory() as folder, spawn.Pool(processes) as pool:
+            jobs = [
+                pack.Job(source, 0, files.folder(folder, source.game, 1)) for source in sources_of
+            ]
+            pool.map(abs, range(processes))  # the processes are there
+            start = time.perf_counter()
+            pool.map(pack_quietly, jobs, chunksize=1)
+            ours.append(steps / (time.perf_counter() - start))
+            for game, job in zip(games, jobs):
+                packed_bytes = files.paths(job.directory, 0)[1].stat().st_size
+                gz = directories[game] / reading.OBSERVATION
+                frames = reading.count_frames(directories[game])
+                sizes[game] = [packed_bytes / frames, gz.stat().st_size / frames]
+        start = time.perf_counter()
+        running = [
+            subprocess.Popen(["gzip", "-dc", path / reading.OBSERVATION], stdout=subprocess.DEVNULL)
+            for path in directories.values()
+        ]
+        for process in running:
+            process.wait()
+        gzips.append(steps / (time.perf_counter() - start))
+    common.emit(
+        "pack",
+        steps=steps,
+        processes=processes,
+        steps_per_s=common.summarise(ours),
+        gzip_dc_steps_per_s=common.summarise(gzips),
+        ratio_to_gzip_dc=common.summarise([a / b for a, b in zip(ours, gzips)]),
+        bytes_a_step_packed_and_gz=sizes,
+    )
+
+
+def pack_quietly(job: pack.Job) -> None:
+    pack.pack_suffix(job, lambda steps: None)
+
+
+def measure_resident(directory: Path, game: str) -> None:
+    """For a process of its own: one line, what drawing from 50M transitions takes."""
+    links = 1_000
+    with tempfile.TemporaryDirectory() as folder:
+        target = files.folder(folder, game, 1)
+        target.mkdir(parents=True)
+        packed_writer.write_suffix(target, 0, read_episodes(directory, game), {"left_out": []})
+        for suffix in range(1, links):
+            for first, other in zip(files.paths(target, 0), files.paths(target, suffix)):
+                os.link(first, other)
+        suffixes = tuple(range(links))
+        before = resident_bytes()
+        start = time.perf_counter()
+        store = packed.open_packed(
+            [game], [Source(game, 1, str(target), "packed", suffixes, 1.0, {})]
+        )
+        opened = time.perf_counter() - start
+        after_opening = resident_bytes()
+        batches = iter(
+            drawing.dataset(
+                store, law_of(512), Transitions(3, DISCOUNT), seed=0, start_step=0, steps_per_call=4
+            )
+        )
+        for _ in range(20):
+            next(batches)
+        common.emit(
+            "feed_packed_resident",
+            transitions=int(drawing.find(store.episodes, Transitions(3, DISCOUNT)).sizes.sum()),
+            segments=sum(len(index.lengths) for index in store.indices),
+            seconds_to_open=opened,
+            indices_mb=(after_opening - before) / 1e6,
+            drawing_mb=(resident_bytes() - after_opening) / 1e6,
+            peak_mb=reading.peak_mb(),
+        )
+        store.close()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--n_step", type=int, default=1)
     parser.add_argument("--steps_per_call", type=int, default=10)
-    parser.add_argument("--only", choices=("speed", "first_batch"))
+    parser.add_argument("--only", choices=("speed", "first_batch", "pack", "resident"))
+    parser.add_argument("--feeds", nargs="+", choices=tuple(FEEDS), default=tuple(FEEDS))
     arguments = parser.parse_args()
     n_step, k, rounds = arguments.n_step, arguments.steps_per_call, arguments.rounds
     spawn = multiprocessing.get_context("spawn")
+    if arguments.only in ("pack", "resident"):
+        with contextlib.ExitStack() as stack:
+            directories = {game: stack.enter_context(reading.files(game, SLOTS)) for game in GAMES}
+            if arguments.only == "pack":
+                measure_pack(directories, rounds)
+            else:
+                with spawn.Pool(1) as pool:
+                    pool.apply(measure_resident, (directories[GAMES[0]], GAMES[0]))
+        return
     if arguments.only != "first_batch":
         with contextlib.ExitStack() as stack:
             directories = {game: stack.enter_context(reading.files(game, SLOTS)) for game in GAMES}
-            for kind in FEEDS:
+            for kind in arguments.feeds:
                 with spawn.Pool(1) as pool:
                     pool.apply(measure_speed, (kind, directories, n_step, k, rounds))
     if arguments.only != "speed":

@@ -77,12 +77,14 @@ def run_feed(kind: str, data: Path, cache: Path) -> dict[str, float]:
     from cql_atari import config as config_lib
     from cql_atari.data import sources
     from cql_atari.feed import recorded
+    from cql_atari.methods.method import Transitions
 
     bindings = [f"data.dir = '{data}'", f"data.games = {reading.GAMES!r}", "data.suffixes = None",
                 f"feed.kind = '{kind}'", f"feed.transitions_per_game = {TABLE}",
                 "feed.samples_per_insert = 1.0", "feed.draws = 64", "feed.n_step = 1",
                 f"feed.cache_dir = '{cache}'"]  # fmt: skip
     config = config_lib.load((), bindings)
+    reads = Transitions(config.feed.n_step, config.feed.discount)
     found = sources.find(config.data)
     frames = sum(len(source.suffixes) for source in found) * reading.count_frames(
         Path(found[0].path)
@@ -90,7 +92,9 @@ def run_feed(kind: str, data: Path, cache: Path) -> dict[str, float]:
     call = config.train.steps_per_call * config.batch_size
     with (
         peak_anonymous() as samples,
-        recorded.open_feed(config, found, 0, places={}, should_stop=lambda: False) as feed,
+        recorded.open_feed(
+            config, found, 0, reads=reads, places={}, should_stop=lambda: False
+        ) as feed,
     ):
         batches = iter(feed.dataset(slice(None)))
         drawn = 0

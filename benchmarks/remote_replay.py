@@ -29,6 +29,7 @@ from cql_atari import config as config_lib
 from cql_atari.core.settings import Config
 from cql_atari.data import sources
 from cql_atari.feed.recorded import open_feed
+from cql_atari.methods.method import Transitions
 
 SLOTS = 20_000  # a game
 ROWS = 40_960  # transitions that are timed at a time
@@ -60,8 +61,11 @@ def server(data: Path, workdir: Path) -> Iterator[str]:
 
 def batches(stack: contextlib.ExitStack, config: Config) -> Iterator:
     """Batches of the feed, once it gives any."""
+    reads = Transitions(config.feed.n_step, config.feed.discount)
     found = [] if config.feed.servers else sources.find(config.data)
-    feed = stack.enter_context(open_feed(config, found, 0, places={}, should_stop=lambda: False))
+    feed = stack.enter_context(
+        open_feed(config, found, 0, reads=reads, places={}, should_stop=lambda: False)
+    )
     iterator = iter(feed.dataset(slice(None)))
     next(iterator)
     return iterator

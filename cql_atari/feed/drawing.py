@@ -21,6 +21,7 @@ from cql_atari.feed import positions
 from cql_atari.feed.positions import Episodes, Positions
 from cql_atari.feed.sampling import BatchLaw, draw_transitions
 from cql_atari.feed.transitions import LEAD, empty_frames
+from cql_atari.methods.method import Sequences, Transitions
 
 _SHARE_ROWS = 64  # rows that a thread fetches at a time
 
@@ -53,6 +54,22 @@ class Store(Protocol):
         """Reads the steps `first[r], first[r] + 1, ...` of episode `episode[r]` into row r of
         `out`, which holds garbage; several threads call it at a time.
         """
+
+
+def find(table: Episodes, reads: Transitions | Sequences) -> Positions:
+    """Where the batches of a method may lie; errors as in `positions`."""
+    if isinstance(reads, Transitions):
+        return positions.transitions(table, reads.n_step)
+    return positions.windows(table, reads.length)
+
+
+def dataset(
+    store: Store, law: BatchLaw, reads: Transitions | Sequences, **position: Any
+) -> tf.data.Dataset:
+    """The batches that a method reads; `position`: as `transitions`, whose arguments it has."""
+    if isinstance(reads, Transitions):
+        return transitions(store, law, reads.n_step, reads.discount, **position)
+    return sequences(store, law, reads.length, **position)
 
 
 def transitions(

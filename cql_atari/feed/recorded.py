@@ -14,7 +14,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from cql_atari.core.settings import Config
-from cql_atari.core.types import Episode, Extent
+from cql_atari.core.types import Episode, Extent, UserError
 from cql_atari.data import sources
 from cql_atari.data.sources import Source
 from cql_atari.feed import drawing, packed, positions
@@ -26,6 +26,7 @@ from cql_atari.feed.replay.order import Part, Place
 from cql_atari.feed.replay.service import Replay
 from cql_atari.feed.replay.writer import Writers
 from cql_atari.feed.sampling import BatchLaw
+from cql_atari.methods.method import Sequences, Transitions
 from cql_atari.system.free_memory import free_bytes
 
 _SHARE = 0.8  # of the free memory that the memory feed may take; TensorFlow needs some, too
@@ -35,7 +36,8 @@ class Feed(NamedTuple):
     """An open feed.
 
     Attributes:
-      dataset: gives an endless data set of `Batch` [K, B] of a slice of every batch's rows.
+      dataset: gives an endless data set of a slice of every batch's rows: `Batch` [K, B], or
+        `SequenceBatch` where the method reads sequences.
       places: where its writers stand, a part of what a checkpoint needs; {} where this process
         has none (`memory`, servers).
     """
@@ -50,6 +52,7 @@ def open_feed(
     found: Sequence[Source],
     start_step: int,
     *,
+    reads: Transitions | Sequences,
     places: Mapping[str, Place],
     should_stop: Callable[[], bool],
 ) -> Iterator[Feed]:
@@ -59,6 +62,7 @@ def open_feed(
       config: which feed, and the batch law.
       found: the recorded play; unused with `feed.servers`.
       start_step: the learner step of the first batch.
+      reads: what the method reads; the replay has transitions only.
       places: where the replay's writers go on; those that it lacks begin at the start.
       should_stop: whether to stop loading, or waiting for the replay; called from any thread.
 
@@ -70,13 +74,12 @@ def open_feed(
     law = BatchLaw(feed.draws, feed.transitions_per_draw)
     steps_per_call = config.train.steps_per_call
     if feed.kind != "replay":
-        with _open_store(config, found, should_stop) as store:
+        with _open_store(config, found, reads, should_stop) as store:
             yield Feed(
-                lambda rows: drawing.transitions(
+                lambda rows: drawing.dataset(
                     store,
                     law,
-                    feed.n_step,
-                    feed.discount,
+                    reads,
                     seed=seed,
                     start_step=start_step,
                     steps_per_call=steps_per_call,
@@ -85,6 +88,12 @@ def open_feed(
                 dict,
             )
         return
+    if isinstance(reads, Sequences):
+        raise UserError(
+            f"train.method = {config.train.method!r} reads windows of {reads.length} steps with "
+            "their returns to go, which the replay doesn't hold. Set feed.kind to 'packed' (after "
+            "python -m cql_atari.tools.pack) or, where the data fit in memory, to 'memory'."
+        )
     if feed.servers:
         with remote.open_remote(config, start_step, should_stop) as dataset:
             yield Feed(dataset, dict)
@@ -145,10 +154,13 @@ def open_replay(
 
 @contextmanager
 def _open_store(
-    config: Config, found: Sequence[Source], should_stop: Callable[[], bool]
+    config: Config,
+    found: Sequence[Source],
+    reads: Transitions | Sequences,
+    should_stop: Callable[[], bool],
 ) -> Iterator[drawing.Store]:
     if config.feed.kind == "memory":
-        yield _load_store(config, found, should_stop)
+        yield _load_store(config, found, reads, should_stop)
         return
     store = packed.open_packed(config.data.games, found)
     try:
@@ -158,7 +170,10 @@ def _open_store(
 
 
 def _load_store(
-    config: Config, found: Sequence[Source], should_stop: Callable[[], bool]
+    config: Config,
+    found: Sequence[Source],
+    reads: Transitions | Sequences,
+    should_stop: Callable[[], bool],
 ) -> memory.Store:
     feed = config.feed
 
@@ -172,7 +187,7 @@ def _load_store(
         for source, suffix in tqdm(_each(found), desc="surveying", unit="file group", delay=2):
             extents[source.game] += go_on(_count(source, suffix))
         table = positions.episodes(extents)
-        positions.transitions(table, feed.n_step)  # refuses a game without any
+        drawing.find(table, reads)  # refuses a game that has none, before all is read
         return table
 
     def episodes() -> Iterator[Episode]:

@@ -23,7 +23,7 @@ from cql_atari.feed.online import exchange, pace, replay
 from cql_atari.feed.online.actor import Ledger, act
 from cql_atari.feed.replay.order import Place
 from cql_atari.methods import build
-from cql_atari.methods.method import Method
+from cql_atari.methods.method import Method, Transitions
 from cql_atari.recording.agent_log import Experience
 from cql_atari.runs import checkpoint
 from cql_atari.runs import log as logs
@@ -203,7 +203,12 @@ def _recorded(
     rows = pace.rows(config)[1]
     part = dataclasses.replace(config.feed, draws=rows, transitions_per_draw=1)
     return opening.open_feed(
-        dataclasses.replace(config, feed=part), found, step, places=places, should_stop=should_stop
+        dataclasses.replace(config, feed=part),
+        found,
+        step,
+        reads=Transitions(part.n_step, part.discount),
+        places=places,
+        should_stop=should_stop,
     )
 
 

@@ -47,7 +47,7 @@ def train(
     Raises:
       UserError: also where another host is gone.
     """
-    if config.feed.kind == "memory":
+    if config.feed.kind != "replay":
         tf.config.experimental.enable_op_determinism()
 
     # 1. Devices, then everything that owns variables.
@@ -81,7 +81,9 @@ def train(
 
     try:
         if start < config.train.steps:
-            with open_feed(config, found, start, places=places, should_stop=should_stop) as feed:
+            with open_feed(
+                config, found, start, reads=method.reads, places=places, should_stop=should_stop
+            ) as feed:
 
                 def save(step: int) -> None:
                     if not here.is_chief:

@@ -151,7 +151,7 @@ def _place_by_hosts(
     def spread(batch: Batch) -> tf.data.Dataset:
         """One element a replica, in their order."""
         parts = (tf.stack(tf.split(part, replicas, axis=1)) for part in batch)
-        return tf.data.Dataset.from_tensor_slices(_for_device(strategy, Batch(*parts)))
+        return tf.data.Dataset.from_tensor_slices(_for_device(strategy, type(batch)(*parts)))
 
     def dataset_of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
         # That it is endless must be known: otherwise hosts ask each other before each element.
@@ -172,7 +172,7 @@ def _place_by_coordinator(
         def of_replica(context: tf.distribute.experimental.ValueContext) -> Batch:
             nth = context.replica_id_in_sync_group - host * (split.host // split.replica)
             rows = slice(nth * split.replica, (nth + 1) * split.replica)
-            mine = _for_device(strategy, Batch(*(part[:, rows] for part in batch)))
+            mine = _for_device(strategy, type(batch)(*(part[:, rows] for part in batch)))
             with tf.device(strategy.extended.worker_devices[nth]):
                 return tf.nest.map_structure(tf.identity, mine)
 

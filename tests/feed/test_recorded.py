@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import tiny
 
+from cql_atari.core.settings import Data
 from cql_atari.core.types import UserError
 from cql_atari.data import sources
 from cql_atari.data.dopamine import reader
@@ -28,8 +29,10 @@ from cql_atari.feed import recorded
 from cql_atari.feed.replay.order import Place, order
 from cql_atari.feed.replay.segments import pack
 from cql_atari.feed.transitions import block
+from cql_atari.methods.method import Sequences, Transitions
 from cql_atari.runs import checkpoint
 from cql_atari.runs import folder as workdir
+from cql_atari.tools import pack as pack_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOTS = 200  # of a file: some 7 episodes
@@ -58,9 +61,17 @@ def make(data, *bindings):
     return config, sources.find(config.data)
 
 
-def first_batch(data, *bindings, places=None, should_stop=lambda: False):
+def same(ours, theirs):
+    for a, b in zip(ours, theirs):
+        np.testing.assert_array_equal(a, b)
+
+
+def first_batch(data, *bindings, places=None, should_stop=lambda: False, length=None):
+    """Of transitions, or of windows of that length."""
     config, found = make(data, *bindings)
-    with recorded.open_feed(config, found, 0, places=places or {}, should_stop=should_stop) as feed:
+    reads = Sequences(length) if length else Transitions(config.feed.n_step, config.feed.discount)
+    options = {"reads": reads, "places": places or {}, "should_stop": should_stop}
+    with recorded.open_feed(config, found, 0, **options) as feed:
         return next(iter(feed.dataset(slice(None))))
 
 
@@ -137,6 +148,41 @@ def test_extents_that_nobody_knows_are_counted(data, monkeypatch):
     monkeypatch.setattr(sources, "reader", lambda source: Reader)
     for ours, theirs in zip(first_batch(data), expected):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_replay_has_no_windows(data):
+    with pytest.raises(UserError, match=r"windows of 4 steps.*'packed'.*'memory'"):
+        first_batch(data, "feed.kind = 'replay'", length=4)
+
+
+def test_a_window_longer_than_any_episode_is_refused_before_all_is_read(data, reads):
+    batch = first_batch(data, length=20)
+    assert batch.frames.shape == (2, 8, 20, 84, 84)
+    del reads[:]
+    with pytest.raises(UserError, match=r"no window of 31 steps of Breakout, Freeway"):
+        first_batch(data, length=31)
+    assert reads == []
+
+
+def test_packed_play_gives_the_batches_of_the_files_that_were_packed(data, tmp_path):
+    """Each n-step return and each window of the memory feed, bit for bit; then of a part of it."""
+    jobs = pack_tool.find_jobs(Data(dir=str(data), suffixes=None), tmp_path, (), (1,))
+    for job in jobs:
+        pack_tool.pack_suffix(job, lambda steps: None)
+    for n_step in (1, 5):
+        n = f"feed.n_step = {n_step}"
+        same(first_batch(tmp_path, n, "feed.kind = 'packed'"), first_batch(data, n))
+    same(first_batch(tmp_path, "feed.kind = 'packed'", length=4), first_batch(data, length=4))
+    same(
+        first_batch(tmp_path, "data.suffixes = (2, 5)", "data.fraction = 0.5"),
+        first_batch(tmp_path, "data.suffixes = (2, 5)", "data.fraction = 0.5",
+                    "feed.kind = 'packed'"),
+    )  # fmt: skip
+
+
+def test_what_is_not_packed_is_said_to_be_so(data):
+    with pytest.raises(UserError, match=r"isn't packed. Pack it \(python -m"):
+        first_batch(data, "feed.kind = 'packed'")
 
 
 @pytest.mark.parametrize("kind", ["memory", "replay"])
