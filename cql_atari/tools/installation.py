@@ -53,7 +53,8 @@ def check_python() -> list[Finding]:
 def check_packages(lock: Path = LOCK) -> list[Finding]:
     """Installed versions against requirements.lock; without a checkout, against the metadata."""
     if lock.exists():
-        pins, all_at_once = lock.read_text().splitlines(), f"-r {lock}"
+        lines, all_at_once = lock.read_text().splitlines(), f"-r {lock}"
+        pins = [line.split(";")[0] for line in lines if _applies(line)]
     else:
         pins = [pin.split(";")[0] for pin in _requires() if "extra ==" not in pin]
         all_at_once = "cql_atari"
@@ -73,6 +74,16 @@ def check_packages(lock: Path = LOCK) -> list[Finding]:
         text = "; ".join(others[:4]) + (f"; {len(others) - 4} more" if len(others) > 4 else "")
         findings.append(Finding("note", "packages", text, f"{pip} {all_at_once}"))
     return findings or [Finding("ok", "packages", f"{len(wanted)} as wanted")]
+
+
+def _applies(pin: str) -> bool:
+    """Whether a line of the lock is for this Python: it may end in `python_version < "3.11"`."""
+    _, _, marker = pin.partition("; python_version ")
+    if not marker:
+        return True
+    comparison, version = marker.split()
+    wanted = tuple(int(part) for part in version.strip('"').split("."))
+    return (sys.version_info[:2] < wanted) == (comparison == "<")
 
 
 def _version(name: str) -> str:

@@ -64,3 +64,11 @@ def test_pythons_with_wheels(monkeypatch, version, machine, state):
     monkeypatch.setattr(installation.platform, "machine", lambda: machine)
     (finding,) = installation.check_python()
     assert finding.state == state and bool(finding.mend) == (state == "wrong")
+
+
+@pytest.mark.parametrize("python, version", [((3, 10), "1.0"), ((3, 11), "2.0")])
+def test_a_line_for_another_python_is_left_out(tmp_path, monkeypatch, python, version):
+    monkeypatch.setattr(installation.sys, "version_info", (*python, 0))
+    pins = ['numpy==2.0; python_version >= "3.11"', 'numpy==1.0; python_version < "3.11"']
+    (finding,) = check(tmp_path, *pins)
+    assert f"wanted {version}" in finding.text
