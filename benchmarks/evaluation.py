@@ -29,7 +29,7 @@ MAX_FRAMES = 2_000
 
 def make_policy(name: str) -> Policy:
     """Expected returns of a freshly initialised network."""
-    network = build_q_network(num_games=len(GAMES), num_atoms=ATOMS, seed=0, **NETWORKS[name])
+    network = build_q_network(NETWORKS[name], num_games=len(GAMES), num_atoms=ATOMS, seed=0)
     support = losses.support(-20, 20, ATOMS)
 
     def q_values(frames: tf.Tensor, games: tf.Tensor) -> tf.Tensor:

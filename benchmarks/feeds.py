@@ -9,8 +9,8 @@ of a few episodes left behind, after a first batch of each.
 gather copies as many frames. The packed play lies in the page cache.
 
 `--only pack` times packing against `gzip -dc` of the same observations, one process a core each.
-`--only resident` packs one suffix and draws from a thousand links to it, 50 million transitions, and
-gives what is resident: the indices are those of so much play, the bytes on disk are not.
+`--only resident` packs one suffix and draws from a thousand links to it, 50 million transitions,
+and gives what is resident: the indices are those of so much play, the bytes on disk are not.
 
 The first batch of a million frames is timed beside dopamine-rl's own loader, once: it takes 7.7 GB.
 

@@ -11,39 +11,42 @@ Usage: python benchmarks/train_step.py [--rounds 5] [--seconds 3] [network ...]
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
 
 import common
 import numpy as np
 import tensorflow as tf
 
+from cql_atari.core.settings import Network
 from cql_atari.methods import losses
 from cql_atari.networks.q_network import QNetwork, build_q_network
 
 BATCH, DRAWS, GAMES, ATOMS, ACTIONS = 32, 8, 3, 51, 18
-NETWORKS: dict[str, dict[str, Any]] = {
-    "nature": {"encoder": "nature", "pooling": "flatten", "feed_forward": (512,)},
-    "resnet_small": {  # gin_configs/networks/resnet_small.gin
-        "block": "basic", "depths": (1, 1), "widths": (16, 32), "strides": (1, 2),
-        "stem_kernel": 8, "stem_stride": 4, "stem_pool": False, "feed_forward": (512,),
-    },
-    "resnet34": {"block": "basic", "depths": (3, 4, 6, 3)},
+NETWORKS = {
+    "nature": Network(encoder="nature", pooling="flatten", feed_forward=(512,)),
+    "resnet_small": Network(  # gin_configs/networks/resnet_small.gin
+        block="basic", depths=(1, 1), widths=(16, 32), strides=(1, 2), stem_kernel=8,
+        stem_stride=4, stem_pool=False, feed_forward=(512,),
+    ),
+    "resnet34": Network(block="basic", depths=(3, 4, 6, 3)),
     # As others time it: 3 x 3 final map, mean-pooled; 22 million parameters.
-    "resnet34_usual": {
-        "block": "basic", "depths": (3, 4, 6, 3), "strides": (1, 2, 2, 2), "pooling": "mean",
-        "feed_forward": (512,),
-    },
+    "resnet34_usual": Network(
+        block="basic", depths=(3, 4, 6, 3), strides=(1, 2, 2, 2), pooling="mean",
+        feed_forward=(512,),
+    ),
 }  # fmt: skip
 
 
-def make_step(network: dict[str, Any], dtype: str) -> Callable[[], float]:
+def make_step(network: Network, dtype: str) -> Callable[[], float]:
     """A compiled train step on one fixed batch, called once; each call returns seconds."""
     online, target = (
-        build_q_network(num_games=GAMES, num_atoms=ATOMS, seed=s, dtype=dtype, **network)
+        build_q_network(
+            dataclasses.replace(network, dtype=dtype), num_games=GAMES, num_atoms=ATOMS, seed=s
+        )
         for s in range(2)
     )
     # The fused legacy Adam takes less than half the time of Keras' new one on CPUs.
@@ -125,7 +128,7 @@ def main() -> None:
 
 def measure_network(name: str, rounds: int, seconds: float) -> None:
     """Alternates matrix product, float32, bfloat16, matrix product; prints medians over rounds."""
-    network = build_q_network(num_games=GAMES, num_atoms=ATOMS, seed=0, **NETWORKS[name])
+    network = build_q_network(NETWORKS[name], num_games=GAMES, num_atoms=ATOMS, seed=0)
     flops = 4 * forward_flops(network)
     peak = matrix_product()
     float32 = make_step(NETWORKS[name], "float32")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cql_atari import config as config_lib
-from cql_atari.core import settings, settings_check
+from cql_atari.core import settings
 from cql_atari.core.settings_check import check
 from cql_atari.core.types import UserError
 
@@ -103,7 +103,7 @@ def test_round_trips_through_gin_text_and_json():
         ("train.seed = 1.5", ["train.seed", "1.5", "int"]),
         ("train.seed = True", ["train.seed", "int"]),
         ("feed.n_step = 0", ["feed.n_step", "at least 1"]),
-        ("feed.discount = 1.5", ["feed.discount", "between 0 and 1"]),
+        ("feed.discount = 1.5", ["feed.discount", "from 0 to 1"]),
         ("optimizer.learning_rate = -1.0", ["greater than 0"]),
         ("train.seed = -1", ["train.seed = -1", "from 0 to 18446744073709551615"]),
         (f"train.seed = {2**64}", ["train.seed", "from 0 to"]),
@@ -117,6 +117,24 @@ def test_round_trips_through_gin_text_and_json():
         ("network.groups = 0", ["network.groups = 0", "at least 1"]),
         ("network.impala_width = 0", ["network.impala_width = 0", "at least 1"]),
         ("start.whole_network = True", ["start.whole_network = True", "set start.encoder_from"]),
+        ("loss.cql_alpha = -1", ["loss.cql_alpha = -1", "at least 0"]),
+        ("data.runs = (9,)", ["data.runs = (9,)", "from 1 to 5"]),
+        ("data.runs = (1, 1)", ["data.runs = (1, 1)", "each once"]),
+        ("data.suffixes = ()", ["data.suffixes = ()", "at least one"]),
+        ("data.suffixes = (-1,)", ["data.suffixes = (-1,)", "at least 0"]),
+        ("data.fraction = 0", ["data.fraction = 0", "above 0 up to 1"]),
+        ("data.games = ('Freeway')", ["Write data.games = ('Freeway',)"]),
+        ("feed.memory_gb = 0.0", ["feed.memory_gb = 0.0", "greater than 0"]),
+        ("feed.n_step = 0.5", ["feed.n_step = 0.5", "int"]),
+        ("feed.servers = ('a:99999',)", ["'a:99999'", "1 to 65535"]),
+        ("feed.servers = ('a:0',)", ["'a:0'", "1 to 65535"]),
+        ("feed.servers = ('a',)", ["'a'", "host:port"]),
+        ("optimizer.learning_rate = 1e999", ["optimizer.learning_rate = inf", "float"]),
+        ("network.stem_stride = 100", ["network.stem_stride = 100", "from 1 to 84"]),
+        ("evaluation.mode = -1", ["evaluation.mode = -1", "at least 0"]),
+        ("train.strategy = 'gpu'", ["'gpu'", "mean 'mirrored'", "'tpu'"]),
+        ("network.dtype = 'bfloat16'", ["mean 'mixed_bfloat16'"]),
+        ("train.jit_compile = 1", ["train.jit_compile = 1", "bool | None"]),
         ("feed.kind = '", ["parse"]),
         ("train.seed = %missing", ["missing"]),
     ],
@@ -146,9 +164,12 @@ def test_the_highest_seeds_can_be_used():
     from cql_atari.evaluation import rollout
     from cql_atari.feed.sampling import BatchLaw, draw_games
 
-    draw_games(BatchLaw(4, 2), 2, settings_check._RANGES["train.seed"][-1], 0)
+    def highest(section):
+        return section.__dataclass_fields__["seed"].metadata["range"].high
+
+    draw_games(BatchLaw(4, 2), 2, highest(settings.Train), 0)
     options = {"episodes": 2, "envs_per_game": 2, "max_frames": 8, "trial_max_frames": 8}
-    seed = settings_check._RANGES["evaluation.seed"][-1]
+    seed = highest(settings.Evaluation)
     rollout.best_fixed_action(rollout.GameVariant("Pong"), seed=seed, **options)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cql_atari.core import games
+from cql_atari.core.parameter import choice, number
 from cql_atari.core.types import UserError
 
 
@@ -36,9 +37,9 @@ class Data:
 
     dir: str | None = None
     games: tuple[str, ...] = field(default_factory=games.training_games)
-    runs: tuple[int, ...] = (1,)
-    suffixes: tuple[int, ...] | None = tuple(range(10))
-    fraction: float = 1.0
+    runs: tuple[int, ...] = number((1,), 1, 5)
+    suffixes: tuple[int, ...] | None = number(tuple(range(10)), 0)
+    fraction: float = number(1.0, 0, 1, above=True)
     exclude: str | None = None
 
 
@@ -63,14 +64,14 @@ class Feed:
         replay; (): it is in this process.
     """
 
-    kind: str = "replay"
-    draws: int = 128
-    transitions_per_draw: int = 4
-    n_step: int = 3
-    discount: float = 0.99
-    transitions_per_game: int = 250_000
-    samples_per_insert: float = 8.0
-    memory_gb: float | None = None
+    kind: str = choice("replay", "memory", "packed", meant={"reverb": "replay", "ram": "memory"})
+    draws: int = number(128, 1)
+    transitions_per_draw: int = number(4, 1)
+    n_step: int = number(3, 1)
+    discount: float = number(0.99, 0, 1)
+    transitions_per_game: int = number(250_000, 1)
+    samples_per_insert: float = number(8.0, 0, above=True)
+    memory_gb: float | None = number(None, 0, above=True)
     cache_dir: str | None = None
     servers: tuple[str, ...] = ()
 
@@ -81,21 +82,21 @@ class Network:
     -50, -101 with group normalisation, learned spatial embeddings, feature normalisation).
     """
 
-    encoder: str = "resnet"
-    block: str = "bottleneck"
-    depths: tuple[int, ...] = (3, 4, 23, 3)
-    widths: tuple[int, ...] = (64, 128, 256, 512)
-    strides: tuple[int, ...] = (1, 2, 1, 1)
-    stem_kernel: int = 7
-    stem_stride: int = 2
+    encoder: str = choice("resnet", "impala", "nature")
+    block: str = choice("bottleneck", "basic")
+    depths: tuple[int, ...] = number((3, 4, 23, 3), 1)
+    widths: tuple[int, ...] = number((64, 128, 256, 512), 1)
+    strides: tuple[int, ...] = number((1, 2, 1, 1), 1)
+    stem_kernel: int = number(7, 1, 84)
+    stem_stride: int = number(2, 1, 84)
     stem_pool: bool = True
-    groups: int = 4
-    impala_width: int = 1
-    pooling: str = "spatial_embedding"
-    embedding_blocks: int = 8
-    feed_forward: tuple[int, ...] = (2048, 512)
+    groups: int = number(4, 1)
+    impala_width: int = number(1, 1)
+    pooling: str = choice("spatial_embedding", "flatten", "mean")
+    embedding_blocks: int = number(8, 1)
+    feed_forward: tuple[int, ...] = number((2048, 512), 1)
     feature_norm: bool = True
-    dtype: str = "float32"
+    dtype: str = choice("float32", "mixed_bfloat16", meant={"bfloat16": "mixed_bfloat16"})
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,10 @@ class Loss:
         Reconstructed; False as in one re-implementation, where only acting does.
     """
 
-    kind: str = "c51"
-    cql_alpha: float = 0.05
-    num_atoms: int = 51
-    v_max: float = 20.0
+    kind: str = choice("c51", "mse", "hl_gauss")
+    cql_alpha: float = number(0.05, 0)
+    num_atoms: int = number(51, 2)
+    v_max: float = number(20.0, 0, above=True)
     double_q: bool = False
     mask_unused_actions: bool = True
 
@@ -131,9 +132,9 @@ class Optimizer:
         ("frozen" in the transfer phase; which of the two the paper's figures show is unknown).
     """
 
-    learning_rate: float = 2e-4
-    epsilon: float = 3.125e-4
-    encoder_learning_rate: float | None = None
+    learning_rate: float = number(2e-4, 0, above=True)
+    epsilon: float = number(3.125e-4, 0, above=True)
+    encoder_learning_rate: float | None = number(None, 0)
 
 
 @dataclass(frozen=True)
@@ -171,18 +172,18 @@ class Online:
       port: of the replay that remote actors reach; 0: any free one.
     """
 
-    frames: int = 3_000_000
-    num_envs: int = 8
-    mode: int | None = None
-    difficulty: int | None = None
-    sticky: float = 0.25
-    epsilon_start: float = 1.0
-    epsilon_end: float = 0.01
-    epsilon_decay_frames: int = 1_000_000
-    first_fill: int = 20_000
-    offline_share: float = 0.0
-    actors: str = "local"
-    port: int = 0
+    frames: int = number(3_000_000, 1)
+    num_envs: int = number(8, 1)
+    mode: int | None = number(None, 0)
+    difficulty: int | None = number(None, 0)
+    sticky: float = number(0.25, 0, 1)
+    epsilon_start: float = number(1.0, 0, 1)
+    epsilon_end: float = number(0.01, 0, 1)
+    epsilon_decay_frames: int = number(1_000_000, 1)
+    first_fill: int = number(20_000, 1)
+    offline_share: float = number(0.0, 0, 1)
+    actors: str = choice("local", "remote")
+    port: int = number(0, 0, 65_535)
 
 
 @dataclass(frozen=True)
@@ -205,15 +206,18 @@ class Train:
     """
 
     method: str = "scaled_q"
-    phase: str = "offline"
-    seed: int = 0
-    steps: int = 10_000_000
-    steps_per_call: int = 10
-    target_period: int = 2_000
-    log_every: int = 1_000
-    save_every: int = 10_000
-    keep: int = 3
-    strategy: str = "none"
+    phase: str = choice("offline", "online")
+    seed: int = number(0, 0, 2**64 - 1)  # a batch's key is unsigned, of 64 bits
+    steps: int = number(10_000_000, 1, per_call=True)
+    steps_per_call: int = number(10, 1)
+    target_period: int = number(2_000, 1, per_call=True)
+    log_every: int = number(1_000, 1, per_call=True)
+    save_every: int = number(10_000, 1, per_call=True)
+    keep: int = number(3, 1)
+    strategy: str = choice(
+        "none", "mirrored", "multi_worker", "tpu",
+        meant={"cpu": "none", "gpu": "mirrored", "gpus": "mirrored", "multi_gpu": "mirrored"},
+    )  # fmt: skip
     jit_compile: bool | None = None
 
 
@@ -236,17 +240,18 @@ class Evaluation:
       difficulty: ALE difficulty of every game; None: each game's default.
     """
 
-    every: int = 62_500
-    curve_episodes: int = 4
-    episodes: int = 16
-    envs_per_game: int = 8
-    epsilon: float = 0.001
-    sticky: float = 0.0
-    max_frames: int = 108_000
-    seed: int = 1_000
+    every: int = number(62_500, 0, per_call=True)
+    curve_episodes: int = number(4, 1)
+    episodes: int = number(16, 1)
+    envs_per_game: int = number(8, 1)
+    epsilon: float = number(0.001, 0, 1)
+    sticky: float = number(0.0, 0, 1)
+    max_frames: int = number(108_000, 1)
+    # A console's seed is signed, of 32 bits; evaluation adds up to 1,000,000 and the environment.
+    seed: int = number(1_000, 0, 2_000_000_000)
     rom_dir: str | None = None
-    mode: int | None = None
-    difficulty: int | None = None
+    mode: int | None = number(None, 0)
+    difficulty: int | None = number(None, 0)
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,10 @@ class Sums(NamedTuple):
 def make_network(config: Config, num_atoms: int) -> QNetwork:
     """The network that a configuration names, with `num_atoms` outputs an action."""
     network = build_q_network(
+        config.network,
         num_games=len(config.data.games),
         num_atoms=num_atoms,
         seed=config.train.seed,
-        **vars(config.network),
     )
     network.encoder.trainable = config.optimizer.encoder_learning_rate != 0
     return network

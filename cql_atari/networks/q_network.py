@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from cql_atari.core.types import FRAME_SHAPE, NUM_ACTIONS, STACK, UserError
+from cql_atari.core.settings import Network
+from cql_atari.core.types import FRAME_SHAPE, NUM_ACTIONS, STACK
 from cql_atari.networks import encoders
 from cql_atari.networks.encoders import Stem, Style, choose
 from cql_atari.networks.normalisation import l2_normalised
@@ -115,65 +116,33 @@ class QNetwork(tf.keras.Model):
 
 
 def build_q_network(
-    *,
-    num_games: int,
-    num_atoms: int,
-    num_actions: int = NUM_ACTIONS,
-    encoder: str = "resnet",
-    block: str = "bottleneck",
-    depths: Sequence[int] = (3, 4, 23, 3),
-    widths: Sequence[int] = (64, 128, 256, 512),
-    strides: Sequence[int] = (1, 2, 1, 1),
-    stem_kernel: int = 7,
-    stem_stride: int = 2,
-    stem_pool: bool = True,
-    groups: int = 4,
-    impala_width: int = 1,
-    pooling: str = "spatial_embedding",
-    embedding_blocks: int = 8,
-    feed_forward: Sequence[int] = (2048, 512),
-    feature_norm: bool = True,
-    dtype: str = "float32",
-    seed: int,
+    network: Network, *, num_games: int, num_atoms: int, num_actions: int = NUM_ACTIONS, seed: int
 ) -> QNetwork:
-    """Builds the Q-network; the defaults are ResNet-101 as reconstructed in §4.
+    """Builds the Q-network that the settings describe (§4).
 
     Args:
+      network: encoder, pooling and sizes.
       num_games: G, number of heads.
       num_atoms: N outputs an action: atoms or bins; 1 for scalar values.
       num_actions: A.
-      encoder: "nature", "impala" or "resnet".
-      block: ResNet only, "basic" or "bottleneck".
-      depths: ResNet only, blocks in each stage.
-      widths: ResNet only, channels of each stage.
-      strides: ResNet only, of each stage's first block.
-      stem_kernel: ResNet only.
-      stem_stride: ResNet only.
-      stem_pool: ResNet only, 3x3 / 2 max-pool after the stem.
-      groups: ResNet only, of every group norm.
-      impala_width: IMPALA only, multiplies its channels.
-      pooling: "spatial_embedding", or the ablations "flatten" and "mean".
-      embedding_blocks: F of the spatial embedding.
-      feed_forward: widths of the ReLU layers between pooling and heads (reconstructed).
-      feature_norm: divide the last features by their L2 norm.
-      dtype: "float32", or "mixed_bfloat16" (variables, features and heads stay float32).
       seed: fixes all initial weights.
 
     Raises:
       UserError: for an unknown name or stages that don't match.
     """
-    if dtype not in ("float32", "mixed_bfloat16"):
-        raise UserError(f"unknown dtype {dtype!r}; choose float32 or mixed_bfloat16.")
-    style = Style(np.random.default_rng(seed), dtype, groups)
-    stages = {"block": block, "depths": depths, "widths": widths, "strides": strides}
-    stem = Stem(stem_kernel, stem_stride, stem_pool)
-    encode = choose("encoder", encoder, {
+    dtype = network.dtype
+    style = Style(np.random.default_rng(seed), dtype, network.groups)
+    stem = Stem(network.stem_kernel, network.stem_stride, network.stem_pool)
+    encode = choose("encoder", network.encoder, {
         "nature": encoders.nature,
-        "impala": functools.partial(encoders.impala, width=impala_width),
-        "resnet": functools.partial(encoders.resnet, stem=stem, **stages),
+        "impala": functools.partial(encoders.impala, width=network.impala_width),
+        "resnet": functools.partial(
+            encoders.resnet, block=network.block, depths=network.depths, widths=network.widths,
+            strides=network.strides, stem=stem,
+        ),
     })  # fmt: skip
-    pool = choose("pooling", pooling, {
-        "spatial_embedding": SpatialEmbedding(embedding_blocks, style.seed(), dtype=dtype),
+    pool = choose("pooling", network.pooling, {
+        "spatial_embedding": SpatialEmbedding(network.embedding_blocks, style.seed(), dtype=dtype),
         "flatten": layers.Flatten(dtype=dtype),
         "mean": layers.GlobalAveragePooling2D(dtype=dtype),
     })  # fmt: skip
@@ -185,10 +154,10 @@ def build_q_network(
     encoder_model = tf.keras.Model(frames, x, name="encoder")
 
     pooled = x = tf.keras.Input(x.shape[1:], dtype=x.dtype)
-    for width in feed_forward:
+    for width in network.feed_forward:
         initialiser = tf.keras.initializers.HeNormal(style.seed())
         x = Dense(width, "relu", kernel_initializer=initialiser, dtype=dtype)(x)
-    x = l2_normalised(x) if feature_norm else tf.cast(x, tf.float32)
+    x = l2_normalised(x) if network.feature_norm else tf.cast(x, tf.float32)
     feed_forward_model = tf.keras.Model(pooled, x, name="feed_forward")
 
     heads = GameHeads(num_games, num_actions, num_atoms, x.shape[-1], style.seed())

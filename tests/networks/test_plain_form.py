@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cql_atari.core.settings import Network
 from cql_atari.networks.products import Dense, product
 from cql_atari.networks.q_network import FEW_GAMES, build_q_network
 
-SHARED = {"num_atoms": 5, "num_actions": 4, "seed": 0, "feed_forward": (32,)}
+SHARED = {"num_atoms": 5, "num_actions": 4, "seed": 0}
 NETWORKS = {
-    "nature": {"encoder": "nature", "pooling": "flatten"},
-    "resnet_small": {
-        "block": "basic", "depths": (1, 1), "widths": (16, 32), "strides": (1, 2),
-        "stem_kernel": 8, "stem_stride": 4, "stem_pool": False,
-    },
+    "nature": Network(encoder="nature", pooling="flatten", feed_forward=(32,)),
+    "resnet_small": Network(
+        block="basic", depths=(1, 1), widths=(16, 32), strides=(1, 2), stem_kernel=8,
+        stem_stride=4, stem_pool=False, feed_forward=(32,),
+    ),
 }  # fmt: skip
 GAMES = (2, 0, 2, 1)
 
@@ -80,7 +81,7 @@ def value_and_gradients(function, variables):
 @pytest.mark.parametrize("num_games", [3, FEW_GAMES + 1])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_values_and_gradients_equal_the_plain_forms(name, num_games):
-    network = build_q_network(num_games=num_games, **SHARED, **NETWORKS[name])
+    network = build_q_network(NETWORKS[name], num_games=num_games, **SHARED)
     frames = tf.constant(np.random.default_rng(0).integers(0, 256, (8, 4, 84, 84), np.uint8))
     encode = {"nature": plain_nature, "resnet_small": plain_resnet}[name]
     games = tf.constant(GAMES)

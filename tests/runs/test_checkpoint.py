@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from cql_atari.core.settings import Network
 from cql_atari.core.types import UserError
 from cql_atari.networks.q_network import QNetwork, build_q_network
 from cql_atari.runs import checkpoint as lib
@@ -109,10 +112,15 @@ def test_one_whose_extra_is_cut_is_passed_over(tmp_path):
 # The encoder alone.
 
 
-def q_network(seed: int, **changes) -> QNetwork:
-    small = {"block": "basic", "depths": (1, 1), "widths": (4, 8), "strides": (2, 2),
-             "embedding_blocks": 2, "feed_forward": (8,), "num_atoms": 3}  # fmt: skip
-    return build_q_network(**{**small, "num_games": 2, "seed": seed, **changes})
+SMALL = Network(
+    block="basic", depths=(1, 1), widths=(4, 8), strides=(2, 2), embedding_blocks=2,
+    feed_forward=(8,),
+)  # fmt: skip
+
+
+def q_network(seed: int, num_games: int = 2, num_atoms: int = 3, **changes) -> QNetwork:
+    section = dataclasses.replace(SMALL, **changes)
+    return build_q_network(section, num_games=num_games, num_atoms=num_atoms, seed=seed)
 
 
 def with_slots(network) -> tf.train.Checkpoint:

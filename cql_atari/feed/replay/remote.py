@@ -8,7 +8,6 @@ lost and ends by itself once it hears from the server again.
 from __future__ import annotations
 
 import queue
-import re
 import socket
 import threading
 import time
@@ -57,8 +56,6 @@ def find(config: Config, should_stop: Callable[[], bool]) -> Remote:
       KeyboardInterrupt: if told to stop while waiting.
     """
     servers = config.feed.servers
-    if wrong := [address for address in servers if not re.fullmatch(r"[^\s/]+:\d+", address)]:
-        raise UserError(f"feed.servers: {wrong[0]!r} is no address; give 'host:port' of each.")
     records = {address: _ask_patiently(address, should_stop) for address in servers}
     addresses, sources = {}, []
     for game in config.data.games:
