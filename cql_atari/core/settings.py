@@ -122,18 +122,60 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class Optimizer:
-    """Adam.
+class Transformer:
+    """The decision transformer; see `cql_atari.networks.transformer`. Defaults: the paper's 200M.
 
     Attributes:
+      depth: blocks.
+      width: of every token; heads have 64 of it.
+      steps: of the window that it sees.
+      dropout: share of the activations, in training.
+      return_token: False: its cloning twin, which knows no returns.
+      single_return_token: only the window's first return is seen and trained (the notebook's).
+      class_weights: the cross-entropies of returns, actions and rewards weigh 1/120, 1/18 and 1/4
+        (the notebook's means over classes); False: 1 each.
+      acting: "tilted", the return by P(R) exp(kappa (R - low) / (high - low)) and the action by its
+        probability (the paper's), or "released", the best of 128 returns and an action of the
+        better half (the notebook's).
+      kappa: with "tilted".
+    """
+
+    depth: int = number(10, 1)
+    width: int = number(1280, 1)
+    steps: int = number(4, 1)
+    dropout: float = number(0.1, 0, 0.99)
+    return_token: bool = True
+    single_return_token: bool = True
+    class_weights: bool = True
+    acting: str = choice("tilted", "released")
+    kappa: float = number(10.0, 0)
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How gradients become steps.
+
+    Attributes:
+      kind: "adam" or "lamb".
       learning_rate: 2e-4 [Q, App. B.3].
-      epsilon: reconstructed (the DR3 setting).
+      epsilon: of the division; reconstructed (the DR3 setting).
+      beta_2: memory of the squared gradients.
+      weight_decay: decoupled, of matrices and kernels.
+      warmup_steps: over which the rate rises from 0.
+      cosine: whether the rate then falls along a cosine, to 0 at train.steps.
+      clip_norm: gradients are scaled down to this global norm; None: never.
       encoder_learning_rate: of the encoder; None: the same; 0: the encoder stays as it is
         ("frozen" in the transfer phase; which of the two the paper's figures show is unknown).
     """
 
+    kind: str = choice("adam", "lamb")
     learning_rate: float = number(2e-4, 0, above=True)
     epsilon: float = number(3.125e-4, 0, above=True)
+    beta_2: float = number(0.999, 0, 1)
+    weight_decay: float = number(0.0, 0)
+    warmup_steps: int = number(0, 0)
+    cosine: bool = False
+    clip_norm: float | None = number(None, 0, above=True)
     encoder_learning_rate: float | None = number(None, 0)
 
 
@@ -261,6 +303,7 @@ class Config:
     data: Data = field(default_factory=Data)
     feed: Feed = field(default_factory=Feed)
     network: Network = field(default_factory=Network)
+    transformer: Transformer = field(default_factory=Transformer)
     loss: Loss = field(default_factory=Loss)
     optimizer: Optimizer = field(default_factory=Optimizer)
     train: Train = field(default_factory=Train)
@@ -278,6 +321,7 @@ SECTIONS: dict[str, type] = {
     "data": Data,
     "feed": Feed,
     "network": Network,
+    "transformer": Transformer,
     "loss": Loss,
     "optimizer": Optimizer,
     "train": Train,

@@ -21,7 +21,14 @@ def _make_cloning(config: Config) -> Method:
     return cloning.make(config)
 
 
+def _make_decision_transformer(config: Config) -> Method:
+    from cql_atari.methods import decision_transformer
+
+    return decision_transformer.make(config)
+
+
 _WHOLE = ("train.method", "network.feed_forward", "network.feature_norm")
+_TRANSFORMER = tuple(f"transformer.{name}" for name in ("depth", "width", "steps", "return_token"))
 METHODS: dict[str, Kind] = {
     "scaled_q": Kind(
         _make_scaled_q,
@@ -33,6 +40,11 @@ METHODS: dict[str, Kind] = {
         },
         networks=2,
         passes=4,
+    ),
+    "decision_transformer": Kind(
+        _make_decision_transformer,
+        label="decision transformer",
+        gives={"whole_network": ("train.method", *_TRANSFORMER)},
     ),
     "cloning": Kind(_make_cloning, label="cloning", gives={"encoder": (), "whole_network": _WHOLE}),
 }

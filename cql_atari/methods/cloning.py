@@ -29,13 +29,14 @@ def make(config: Config) -> Method:
         return {"loss/total": total}
 
     def learner() -> Learner:
-        optimizers = parts.make_optimizers(config.optimizer, network)
+        optimizers = parts.make_optimizers(config, network)
         return Learner(
             config.data.games,
             config.batch_size,
             loss,
             optimizers,
             {"network": network, **parts.saved_optimizers(optimizers)},
+            clip_norm=config.optimizer.clip_norm,
         )
 
     reads = Transitions(config.feed.n_step, config.feed.discount)

@@ -4,13 +4,77 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from cql_atari.networks.transformer import NUM_RETURNS, Logits, Tokens
+from cql_atari.core import games as games_lib
+from cql_atari.core.settings import Config
+from cql_atari.core.types import SequenceBatch, UserError
+from cql_atari.methods import parts
+from cql_atari.methods.method import Learner, Method, Sequences
+from cql_atari.methods.transformer_policy import EXCLUDED, Player
+from cql_atari.networks.transformer import (
+    DecisionTransformer,
+    Logits,
+    Tokens,
+    return_bins,
+    reward_signs,
+)
 
 # 1 / classes, as the notebook's loss has it: it means over classes, of which it has 120, 18 and 4.
 CLASS_WEIGHTS = (1 / 120, 1 / 18, 1 / 4)
-BEST_OF = 128  # the notebook's samples of the return, of which it takes the highest ...
-RETURN_SCALE = 0.75  # ... after scaling their logits
-EXCLUDED = -1e9  # a log-probability that is never drawn, but finite
+
+
+def make(config: Config) -> Method:
+    """The decision transformer of a configuration.
+
+    Raises:
+      UserError: for an encoder's learning rate, since it has no encoder.
+    """
+    chosen = config.transformer
+    if config.optimizer.encoder_learning_rate is not None:
+        raise UserError(
+            f"optimizer.encoder_learning_rate = {config.optimizer.encoder_learning_rate} with "
+            "train.method = 'decision_transformer', which has no encoder: leave it None."
+        )
+    network = DecisionTransformer(
+        depth=chosen.depth,
+        width=chosen.width,
+        steps=chosen.steps,
+        dropout=chosen.dropout,
+        conditioned=chosen.return_token,
+        single_return_token=chosen.single_return_token,
+        dtype=config.network.dtype,
+        seed=config.train.seed,
+    )
+    mask = games_lib.action_mask(config.data.games) | (not config.loss.mask_unused_actions)
+    available = tf.constant(mask)
+
+    def learner() -> Learner:
+        rate = config.optimizer.learning_rate
+        part = parts.make_part(config, rate, network.trainable_variables)
+
+        def loss(batch: SequenceBatch) -> dict[str, tf.Tensor]:
+            mask, frames, returns, actions, rewards = align(
+                batch.mask, batch.frames, batch.returns, batch.actions, batch.rewards
+            )
+            tokens = Tokens(return_bins(returns), actions, reward_signs(rewards))
+            return losses(
+                network(frames, tokens, parts.random_seed(config, part, salt=0)),
+                tokens,
+                mask,
+                tf.gather(available, batch.games),
+                weights=CLASS_WEIGHTS if chosen.class_weights else (1.0, 1.0, 1.0),
+                single_return_token=chosen.single_return_token,
+            )
+
+        return Learner(
+            config.data.games,
+            config.batch_size,
+            loss,
+            (part,),
+            {"network": network, **parts.saved_optimizers((part,))},
+            clip_norm=config.optimizer.clip_norm,
+        )
+
+    return Method(Sequences(chosen.steps), network, lambda: Player(config, network), learner)
 
 
 def align(mask: tf.Tensor, *channels: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -76,50 +140,3 @@ def losses(
     found["accuracy/action"] = over_steps(tf.cast(hits, tf.float32))
     found["loss/total"] = tf.add_n(terms) / len(terms)
     return found
-
-
-def draw_return(logits: tf.Tensor, uniform: tf.Tensor, *, kappa: float, best_of: int) -> tf.Tensor:
-    """Draws a return's bin as an expert would have it (section 3.4).
-
-    log P(R | expert) = log P(R) + kappa (R - low) / (high - low) + constant. Of several draws the
-    highest has the distribution function F^n, so that one uniform number does.
-
-    Args:
-      logits: [N, 121] of P(R).
-      uniform: [N], in [0, 1).
-      kappa: how strongly high returns are preferred; 0: not at all.
-      best_of: n.
-
-    Returns:
-      int32 [N].
-    """
-    bins = tf.linspace(0.0, 1.0, NUM_RETURNS)
-    distribution = tf.cumsum(tf.nn.softmax(logits + kappa * bins), axis=-1)
-    wanted = distribution[:, -1:] * tf.cast(uniform[:, None], tf.float32) ** (1 / best_of)
-    drawn = tf.reduce_sum(tf.cast(distribution <= wanted, tf.int32), axis=-1)
-    return tf.minimum(drawn, NUM_RETURNS - 1)
-
-
-def score_actions(
-    logits: tf.Tensor, available: tf.Tensor, noise: tf.Tensor, *, upper_half: bool
-) -> tf.Tensor:
-    """Scores whose argmax is a draw of the softmax over a game's actions (the Gumbel trick).
-
-    Args:
-      logits: [N, 18].
-      available: bool [N, 18], the actions that the row's game has.
-      noise: [N, 18], uniform in [0, 1).
-      upper_half: draw from the better half of the game's actions only; of an odd number it has one
-        more.
-
-    Returns:
-      float32 [N, 18].
-    """
-    logits = tf.where(available, logits, EXCLUDED)
-    if upper_half:
-        counts = tf.reduce_sum(tf.cast(available, tf.int32), axis=-1)
-        best_first = tf.sort(logits, axis=-1, direction="DESCENDING")
-        least = tf.gather(best_first, (counts - 1) // 2, batch_dims=1)
-        logits = tf.where(logits >= least[:, None], logits, EXCLUDED)
-    tiny = tf.constant(1e-20)  # log 0 is not finite
-    return tf.nn.log_softmax(logits) - tf.math.log(-tf.math.log(tf.maximum(noise, tiny)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from cql_atari.core.settings import Config, Optimizer
+from cql_atari.core.settings import Config
+from cql_atari.methods import optimizers
 from cql_atari.methods.method import Learner, Part
 from cql_atari.networks.q_network import QNetwork, build_q_network
 
@@ -35,29 +37,55 @@ def make_network(config: Config, num_atoms: int) -> QNetwork:
     return network
 
 
-def make_optimizers(config: Optimizer, network: QNetwork) -> tuple[Part, ...]:
-    """Adam of everything trainable; a second one for an encoder with a rate of its own.
-
-    Their moments exist at once, so that restoring a checkpoint can be checked to be whole.
-    """
+def make_optimizers(config: Config, network: QNetwork) -> tuple[Part, ...]:
+    """One optimizer of everything trainable; a second one for an encoder with a rate of its own."""
     encoder = network.encoder.trainable_variables
-    rest = network.feed_forward.trainable_variables + network.heads.trainable_variables
-    if config.encoder_learning_rate is None:
-        rates = [(config.learning_rate, encoder + rest)]
+    known = {id(variable) for variable in encoder}
+    rest = [v for v in network.trainable_variables if id(v) not in known]
+    encoder_rate = config.optimizer.encoder_learning_rate
+    if encoder_rate is None:
+        rates = [(config.optimizer.learning_rate, encoder + rest)]
     else:
-        rates = [(config.learning_rate, rest), (config.encoder_learning_rate, encoder)]
-    parts = []
-    for rate, variables in rates:
-        if variables:  # a frozen encoder has none
-            adam = tf.keras.optimizers.legacy.Adam(rate, epsilon=config.epsilon)
-            adam._create_all_weights(variables)
-            parts.append(Part(adam, variables))
-    return tuple(parts)
+        rates = [(config.optimizer.learning_rate, rest), (encoder_rate, encoder)]
+    # A frozen encoder has no variables.
+    return tuple(make_part(config, rate, variables) for rate, variables in rates if variables)
+
+
+def make_part(config: Config, rate: float, variables: list[tf.Variable]) -> Part:
+    """The configured optimizer of some variables.
+
+    Its moments exist at once, so that restoring a checkpoint can be checked to be whole.
+    """
+    chosen = config.optimizer
+    peak: Any = rate
+    if chosen.warmup_steps or chosen.cosine:
+        end = config.train.steps if chosen.cosine else None
+        peak = optimizers.Schedule(rate, chosen.warmup_steps, end)
+    options: dict[str, Any] = {"epsilon": chosen.epsilon, "beta_2": chosen.beta_2}
+    make: Callable[..., Any] = tf.keras.optimizers.legacy.Adam
+    if chosen.kind == "lamb" or chosen.weight_decay:
+        make = optimizers.Lamb if chosen.kind == "lamb" else optimizers.AdamW
+        options["weight_decay"] = chosen.weight_decay
+    optimizer = make(peak, **options)
+    optimizer._create_all_weights(variables)
+    return Part(optimizer, variables)
 
 
 def saved_optimizers(parts: tuple[Part, ...]) -> dict[str, tf.keras.optimizers.Optimizer]:
     """The optimizers by the names that checkpoints have for them."""
     return dict(zip(("optimizer", "encoder_optimizer"), (part.optimizer for part in parts)))
+
+
+def random_seed(config: Config, part: Part, salt: int) -> tf.Tensor:
+    """A seed int64 [2] that differs from step to step, replica to replica and salt to salt.
+
+    It is a function of the run's seed and these, so that a resumed run draws what it would have.
+    """
+    seed = tf.constant([config.train.seed % 2**62, salt], tf.int64)
+    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+    for number in (part.optimizer.iterations, replica):
+        seed = tf.random.experimental.stateless_fold_in(seed, tf.cast(number, tf.int64))
+    return seed
 
 
 def gradients(learner: Learner, batch: Any) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:

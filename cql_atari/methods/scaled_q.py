@@ -88,7 +88,7 @@ class ScaledQAgent(tf_agent.TFAgent):
         self._config = config
         mask = games_lib.action_mask(config.data.games)
         self._available = tf.constant(mask | (not config.loss.mask_unused_actions))
-        optimizers = parts.make_optimizers(config.optimizer, network)
+        optimizers = parts.make_optimizers(config, network)
         self.learner = Learner(
             config.data.games,
             config.batch_size,
@@ -100,6 +100,7 @@ class ScaledQAgent(tf_agent.TFAgent):
                 **parts.saved_optimizers(optimizers),
             },
             after_steps=self._after_steps,
+            clip_norm=config.optimizer.clip_norm,
         )
         greedy = policy.GreedyPolicy(network, self._q_values, config.data.games)
         super().__init__(

@@ -169,14 +169,14 @@ class DecisionTransformer(tf.keras.Model):
         Args:
           frames: uint8 [B, T, 84, 84].
           tokens: [B, T] each.
-          dropout_seed: int32 [2]; None: no dropout.
+          dropout_seed: integers [2]; None: no dropout.
         """
         steps = frames.shape[1]
         x = self._embed(frames, tokens)
         count, width = x.shape[1:]
         bias = tf.where(tf.constant(self._sees[:count, :count]), 0.0, MASKED)
         for i, block in enumerate(self.blocks):
-            seed = None if dropout_seed is None else dropout_seed + tf.constant([2 * i, 0])
+            seed = None if dropout_seed is None else _fold(dropout_seed, 2 * i)
             x = block(x, bias, seed)
         by_step = tf.reshape(self.norm(x), [-1, steps, self.tokens_per_step, width])
         last_patch, before_action = PATCHES - 1, self.tokens_per_step - 3
@@ -233,14 +233,14 @@ class Block(tf.keras.layers.Layer):
         self.built = True
 
     def call(self, x: tf.Tensor, bias: tf.Tensor, seed: tf.Tensor | None) -> tf.Tensor:
-        """x float32 [B, S, D], bias float32 [S, S] (added to the scores), seed int32 [2] of the
+        """x float32 [B, S, D], bias float32 [S, S] (added to the scores), seed [2] of the
         dropout or None -> float32 [B, S, D].
         """
         y = self._attend(self.attention_norm(x), bias)
         x += self._drop(y, seed)
         y = self.expand(self.mlp_norm(x))
         y = self.contract(tf.nn.gelu(y, approximate=True))
-        return x + self._drop(y, None if seed is None else seed + tf.constant([1, 0]))
+        return x + self._drop(y, None if seed is None else _fold(seed, 1))
 
     def _attend(self, x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
         count, width = x.shape[1:]
@@ -292,6 +292,10 @@ def _dense(  # noqa: PLR0917
     layer = tf.keras.layers.Dense(outputs, kernel_initializer=initial, dtype=dtype, name=name)
     layer.build((None, inputs))
     return layer
+
+
+def _fold(seed: tf.Tensor, number: int) -> tf.Tensor:
+    return tf.random.experimental.stateless_fold_in(seed, number)
 
 
 def _seed(rng: np.random.Generator) -> int:

@@ -152,7 +152,7 @@ def learn(
 
         learner.after_steps(before, step)
         if crossed(config.log_every, before, step):
-            log(step, {**meter.read(), "learning_rate": float(optimizer.learning_rate.numpy())})
+            log(step, {**meter.read(), "learning_rate": float(optimizer._decayed_lr(tf.float32))})
         stop = agree(should_stop())
         if crossed(config.save_every, before, step) or stop or step >= config.steps:
             save(step)

@@ -1,4 +1,4 @@
-"""The decision transformer as a method: its losses, how it draws, that it learns by heart."""
+"""The decision transformer as a method: its losses, and that it learns a sequence by heart."""
 
 from __future__ import annotations
 
@@ -10,70 +10,6 @@ from cql_atari.methods import decision_transformer as method
 from cql_atari.networks.transformer import DecisionTransformer, Logits, Tokens
 
 ALL = np.ones((1, 18), bool)
-
-
-def uniforms(n: int = 4_000) -> tf.Tensor:
-    """Evenly spaced: the drawn shares are then exact to 1 / n."""
-    return tf.constant((np.arange(n) + 0.5) / n, tf.float32)
-
-
-def log_probabilities(shares: dict[int, float]) -> tf.Tensor:
-    logits = np.full((1, 121), -1e9, np.float32)
-    for place, share in shares.items():
-        logits[0, place] = np.log(share)
-    return tf.constant(logits)
-
-
-def drawn_shares(logits, **how):
-    n = len(uniforms())
-    drawn = method.draw_return(tf.repeat(logits, n, axis=0), uniforms(), **how).numpy()
-    return np.bincount(drawn, minlength=121) / n
-
-
-def test_without_tilt_a_return_is_drawn_by_its_probability():
-    shares = drawn_shares(log_probabilities({20: 0.5, 30: 0.3, 120: 0.2}), kappa=0.0, best_of=1)
-    assert shares[[20, 30, 120]] == pytest.approx([0.5, 0.3, 0.2], abs=1e-3)
-
-
-def test_the_tilt_multiplies_by_the_exponential_of_kappa_times_the_height():
-    shares = drawn_shares(log_probabilities({0: 0.9, 120: 0.1}), kappa=10.0, best_of=1)
-    assert shares[120] / shares[0] == pytest.approx(0.1 / 0.9 * np.exp(10), rel=0.5)
-    near = drawn_shares(log_probabilities({20: 0.5, 32: 0.5}), kappa=10.0, best_of=1)
-    assert near[32] / near[20] == pytest.approx(np.exp(10 * 12 / 120), rel=0.01)
-
-
-def test_best_of_is_the_highest_of_so_many_draws():
-    shares = drawn_shares(log_probabilities({20: 0.9, 30: 0.1}), kappa=0.0, best_of=3)
-    assert shares[20] == pytest.approx(0.9**3, abs=1e-3)
-
-
-def test_an_extreme_uniform_number_draws_a_possible_return():
-    logits = log_probabilities({20: 0.5, 30: 0.5})
-    edges = tf.constant([0.0, np.nextafter(np.float32(1), np.float32(0))])
-    drawn = method.draw_return(tf.repeat(logits, 2, 0), edges, kappa=0.0, best_of=128)
-    assert drawn.numpy()[0] == 20 and drawn.numpy()[1] in {30, 120}
-
-
-def test_actions_are_drawn_by_their_probability_among_those_the_game_has():
-    logits = np.full((20_000, 18), 5.0, np.float32)
-    logits[:, [0, 3]] = np.log([0.25, 0.75])
-    available = np.zeros((20_000, 18), bool)
-    available[:, [0, 3]] = True
-    noise = np.random.default_rng(0).random(logits.shape, np.float32)
-    scores = method.score_actions(logits, available, noise, upper_half=False).numpy()
-    drawn = scores.argmax(1)
-    assert np.isfinite(scores).all() and set(drawn) == {0, 3}
-    assert (drawn == 3).mean() == pytest.approx(0.75, abs=0.01)
-    assert np.isfinite(method.score_actions(logits, available, 0 * noise, upper_half=True)).all()
-
-
-def test_the_upper_half_of_a_games_actions_has_one_more_of_an_odd_number():
-    logits = np.tile(np.arange(18, dtype=np.float32), (500, 1)) / 10
-    available = np.zeros((500, 18), bool)
-    available[:, :5] = True
-    noise = np.random.default_rng(0).random(logits.shape, np.float32)
-    scores = method.score_actions(logits, available, noise, upper_half=True).numpy()
-    assert set(scores.argmax(1)) == {2, 3, 4}
 
 
 def test_real_steps_move_to_the_front():

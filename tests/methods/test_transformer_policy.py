@@ -1,0 +1,180 @@
+"""How the decision transformer draws returns and actions, and what it remembers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+
+from cql_atari.core import games
+from cql_atari.core.types import Observation
+from cql_atari.methods import build
+from cql_atari.methods import transformer_policy as policy
+from cql_atari.methods.transformer_policy import Memory
+
+SMALL = (
+    "train.method = 'decision_transformer'",
+    "transformer.depth = 1",
+    "transformer.width = 64",
+)
+
+
+def uniforms(n: int = 4_000) -> tf.Tensor:
+    """Evenly spaced: the drawn shares are then exact to 1 / n."""
+    return tf.constant((np.arange(n) + 0.5) / n, tf.float32)
+
+
+def log_probabilities(shares: dict[int, float]) -> tf.Tensor:
+    logits = np.full((1, 121), -1e9, np.float32)
+    for place, share in shares.items():
+        logits[0, place] = np.log(share)
+    return tf.constant(logits)
+
+
+def drawn_shares(logits, **how):
+    n = len(uniforms())
+    drawn = policy.draw_return(tf.repeat(logits, n, axis=0), uniforms(), **how).numpy()
+    return np.bincount(drawn, minlength=121) / n
+
+
+def test_without_tilt_a_return_is_drawn_by_its_probability():
+    shares = drawn_shares(log_probabilities({20: 0.5, 30: 0.3, 120: 0.2}), kappa=0.0, best_of=1)
+    assert shares[[20, 30, 120]] == pytest.approx([0.5, 0.3, 0.2], abs=1e-3)
+
+
+def test_the_tilt_multiplies_by_the_exponential_of_kappa_times_the_height():
+    shares = drawn_shares(log_probabilities({0: 0.9, 120: 0.1}), kappa=10.0, best_of=1)
+    assert shares[120] / shares[0] == pytest.approx(0.1 / 0.9 * np.exp(10), rel=0.5)
+    near = drawn_shares(log_probabilities({20: 0.5, 32: 0.5}), kappa=10.0, best_of=1)
+    assert near[32] / near[20] == pytest.approx(np.exp(10 * 12 / 120), rel=0.01)
+
+
+def test_best_of_is_the_highest_of_so_many_draws():
+    shares = drawn_shares(log_probabilities({20: 0.9, 30: 0.1}), kappa=0.0, best_of=3)
+    assert shares[20] == pytest.approx(0.9**3, abs=1e-3)
+
+
+def test_an_extreme_uniform_number_draws_a_possible_return():
+    logits = log_probabilities({20: 0.5, 30: 0.5})
+    edges = tf.constant([0.0, np.nextafter(np.float32(1), np.float32(0))])
+    drawn = policy.draw_return(tf.repeat(logits, 2, 0), edges, kappa=0.0, best_of=128)
+    assert drawn.numpy()[0] == 20 and drawn.numpy()[1] in {30, 120}
+
+
+def test_actions_are_drawn_by_their_probability_among_those_the_game_has():
+    logits = np.full((20_000, 18), 5.0, np.float32)
+    logits[:, [0, 3]] = np.log([0.25, 0.75])
+    available = np.zeros((20_000, 18), bool)
+    available[:, [0, 3]] = True
+    noise = np.random.default_rng(0).random(logits.shape, np.float32)
+    scores = policy.score_actions(logits, available, noise, upper_half=False).numpy()
+    drawn = scores.argmax(1)
+    assert np.isfinite(scores).all() and set(drawn) == {0, 3}
+    assert (drawn == 3).mean() == pytest.approx(0.75, abs=0.01)
+    assert np.isfinite(policy.score_actions(logits, available, 0 * noise, upper_half=True)).all()
+
+
+def test_the_upper_half_of_a_games_actions_has_one_more_of_an_odd_number():
+    logits = np.tile(np.arange(18, dtype=np.float32), (500, 1)) / 10
+    available = np.zeros((500, 18), bool)
+    available[:, :5] = True
+    noise = np.random.default_rng(0).random(logits.shape, np.float32)
+    scores = policy.score_actions(logits, available, noise, upper_half=True).numpy()
+    assert set(scores.argmax(1)) == {2, 3, 4}
+
+
+def seen(frames, begins, actions, rewards, environments=None) -> Observation:
+    n = len(begins)
+    return Observation(
+        np.broadcast_to(np.array(frames, np.uint8)[:, None, None, None], (n, 4, 84, 84)),
+        np.arange(n, dtype=np.int32),
+        np.arange(n, dtype=np.int32) if environments is None else np.array(environments, np.int32),
+        np.array(begins),
+        np.array(actions, np.int32),
+        np.array(rewards, np.float32),
+    )
+
+
+def test_remembers_each_environments_own_steps_until_its_episode_ends():
+    memory = Memory(3)
+    memory.recall(seen([10, 20], [True, True], [0, 0], [0, 0]))
+    memory.recall(seen([11, 21], [False, False], [1, 2], [5, -5]))
+    memory.recall(seen([12, 22], [False, True], [3, 0], [0, 0]))
+    frames, actions, rewards, last = memory.recall(seen([13, 23], [False, False], [4, 5], [1, 0]))
+    assert last.tolist() == [2, 1]
+    assert frames[0, :, 0, 0].tolist() == [11, 12, 13]
+    assert actions[0, :2].tolist() == [3, 4] and rewards[0, :2].tolist() == [1, 2]
+    assert frames[1, :2, 0, 0].tolist() == [22, 23]
+    assert actions[1, :1].tolist() == [5] and rewards[1, :1].tolist() == [1]
+
+
+def test_environments_may_leave_and_rows_may_only_fill_up():
+    memory = Memory(2)
+    memory.recall(seen([10, 20, 30], [True] * 3, [0] * 3, [0] * 3))
+    frames, _, _, last = memory.recall(
+        seen([31, 0, 11], [False, True, False], [1, 0, 1], [0] * 3, environments=[2, -1, 0])
+    )
+    assert frames[0, :, 0, 0].tolist() == [30, 31] and frames[2, :, 0, 0].tolist() == [10, 11]
+    assert last.tolist() == [1, 0, 1]
+
+
+@pytest.fixture(scope="module")
+def network():
+    return build.build(tiny.config(*SMALL)).network
+
+
+def player(network, *bindings):
+    return policy.Player(tiny.config(*SMALL, *bindings), network)
+
+
+def first(rows=2, games_=(0, 1)) -> Observation:
+    random = np.random.default_rng(0)
+    frames = random.integers(0, 256, (rows, 4, 84, 84), np.uint8)
+    return Observation.first(frames, np.array(games_, np.int32))
+
+
+@pytest.mark.parametrize("acting", ["tilted", "released"])
+def test_plays_only_what_a_game_has(network, acting):
+    scores = player(network, f"transformer.acting = {acting!r}")(first())
+    mask = games.action_mask(tiny.GAMES)
+    assert scores.shape == (2, 18) and np.isfinite(scores).all()
+    assert all(mask[row, best] for row, best in enumerate(scores.argmax(1)))
+
+
+def test_the_same_seed_plays_the_same_whoever_else_plays(network):
+    both, again = (player(network)(first()) for _ in range(2))
+    np.testing.assert_array_equal(both, again)
+    alone = first()._replace(games=np.array([1], np.int32))
+    alone = alone._replace(**{
+        name: getattr(alone, name)[1:]
+        for name in ("frames", "environments", "begins", "actions", "rewards")
+    })  # fmt: skip
+    np.testing.assert_allclose(player(network)(alone)[0], both[1], atol=1e-4)
+    other = player(network, "evaluation.seed = 7")(first())
+    assert (other != both).any()
+
+
+def test_kappa_moves_the_drawn_return(network, monkeypatch):
+    drawn = []
+
+    def note(*args, **kwargs):
+        found = draw(*args, **kwargs)
+        drawn.append(found.numpy())
+        return found
+
+    draw = policy.draw_return
+    monkeypatch.setattr(policy, "draw_return", note)
+    tf.config.run_functions_eagerly(True)
+    try:
+        for kappa in (0, 1000):
+            player(network, f"transformer.kappa = {float(kappa)}")(first(16, (0, 1)))
+    finally:
+        tf.config.run_functions_eagerly(False)
+    assert (drawn[1] == 120).all() and len(set(drawn[0])) > 8
+
+
+def test_the_cloning_twin_plays(network):
+    config = tiny.config(*SMALL, "transformer.return_token = False")
+    scores = build.build(config).act()(first())
+    assert np.isfinite(scores).all()
