@@ -65,16 +65,20 @@ def episodes(steps: int = 60, seed: int = 0, per_game: int = 2) -> list[Episode]
     ]
 
 
-def dataset(config: settings.Config, played: list[Episode] | None = None) -> MakeDataset:
-    """Batches of the episodes in memory, as an open feed's: of rows of the global batches."""
+def store(config: settings.Config, played: list[Episode] | None = None) -> memory.Store:
+    """The episodes in memory, as the configuration's feed keeps them."""
     played = played or episodes()
     extents = {
         game: [Extent(len(e.frames), e.terminal, e.starts) for e in played if e.game == game]
         for game in config.data.games
     }
-    store = memory.load(played, positions.episodes(extents))
-    feed, k = config.feed, config.train.steps_per_call
+    return memory.load(played, positions.episodes(extents))
+
+
+def dataset(config: settings.Config, played: list[Episode] | None = None) -> MakeDataset:
+    """Batches of the episodes in memory, as an open feed's: of rows of the global batches."""
+    held, feed, k = store(config, played), config.feed, config.train.steps_per_call
     law = BatchLaw(feed.draws, feed.transitions_per_draw)
     return lambda rows=slice(None): drawing.transitions(
-        store, law, feed.n_step, feed.discount, seed=0, start_step=0, steps_per_call=k, rows=rows
+        held, law, feed.n_step, feed.discount, seed=0, start_step=0, steps_per_call=k, rows=rows
     )

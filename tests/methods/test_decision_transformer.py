@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+import tiny
 
+from cql_atari.core.types import UserError
+from cql_atari.feed import recorded
+from cql_atari.methods import build
 from cql_atari.methods import decision_transformer as method
 from cql_atari.networks.transformer import DecisionTransformer, Logits, Tokens
+from cql_atari.runs import checkpoint, folder
+from cql_atari.training import load, run
 
 ALL = np.ones((1, 18), bool)
 
@@ -109,3 +115,40 @@ def test_learns_by_heart_what_a_return_means():
         parts = {name: value.numpy() for name, value in step().items()}
     assert parts["loss/action"].max() < 0.05 and parts["loss/reward"].max() < 0.05
     assert parts["loss/return"].mean() == pytest.approx(np.log(2), abs=0.05)  # nothing tells which
+
+
+RUN = (
+    "train.method = 'decision_transformer'", "transformer.depth = 1", "transformer.width = 64",
+    "optimizer.kind = 'lamb'", "optimizer.warmup_steps = 4", "optimizer.clip_norm = 1.0",
+    "evaluation.max_frames = 80", "evaluation.episodes = 1",
+)  # fmt: skip
+
+
+def test_a_run_trains_resumes_bit_for_bit_and_plays_real_games(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorded, "_load_store", lambda config, *_: tiny.store(config))
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
+    half, whole = (tiny.config(*RUN, f"train.steps = {steps}") for steps in (4, 8))
+    for name, configs in (("resumed", (half, whole)), ("straight", (whole,))):
+        (tmp_path / name).mkdir()
+        for config in configs:
+            folder.record(tmp_path / name, config, accept_change=True)
+            assert run.train(config, (), tmp_path / name, lambda: False)
+    weights = []
+    for name in ("resumed", "straight"):
+        found = load.load(tmp_path / name)
+        assert found.step == 8
+        network = build.build(found.config).network
+        state = tf.train.Checkpoint(network=network)
+        checkpoint.restore_latest(tmp_path / name / "checkpoints", state)
+        weights.append(network.get_weights())
+    for a, b in zip(*weights):
+        np.testing.assert_array_equal(a, b)
+    scores = (tmp_path / "resumed" / "scores.json").read_text()
+    assert '"decision transformer"' in scores
+    log = (tmp_path / "resumed" / "metrics.jsonl").read_text()
+    assert "loss/return/Freeway" in log and "accuracy/action" in log
+
+
+def test_refuses_a_rate_for_an_encoder_that_it_has_not():
+    with pytest.raises(UserError, match="which has no encoder: leave it None"):
+        build.build(tiny.config(*RUN, "optimizer.encoder_learning_rate = 0.0"))
