@@ -50,7 +50,6 @@ def measure_checkpoint(gin_file: str, folder: Path, rounds: int) -> None:
 
     from cql_atari.methods import build
     from cql_atari.runs import checkpoint
-    from cql_atari.training import run
 
     config = config_lib.load((gin_file,))
     state = tf.train.Checkpoint(**build.build(config).learner().saved)
@@ -62,7 +61,7 @@ def measure_checkpoint(gin_file: str, folder: Path, rounds: int) -> None:
         start = time.perf_counter()
         checkpoint.restore_latest(folder, state)
         restores.append(time.perf_counter() - start)
-    trunk, heads = run.count_parameters(config)
+    trunk, heads = build.count_parameters(config)
     common.emit(
         "checkpoint",
         configuration=gin_file,

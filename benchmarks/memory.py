@@ -93,12 +93,12 @@ def run_feed(kind: str, data: Path, cache: Path) -> dict[str, float]:
     with (
         peak_anonymous() as samples,
         recorded.open_feed(
-            config, found, 0, reads=reads, places={}, should_stop=lambda: False
+            config, found, 0, reads=reads, state={}, should_stop=lambda: False
         ) as feed,
     ):
-        batches = iter(feed.dataset(slice(None)))
+        batches = iter(feed.batches(slice(None)))
         drawn = 0
-        while drawn < frames or any(place.pass_ < 1 for place in feed.places().values()):
+        while drawn < frames or any(place.pass_ < 1 for place in feed.state()["places"].values()):
             next(batches)
             drawn += call
     return {"frames": frames, "peak_mb": reading.peak_mb(), "peak_anonymous_mb": max(samples)}

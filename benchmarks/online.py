@@ -11,6 +11,7 @@ Usage: python benchmarks/online.py [--rounds 3] [--seconds 30]
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import subprocess
@@ -28,8 +29,9 @@ SIDES = ("float32", "mixed_bfloat16", "dopamine")
 def ours(dtype: str, seconds: float) -> float:
     """Agent steps/s of `cql_atari.online.train` itself, by its own log."""
     from cql_atari import config as config_lib
-    from cql_atari.feed.online import pace
-    from cql_atari.training import online
+    from cql_atari.feed.online import feed
+    from cql_atari.feed.online.complete import complete
+    from cql_atari.training import run
 
     files = ["gin_configs/finetune.gin", "gin_configs/networks/nature.gin"]
     bindings = [
@@ -38,7 +40,7 @@ def ours(dtype: str, seconds: float) -> float:
         f"online.first_fill = {FIRST_FILL}", "evaluation.every = 0", "train.log_every = 20",
         "train.save_every = 1000000",
     ]  # fmt: skip
-    config = pace.complete(config_lib.load(files, bindings))
+    config = complete(config_lib.load(files, bindings))
     with tempfile.TemporaryDirectory() as folder:
         log, started = Path(folder) / "metrics.jsonl", 0.0
 
@@ -48,7 +50,9 @@ def ours(dtype: str, seconds: float) -> float:
                 started = time.time() + WARM_UP_SECONDS
             return bool(started) and time.time() > started + seconds
 
-        online.train(config, [], Path(folder), should_stop)
+        run.train(
+            config, functools.partial(feed.open_feed, config, None), Path(folder), should_stop
+        )
         lines = [json.loads(line) for line in log.read_text().splitlines()]
     lines = [line for line in lines if line["time"] >= started]
     frames = lines[-1]["online/frames"] - lines[0]["online/frames"]

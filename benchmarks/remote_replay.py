@@ -64,9 +64,9 @@ def batches(stack: contextlib.ExitStack, config: Config) -> Iterator:
     reads = Transitions(config.feed.n_step, config.feed.discount)
     found = [] if config.feed.servers else sources.find(config.data)
     feed = stack.enter_context(
-        open_feed(config, found, 0, reads=reads, places={}, should_stop=lambda: False)
+        open_feed(config, found, 0, reads=reads, state={}, should_stop=lambda: False)
     )
-    iterator = iter(feed.dataset(slice(None)))
+    iterator = iter(feed.batches(slice(None)))
     next(iterator)
     return iterator
 

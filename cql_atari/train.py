@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -18,6 +19,9 @@ from cql_atari.runs import folder as workdir
 from cql_atari.runs import manifest
 from cql_atari.system import cli, hosts
 
+if TYPE_CHECKING:
+    from cql_atari.feed.feed import Feed
+
 FLAGS = flags.FLAGS
 
 
@@ -26,14 +30,14 @@ def main(argv: list[str]) -> int:
         raise UserError(f"unexpected argument {argv[1]!r}; flags start with --.")
     config = config_lib.load(FLAGS.gin_files, FLAGS.gin_bindings)
     if config.train.phase == "online":
-        from cql_atari.feed.online import pace
+        from cql_atari.feed.online.complete import complete
 
-        config = pace.complete(config)
+        config = complete(config)
     if FLAGS.print_config:
         print(settings.to_gin(config), end="")
-        from cql_atari.training import run as experiment
+        from cql_atari.methods import build
 
-        trunk, head = experiment.count_parameters(config)
+        trunk, head = build.count_parameters(config)
         print(f"trunk parameters: {trunk}\nhead parameters: {head}")
         return 0
     _check_strategy(config.train.strategy)
@@ -60,17 +64,32 @@ def main(argv: list[str]) -> int:
                 return workdir.EXIT_INTERRUPTED
             manifest.record(selection, folder, workdir.has_begun(folder))
             print(manifest.table(selection), file=sys.stderr)
-        if config.train.phase == "online":
-            from cql_atari.training import online
+        from cql_atari.training import run
 
-            finished = online.train(config, found, folder, should_stop)
-        else:
-            from cql_atari.training import run as experiment
-
-            finished = experiment.train(config, found, folder, should_stop, FLAGS.tpu)
+        finished = run.train(config, _feed_opener(config, found), folder, should_stop, FLAGS.tpu)
     if not finished:
         print("stopped and saved; run the same command to go on.", file=sys.stderr)
     return 0 if finished else workdir.EXIT_INTERRUPTED
+
+
+def _feed_opener(
+    config: settings.Config, found: Sequence[sources.Source]
+) -> Callable[..., contextlib.AbstractContextManager[Feed]]:
+    """What opens the feed: of what the agent plays, or of recorded play, whatever the method."""
+    from cql_atari.feed import recorded
+
+    def open_recorded(
+        config: settings.Config, step: int, **options: Any
+    ) -> contextlib.AbstractContextManager[Feed]:
+        return recorded.open_feed(config, found, step, **options)
+
+    if config.train.phase == "online":
+        from cql_atari.feed.online import feed
+
+        return functools.partial(feed.open_feed, config, open_recorded)
+    return lambda method, step, **options: open_recorded(
+        config, step, reads=method.reads, **options
+    )
 
 
 def _select(

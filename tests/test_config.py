@@ -32,7 +32,7 @@ def test_every_gin_file_builds():
     """One network and objective for each distinct setting; one game, since heads are alike, and
     one block a stage: tests/networks builds the ResNets at full depth.
     """
-    from cql_atari.training import run as experiment
+    from cql_atari.methods import build
 
     distinct = {}
     for name in FILES:
@@ -43,7 +43,7 @@ def test_every_gin_file_builds():
         distinct[network, config.train.method, config.loss.kind] = config
     assert len(distinct) >= 10
     for config in distinct.values():
-        trunk, heads = experiment.count_parameters(config)
+        trunk, heads = build.count_parameters(config)
         assert trunk > 100_000
         assert (heads > 0) == (config.train.method != "decision_transformer")
 

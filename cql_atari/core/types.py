@@ -14,6 +14,8 @@ Array = Any
 STACK = 4  # frames in a state (Mnih et al. 2015; Dopamine's preprocessing)
 FRAME_SHAPE = (84, 84)
 NUM_ACTIONS = 18  # the console's full action set, shared by every head
+FRAME_SKIP = 4  # emulator frames an agent step
+MAX_FRAMES = 108_000  # emulator frames of an episode, by default: half an hour
 
 
 class UserError(Exception):

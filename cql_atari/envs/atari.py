@@ -16,11 +16,8 @@ import cv2
 import numpy as np
 
 from cql_atari.core import games
-from cql_atari.core.types import FRAME_SHAPE, NUM_ACTIONS, STACK, UserError
+from cql_atari.core.types import FRAME_SHAPE, FRAME_SKIP, MAX_FRAMES, NUM_ACTIONS, STACK, UserError
 from cql_atari.envs import roms
-
-FRAME_SKIP = 4
-MAX_FRAMES = 108_000
 
 ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner a copy of the console
 

@@ -19,13 +19,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Protocol
 
 import ale_py
 import ale_py.roms
 from absl import logging
 
 from cql_atari.core import games
-from cql_atari.core.settings import Data
 from cql_atari.core.types import UserError
 
 _TRIAL_SECONDS = 10
@@ -92,7 +92,20 @@ def recorded_md5(game: str, run: Path) -> str | None:
         return table().get(game, {}).get("recorded")
 
 
-def find_others(data: Data, rom_dir: str | Path | None) -> list[str]:
+class Recorded(Protocol):
+    """What is asked of the settings' `Data`, which say what these are."""
+
+    @property
+    def dir(self) -> str | None: ...
+
+    @property
+    def games(self) -> tuple[str, ...]: ...
+
+    @property
+    def runs(self) -> tuple[int, ...]: ...
+
+
+def find_others(data: Recorded, rom_dir: str | Path | None) -> list[str]:
     """The games whose ROM isn't the one that recorded their data.
 
     Args:
@@ -111,7 +124,7 @@ def find_others(data: Data, rom_dir: str | Path | None) -> list[str]:
     return others
 
 
-def warn_where_other(data: Data, rom_dir: str | Path | None) -> list[str]:
+def warn_where_other(data: Recorded, rom_dir: str | Path | None) -> list[str]:
     """Logs one warning that names `find_others`, which it returns, having tried every ROM."""
     for game in data.games:
         find(game, rom_dir)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from cql_atari.core.types import Observation, Policy
-from cql_atari.envs.atari import VectorEnv
 
 # Actions int32 [E] of the full set for what is seen in E copies.
 Chooser = Callable[[Observation], np.ndarray]
@@ -34,7 +33,17 @@ class VectorStep(NamedTuple):
     live: np.ndarray
 
 
-def play(envs: VectorEnv, choose: Chooser) -> Iterator[VectorStep]:
+class Copies(Protocol):
+    """What playing needs of `envs.atari.VectorEnv`, which has the shapes."""
+
+    def reset(self) -> np.ndarray: ...
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]: ...
+
+
+def play(envs: Copies, choose: Chooser) -> Iterator[VectorStep]:
     """Resets the copies and plays for ever."""
     seen = Observation.first(envs.reset(), np.zeros(1, np.int32))
     live = np.ones(len(seen.frames), bool)

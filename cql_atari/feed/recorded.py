@@ -8,9 +8,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import tensorflow as tf
 from tqdm import tqdm
 
 from cql_atari.core.settings import Config
@@ -18,6 +17,7 @@ from cql_atari.core.types import Episode, Extent, UserError
 from cql_atari.data import sources
 from cql_atari.data.sources import Source
 from cql_atari.feed import drawing, packed, positions
+from cql_atari.feed.feed import Feed
 from cql_atari.feed.memory import cache
 from cql_atari.feed.memory import store as memory
 from cql_atari.feed.replay import reader as replay_reader
@@ -32,20 +32,6 @@ from cql_atari.system.free_memory import free_bytes
 _SHARE = 0.8  # of the free memory that the memory feed may take; TensorFlow needs some, too
 
 
-class Feed(NamedTuple):
-    """An open feed.
-
-    Attributes:
-      dataset: gives an endless data set of a slice of every batch's rows: `Batch` [K, B], or
-        `SequenceBatch` where the method reads sequences.
-      places: where its writers stand, a part of what a checkpoint needs; {} where this process
-        has none (`memory`, servers).
-    """
-
-    dataset: Callable[[slice], tf.data.Dataset]
-    places: Callable[[], dict[str, Place]]
-
-
 @contextmanager
 def open_feed(
     config: Config,
@@ -53,7 +39,7 @@ def open_feed(
     start_step: int,
     *,
     reads: Transitions | Sequences,
-    places: Mapping[str, Place],
+    state: Mapping[str, Any],
     should_stop: Callable[[], bool],
 ) -> Iterator[Feed]:
     """The configured feed, for as long as the context lasts.
@@ -63,7 +49,7 @@ def open_feed(
       found: the recorded play; unused with `feed.servers`.
       start_step: the learner step of the first batch.
       reads: what the method reads; the replay has transitions only.
-      places: where the replay's writers go on; those that it lacks begin at the start.
+      state: what the checkpoint at that step has of the feed, see `Feed`; {}: a new run.
       should_stop: whether to stop loading, or waiting for the replay; called from any thread.
 
     Raises:
@@ -74,19 +60,9 @@ def open_feed(
     law = BatchLaw(feed.draws, feed.transitions_per_draw)
     steps_per_call = config.train.steps_per_call
     if feed.kind != "replay":
+        position = {"seed": seed, "start_step": start_step, "steps_per_call": steps_per_call}
         with _open_store(config, found, reads, should_stop) as store:
-            yield Feed(
-                lambda rows: drawing.dataset(
-                    store,
-                    law,
-                    reads,
-                    seed=seed,
-                    start_step=start_step,
-                    steps_per_call=steps_per_call,
-                    rows=rows,
-                ),
-                dict,
-            )
+            yield Feed(lambda rows: drawing.dataset(store, law, reads, rows=rows, **position))
         return
     if isinstance(reads, Sequences):
         raise UserError(
@@ -96,8 +72,9 @@ def open_feed(
         )
     if feed.servers:
         with remote.open_remote(config, start_step, should_stop) as dataset:
-            yield Feed(dataset, dict)
+            yield Feed(dataset)
         return
+    places = {game: Place(*place) for game, place in state.get("places", {}).items()}
     with open_replay(config, found, places=places) as (replay, writers):
         yield Feed(
             lambda rows: replay_reader.dataset(
@@ -110,7 +87,7 @@ def open_feed(
                 check=writers.check,
                 should_stop=should_stop,
             ),
-            writers.places,
+            lambda: {"places": writers.places()},
         )
 
 

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import importlib
+import math
+from collections.abc import Callable
 
 from cql_atari.core.settings import Config
 from cql_atari.core.types import UserError
 from cql_atari.methods.method import Kind, Method
 
 
-def _make_scaled_q(config: Config) -> Method:
-    from cql_atari.methods import scaled_q
-
-    return scaled_q.make(config)
-
-
-def _make_cloning(config: Config) -> Method:
-    from cql_atari.methods import cloning
-
-    return cloning.make(config)
-
-
-def _make_decision_transformer(config: Config) -> Method:
-    from cql_atari.methods import decision_transformer
-
-    return decision_transformer.make(config)
+def _module(name: str) -> Callable[[Config], Method]:
+    """`make` of a module of this room, which is imported (with TensorFlow) only when called."""
+    return lambda config: importlib.import_module(f"cql_atari.methods.{name}").make(config)
 
 
 _WHOLE = ("train.method", "network.feed_forward", "network.feature_norm")
 _TRANSFORMER = tuple(f"transformer.{name}" for name in ("depth", "width", "steps", "return_token"))
 METHODS: dict[str, Kind] = {
     "scaled_q": Kind(
-        _make_scaled_q,
+        _module("scaled_q"),
         label="agent",
         online=True,
         gives={
@@ -42,11 +32,13 @@ METHODS: dict[str, Kind] = {
         passes=4,
     ),
     "decision_transformer": Kind(
-        _make_decision_transformer,
+        _module("decision_transformer"),
         label="decision transformer",
         gives={"whole_network": ("train.method", *_TRANSFORMER)},
     ),
-    "cloning": Kind(_make_cloning, label="cloning", gives={"encoder": (), "whole_network": _WHOLE}),
+    "cloning": Kind(
+        _module("cloning"), label="cloning", gives={"encoder": (), "whole_network": _WHOLE}
+    ),
 }
 
 
@@ -73,3 +65,12 @@ def build(config: Config) -> Method:
       UserError: where there is no such method, or its network can't be built.
     """
     return kind(config).make(config)
+
+
+def count_parameters(config: Config) -> tuple[int, int]:
+    """Trainable parameters of (trunk, heads of the games); no heads: all are the trunk's."""
+    network = build(config).network
+    count = sum(math.prod(variable.shape) for variable in network.trainable_variables)
+    heads = getattr(network, "heads", None)
+    of_heads = sum(math.prod(v.shape) for v in heads.trainable_variables) if heads else 0
+    return count - of_heads, of_heads

@@ -72,6 +72,43 @@ def gaussian_histogram(values: tf.Tensor, centres: tf.Tensor) -> tf.Tensor:
     return mass / (cumulative[:, -1:] - cumulative[:, :1])
 
 
+def c51_target(  # noqa: PLR0917
+    next_logits: tf.Tensor,
+    chooser: tf.Tensor,
+    rewards: tf.Tensor,
+    discounts: tf.Tensor,
+    support: tf.Tensor,
+    available: tf.Tensor,
+) -> tf.Tensor:
+    """The projection of r + gamma^n Z_theta'(s', a*) onto the support, [B, N].
+
+    Args:
+      next_logits: [B, A, N], target network at s'.
+      chooser: [B, A, N], the logits whose expected values choose a*.
+      rewards: [B].
+      discounts: [B].
+      support: [N].
+      available: bool, the actions that can be a*, [B, A] or what broadcasts to it.
+    """
+    next_actions = tf.argmax(_only(q_values(chooser, support), available), axis=-1)
+    next_probabilities = tf.nn.softmax(_at(next_logits, next_actions))
+    return project(next_probabilities, rewards, discounts, support)
+
+
+def hl_gauss_target(  # noqa: PLR0917
+    next_logits: tf.Tensor,
+    chooser: tf.Tensor,
+    rewards: tf.Tensor,
+    discounts: tf.Tensor,
+    support: tf.Tensor,
+    available: tf.Tensor,
+) -> tf.Tensor:
+    """The histogram of r + gamma^n Q_theta'(s', a*), [B, N]; arguments as of `c51_target`."""
+    next_actions = tf.argmax(_only(q_values(chooser, support), available), axis=-1)
+    values = rewards + discounts * _at(q_values(next_logits, support), next_actions)
+    return gaussian_histogram(values, support)
+
+
 def c51_cql_loss(  # noqa: PLR0917
     logits: Array,
     actions: Array,
@@ -112,9 +149,7 @@ def c51_cql_loss(  # noqa: PLR0917
         chooser=next_online_logits, available=available,
     )  # fmt: skip
     support = _floats("support", support, logits.shape[2:], logits.dtype)
-    next_actions = tf.argmax(_only(q_values(chooser, support), available), axis=-1)
-    next_probabilities = tf.nn.softmax(_at(next_logits, next_actions))
-    target = project(next_probabilities, rewards, discounts, support)
+    target = c51_target(next_logits, chooser, rewards, discounts, support, available)
     td = _cross_entropy(target, _at(logits, actions))
     return _with_cql(td, q_values(logits, support), actions, cql_alpha, available)
 
@@ -141,9 +176,8 @@ def hl_gauss_cql_loss(  # noqa: PLR0917
         chooser=next_online_logits, available=available,
     )  # fmt: skip
     support = _floats("support", support, logits.shape[2:], logits.dtype)
-    next_actions = tf.argmax(_only(q_values(chooser, support), available), axis=-1)
-    values = rewards + discounts * _at(q_values(next_logits, support), next_actions)
-    td = _cross_entropy(gaussian_histogram(values, support), _at(logits, actions))
+    target = hl_gauss_target(next_logits, chooser, rewards, discounts, support, available)
+    td = _cross_entropy(target, _at(logits, actions))
     return _with_cql(td, q_values(logits, support), actions, cql_alpha, available)
 
 

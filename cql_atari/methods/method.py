@@ -17,8 +17,6 @@ from cql_atari.core.types import Policy
 if TYPE_CHECKING:  # that a command may ask for a `Kind` without waiting for TensorFlow
     import tensorflow as tf
 
-    from cql_atari.core.settings import Config
-
 
 class Transitions(NamedTuple):
     """Batches of independent n-step transitions: `core.types.Batch`."""
@@ -88,7 +86,7 @@ class Kind(NamedTuple):
     """What is known of a method before anything is built.
 
     Attributes:
-      make: builds it; imports TensorFlow.
+      make: builds it from a `Config`; imports TensorFlow.
       label: what its scores are called in reports.
       online: whether it can learn from what it plays itself.
       gives: what a later run may take from a run of it, "encoder" or "whole_network", with the
@@ -97,7 +95,7 @@ class Kind(NamedTuple):
       passes: forward passes that a gradient step costs; a backward pass counts as two.
     """
 
-    make: Callable[[Config], Method]
+    make: Callable[[Any], Method]
     label: str
     online: bool = False
     gives: Mapping[str, tuple[str, ...]] = {}

@@ -12,7 +12,7 @@ from tf_agents.agents import tf_agent
 from cql_atari.core import games as games_lib
 from cql_atari.core.settings import Config, Loss
 from cql_atari.core.types import STACK, Batch, Losses
-from cql_atari.methods import losses, parts, policy
+from cql_atari.methods import losses, measures, parts, policy
 from cql_atari.methods.method import Learner, Method, Transitions, crossed
 from cql_atari.networks.q_network import QNetwork
 
@@ -25,11 +25,16 @@ class Objective(NamedTuple):
       q_values: logits [B, A, N] -> Q-values [B, A].
       loss: (logits, actions, next_target_logits, rewards, discounts, next_online_logits=None,
         available=None) -> Losses, per example.
+      target: (next_target_logits, chooser, rewards, discounts, available=) -> target distributions
+        [B, N]; None where targets are scalars.
+      support: [N], the values that the outputs stand for; None where they are values themselves.
     """
 
     num_atoms: int
     q_values: Callable[[tf.Tensor], tf.Tensor]
     loss: Callable[..., Losses]
+    target: Callable[..., tf.Tensor] | None = None
+    support: tf.Tensor | None = None
 
 
 def make_objective(config: Loss) -> Objective:
@@ -38,15 +43,17 @@ def make_objective(config: Loss) -> Objective:
         loss = functools.partial(losses.mse_cql_loss, cql_alpha=config.cql_alpha)
         return Objective(1, lambda logits: logits[..., 0], loss)
     # C51's atoms are points from end to end; HL-Gauss' are the centres of bins that tile the range.
-    cql_loss, atoms = {
-        "c51": (losses.c51_cql_loss, losses.support),
-        "hl_gauss": (losses.hl_gauss_cql_loss, losses.bin_centres),
+    cql_loss, target, atoms = {
+        "c51": (losses.c51_cql_loss, losses.c51_target, losses.support),
+        "hl_gauss": (losses.hl_gauss_cql_loss, losses.hl_gauss_target, losses.bin_centres),
     }[config.kind]
     support = atoms(-config.v_max, config.v_max, config.num_atoms)
     return Objective(
         num_atoms=config.num_atoms,
         q_values=functools.partial(losses.q_values, support=support),
         loss=functools.partial(cql_loss, support=support, cql_alpha=config.cql_alpha),
+        target=functools.partial(target, support=support),
+        support=support,
     )
 
 
@@ -86,8 +93,8 @@ class ScaledQAgent(tf_agent.TFAgent):
         self.target_network = target_network
         self.objective = make_objective(config.loss)
         self._config = config
-        mask = games_lib.action_mask(config.data.games)
-        self._available = tf.constant(mask | (not config.loss.mask_unused_actions))
+        self._own = tf.constant(games_lib.action_mask(config.data.games))
+        self._available = self._own | (not config.loss.mask_unused_actions)
         optimizers = parts.make_optimizers(config, network)
         self.learner = Learner(
             config.data.games,
@@ -128,7 +135,7 @@ class ScaledQAgent(tf_agent.TFAgent):
             target.assign(online)
 
     def losses(self, batch: Batch) -> dict[str, tf.Tensor]:
-        """The loss's parts and the Q-value of the data's action, each float32 [B]; no update."""
+        """The loss's parts and the measures, each float32 [B]; no update."""
         feed = self._config.feed
         heads = batch.games[:: feed.transitions_per_draw]
         state, successor = batch.frames[:, :STACK], batch.frames[:, feed.n_step :]
@@ -137,14 +144,35 @@ class ScaledQAgent(tf_agent.TFAgent):
         next_online = None
         if self._config.loss.double_q:
             next_online = tf.stop_gradient(self.network(successor, heads))
+        available = tf.gather(self._available, batch.games)
         found = self.objective.loss(
             logits, batch.actions, next_target, batch.rewards, batch.discounts,
-            next_online_logits=next_online, available=tf.gather(self._available, batch.games),
+            next_online_logits=next_online, available=available,
         )  # fmt: skip
-        q_values = self.objective.q_values(logits)
+        chooser = next_target if next_online is None else next_online
         return {
             **{f"loss/{name}": part for name, part in found._asdict().items()},
-            "q_data": tf.gather(q_values, batch.actions, axis=1, batch_dims=1),
+            **self._measures(batch, tf.stop_gradient(logits), next_target, chooser),
+        }
+
+    def _measures(
+        self, batch: Batch, logits: tf.Tensor, next_target: tf.Tensor, chooser: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        own, available = (tf.gather(m, batch.games) for m in (self._own, self._available))
+        target, pull = None, {}
+        if self.objective.target is not None:
+            target = self.objective.target(
+                next_target, chooser, batch.rewards, batch.discounts, available=available
+            )
+            pull["cql_pull"] = measures.pull_of_cql(
+                tf.gather(logits, batch.actions, axis=1, batch_dims=1),
+                self.objective.support,
+                self._config.loss.cql_alpha,
+            )
+        return {
+            **measures.of_values(self.objective.q_values(logits), batch.actions, own),
+            **measures.of_targets(self.objective.q_values(chooser), own, available, target),
+            **pull,
         }
 
     def _train(self, experience: Batch, weights: Any = None):

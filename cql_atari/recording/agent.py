@@ -9,14 +9,18 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cql_atari.core import settings
 from cql_atari.core.settings import Config
-from cql_atari.core.types import UserError
+from cql_atari.core.types import FRAME_SKIP, UserError
 from cql_atari.recording.folder import FILE, Job, describe, held, is_there
 from cql_atari.runs import folder as workdir
+
+if TYPE_CHECKING:
+    from cql_atari.feed.feed import Feed
 
 GIN_FILE = "gin_configs/collect_online.gin"
 Load = Callable[[Sequence[str]], Config]  # from bindings that win over all others
@@ -28,13 +32,12 @@ def make_config(job: Job, load: Load) -> Config:
     Raises:
       UserError: where the run can't be done so.
     """
-    from cql_atari.envs import atari
-    from cql_atari.feed.online import pace
+    from cql_atari.feed.online.complete import complete
 
     mine = [
         "train.phase = 'online'",
         f"data.games = ({job.game!r},)",
-        f"online.frames = {atari.FRAME_SKIP * job.steps}",
+        f"online.frames = {FRAME_SKIP * job.steps}",
         f"train.seed = {job.seed}",
         f"evaluation.rom_dir = {job.rom_dir!r}",
     ]
@@ -45,7 +48,7 @@ def make_config(job: Job, load: Load) -> Config:
             f"{config.online.offline_share}: --behaviour=online logs what this process plays and "
             "learns from that alone; leave them at 'local' and 0."
         )
-    return pace.complete(config)
+    return complete(config)
 
 
 def collect(
@@ -82,14 +85,19 @@ def _collect_game(job: Job, config: Config, final: Path, should_stop: Callable[[
             partial.write_text(json.dumps({**wanted, "rom_dir": job.rom_dir}, indent=2) + "\n")
             partial.rename(folder / FILE)
 
+        from cql_atari.feed.online import feed
         from cql_atari.recording.agent_log import Experience
         from cql_atari.runs import checkpoint
-        from cql_atari.training import online
+        from cql_atari.training import run
 
         agent, experience = folder / "agent", Experience(folder, job, config)
         agent.mkdir(exist_ok=True)
         workdir.record(agent, config, accept_change=True)
-        if not online.train(config, (), agent, should_stop, experience):
+
+        def open_feed(*args: Any, **options: Any) -> AbstractContextManager[Feed]:
+            return feed.open_feed(config, None, *args, recorder=experience, **options)
+
+        if not run.train(config, open_feed, agent, should_stop):
             return False
         experience.finish(checkpoint.read_extra(agent / "checkpoints", config.train.steps))
         folder.rename(final)

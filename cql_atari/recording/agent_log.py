@@ -29,9 +29,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from cql_atari.core.settings import Config
-from cql_atari.core.types import UserError
+from cql_atari.core.types import FRAME_SKIP, UserError
 from cql_atari.data.dopamine.reader import PADS
-from cql_atari.envs import atari, roms
+from cql_atari.envs import roms
 from cql_atari.envs.vector_acting import VectorStep
 from cql_atari.feed.online import pace
 from cql_atari.recording import spool
@@ -103,7 +103,7 @@ class Experience:
         with self._lock:
             rows = np.zeros(len(step.live), spool.STEP)
             rows["epsilon"] = pace.epsilon(self._online, self._frames)
-            self._frames += atari.FRAME_SKIP * int(step.live.sum())
+            self._frames += FRAME_SKIP * int(step.live.sum())
             rows["frame"], rows["action"], rows["reward"] = step.frames, step.actions, step.rewards
             rows["terminal"], rows["frames"] = step.terminals, self._frames
             for copy in np.flatnonzero(step.live).tolist():

@@ -80,15 +80,22 @@ def steps(directory: Path) -> list[int]:
     return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit())
 
 
-def restore(path: Path, checkpoint: tf.train.Checkpoint) -> None:
+def restore(path: Path, checkpoint: tf.train.Checkpoint, partial: bool = False) -> None:
     """Restores one checkpoint folder; fails unless every existing variable is in it.
+
+    Args:
+      path: the checkpoint's folder.
+      checkpoint: the variables.
+      partial: whether the folder may hold more than these; otherwise what it has beside them is
+        complained of in the log.
 
     Raises:
       UserError: where a variable is missing or has another shape.
       One of `DAMAGE`: where the files are damaged.
     """
     try:
-        checkpoint.read(str(path / PREFIX)).assert_existing_objects_matched()
+        status = checkpoint.read(str(path / PREFIX))
+        (status.expect_partial() if partial else status).assert_existing_objects_matched()
     except (AssertionError, ValueError) as error:
         raise UserError(f"checkpoint {path} doesn't fit this network: {error}") from error
 

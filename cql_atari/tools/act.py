@@ -29,9 +29,9 @@ def main(argv: list[str]) -> int:
         raise UserError(f"unexpected argument {argv[1]!r}; flags start with --.")
     expected = None
     if FLAGS.gin_files or FLAGS.gin_bindings:
-        from cql_atari.feed.online import pace
+        from cql_atari.feed.online.complete import complete
 
-        expected = pace.complete(config_lib.load(FLAGS.gin_files, FLAGS.gin_bindings))
+        expected = complete(config_lib.load(FLAGS.gin_files, FLAGS.gin_bindings))
     with folder.stop_on_signals() as should_stop:
         from cql_atari.feed.online import exchange as online_wire
 
@@ -40,8 +40,11 @@ def main(argv: list[str]) -> int:
         if expected is not None:
             compare(config, expected, FLAGS.learner)
         print(f"acting for {FLAGS.learner} in {config.data.games[0]}", file=sys.stderr)
-        _act(config, wire, should_stop)
-    return folder.EXIT_INTERRUPTED
+        finished = _act(config, wire, should_stop)
+    if not finished:
+        return folder.EXIT_INTERRUPTED
+    print(f"the learner at {FLAGS.learner} has finished", file=sys.stderr)
+    return 0
 
 
 def compare(theirs: Config, ours: Config, learner: str) -> None:
@@ -61,8 +64,12 @@ def compare(theirs: Config, ours: Config, learner: str) -> None:
         )
 
 
-def _act(config: Config, wire: ActorEnd, should_stop: Callable[[], bool]) -> None:
-    """Acts until told to stop; a UserError once the learner is gone."""
+def _act(config: Config, wire: ActorEnd, should_stop: Callable[[], bool]) -> bool:
+    """Acts until told to stop, or until the learner says that it has finished: True then.
+
+    Raises:
+      UserError: once the learner is gone without having said so.
+    """
     import numpy as np
 
     from cql_atari.feed.online.actor import Ledger, act
@@ -70,18 +77,21 @@ def _act(config: Config, wire: ActorEnd, should_stop: Callable[[], bool]) -> Non
 
     method = build.build(config)
     assert method.act is not None
-    ledger, last = Ledger(0), -np.inf
+    ledger, last, finished = Ledger(0), -np.inf, False
 
     def exchange() -> bool:
-        nonlocal last
-        if time.monotonic() - last > _EXCHANGE_SECONDS:
-            frames, weights = wire.weights()
+        nonlocal last, finished
+        if not finished and time.monotonic() - last > _EXCHANGE_SECONDS:
+            if (new := wire.weights()) is None:
+                finished = True
+                return True
+            frames, weights = new
             for variable, value in zip(method.network.variables, weights):
                 variable.assign(value)
             ledger.frames = frames
             wire.report(ledger.take_scores())
             last = time.monotonic()
-        return should_stop()
+        return finished or should_stop()
 
     exchange()
     act(
@@ -93,6 +103,7 @@ def _act(config: Config, wire: ActorEnd, should_stop: Callable[[], bool]) -> Non
         seed=np.random.SeedSequence().generate_state(4).tolist(),
         should_stop=exchange,
     )
+    return finished
 
 
 def _define_flags() -> None:

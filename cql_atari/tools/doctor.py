@@ -37,8 +37,8 @@ tell(xla=True)
 import reverb
 tell(reverb=True)
 from cql_atari.core import settings
-from cql_atari.training import run
-tell(parameters=sum(run.count_parameters(settings.from_dict(json.loads(sys.argv[1])))))
+from cql_atari.methods import build
+tell(parameters=sum(build.count_parameters(settings.from_dict(json.loads(sys.argv[1])))))
 """
 
 

@@ -15,7 +15,7 @@ from absl import flags
 
 from cql_atari import config as config_lib
 from cql_atari.core.settings import Config
-from cql_atari.core.types import FRAME_SHAPE, STACK, UserError
+from cql_atari.core.types import FRAME_SHAPE, FRAME_SKIP, STACK, UserError
 from cql_atari.methods import build
 from cql_atari.system import cli
 
@@ -151,8 +151,6 @@ def _reading(config: Config, rate: float, devices: Devices) -> list[tuple[str, s
 
 def _acting(config: Config, rate: float) -> list[tuple[str, str]]:
     """The lines about acting for `rate` transitions/s in batches."""
-    from cql_atari.envs.atari import FRAME_SKIP
-
     online, per_insert = config.online, config.feed.samples_per_insert
     return [
         ("acting for it", f"{rate / per_insert:,.0f} agent steps/s, each drawn {per_insert:g} "
@@ -174,8 +172,6 @@ def measure(config: Config) -> Network:
     """Builds the network and counts its parameters and the operations of a forward pass."""
     import tensorflow as tf
 
-    from cql_atari.training import run as experiment
-
     network = build.build(config).network
     graph = tf.function(network).get_concrete_function(
         tf.TensorSpec((1, STACK, *FRAME_SHAPE), tf.uint8), tf.TensorSpec((1,), tf.int32)
@@ -185,7 +181,7 @@ def measure(config: Config) -> Network:
     profile = tf.compat.v1.profiler.profile(
         graph, options=options(options.float_operation()).with_empty_output().build()
     )
-    return Network(*experiment.count_parameters(config), float(profile.total_float_ops))
+    return Network(*build.count_parameters(config), float(profile.total_float_ops))
 
 
 def _bytes(number: float) -> str:
@@ -204,9 +200,9 @@ def main(argv: list[str]) -> int:
         raise UserError(f"unexpected argument {argv[1]!r}; flags start with --.")
     config = config_lib.load(FLAGS.gin_files, FLAGS.gin_bindings)
     if config.train.phase == "online":
-        from cql_atari.feed.online import pace
+        from cql_atari.feed.online.complete import complete
 
-        config = pace.complete(config)
+        config = complete(config)
     devices = Devices(
         FLAGS.replicas or most_replicas(config), FLAGS.teraflops, FLAGS.price, FLAGS.feed_rate,
         FLAGS.feed_host_cores,

@@ -119,8 +119,8 @@ def learn(
       True when finished, False when asked to stop; a checkpoint is saved either way.
 
     Raises:
-      UserError: on a loss or gradient that is not finite. Nothing is saved then: the last
-        checkpoint is good.
+      UserError: on a loss or gradient that is not finite: nothing is saved then, and the last
+        checkpoint is good. Also where the batches end before the run does; that is saved.
       KeyboardInterrupt: where it was asked to stop while it waited for a batch. It is saved then,
         but other hosts don't know.
     """
@@ -140,10 +140,15 @@ def learn(
         try:
             batch = next(batches)
         except (StopIteration, tf.errors.OpError, KeyboardInterrupt) as error:
-            if not should_stop():
-                raise
-            save(step)
-            raise KeyboardInterrupt from error
+            if should_stop():
+                save(step)
+                raise KeyboardInterrupt from error
+            if isinstance(error, StopIteration):
+                save(step)
+                raise UserError(
+                    f"the data ended at step {step}, which is saved; the same command goes on."
+                ) from error
+            raise
         meter.wait_seconds += time.perf_counter() - asked
         made, sums = train_call(batch, tf.constant(config.steps - step))
         meter.add(step, int(made), sums)

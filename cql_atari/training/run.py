@@ -1,42 +1,43 @@
-"""Builds the parts of a run in order and hands them to the main loop: data, agent, learner."""
+"""Builds the parts of a run in order and hands them to the main loop: method, feed, learner."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from cql_atari.core import settings
 from cql_atari.core.settings import Config
 from cql_atari.core.types import Array, Observation, Policy, UserError
-from cql_atari.data import sources
 from cql_atari.evaluation import aggregate, rollout, score_files, summary
-from cql_atari.feed.recorded import open_feed
-from cql_atari.feed.replay.order import Place
+from cql_atari.feed.feed import Feed
 from cql_atari.methods import build
 from cql_atari.methods.method import Method
-from cql_atari.runs import checkpoint as checkpoint_lib
+from cql_atari.runs import checkpoint
 from cql_atari.runs import log as logs
 from cql_atari.system import hosts as cluster
 from cql_atari.training import loop, strategy
-from cql_atari.training.start import begin
+from cql_atari.training.start import begin, check_finite
+
+# (method, learner step of the first batch, state=..., should_stop=...) -> the open feed.
+OpenFeed = Callable[..., AbstractContextManager[Feed]]
 
 
 def train(
     config: Config,
-    found: Sequence[sources.Source],
+    open_feed: OpenFeed,
     directory: Path,
     should_stop: Callable[[], bool],
     tpu: str | None = None,
 ) -> bool:
-    """The offline phase: trains from recorded play, evaluates, writes scores.json.
+    """Trains, from recorded play or from what the agent plays, evaluates, writes scores.json.
 
     Args:
       config: what to do.
-      found: the recorded play, as `sources.find`.
+      open_feed: where batches come from.
       directory: the run's folder, which the caller holds; all hosts see it, the chief writes.
       should_stop: turns true when the process is asked to stop; all hosts stop together.
       tpu: as `strategy.make_strategy`.
@@ -45,7 +46,7 @@ def train(
       Whether the run is finished; False when it was asked to stop (it is saved then).
 
     Raises:
-      UserError: also where another host is gone.
+      UserError: also where another host is gone, or the network has diverged.
     """
     if config.feed.kind != "replay":
         tf.config.experimental.enable_op_determinism()
@@ -64,40 +65,43 @@ def train(
 
     # 2. Start policy: go on with this folder's own run; else pre-trained encoder, else scratch.
     checkpoints = directory / "checkpoints"
-    learner, state, start = begin(method, config, directory, devices.scope)
+    learner, start = begin(method, config, directory, devices.scope)
     strategy.check_same_start(devices, start)
-    saved = checkpoint_lib.read_extra(checkpoints, start).get("places", {})
-    places = {game: Place(*place) for game, place in saved.items()}
+    state = checkpoint.read_extra(checkpoints, start)
 
     # 3. Data to batches to devices, from the step where the run stands.
     log = logs.make_log(directory) if here.is_chief else lambda *_: None
     evaluate_agent = make_evaluate(config, method, directory, start, should_stop)
+    feed = Feed(lambda rows: ())
+
+    def log_all(step: int, scalars: dict[str, float]) -> None:
+        log(step, {**scalars, **feed.scalars()})
 
     def evaluate_now(step: int, episodes: int) -> bool:
         scalars = evaluate_agent(step, episodes) if here.is_chief else {}
         if scalars:
-            log(step, scalars)
+            log_all(step, scalars)
         return scalars is not None
+
+    def save(step: int) -> None:
+        if not here.is_chief:
+            return
+        check_finite(learner, f"step {step} is not saved", "an earlier checkpoint is good")
+        checkpoint.save(
+            checkpoints, tf.train.Checkpoint(**learner.saved), step, config.train.keep, feed.state()
+        )
+        feed.saved()
 
     try:
         if start < config.train.steps:
-            with open_feed(
-                config, found, start, reads=method.reads, places=places, should_stop=should_stop
-            ) as feed:
-
-                def save(step: int) -> None:
-                    if not here.is_chief:
-                        return
-                    extra = {"places": feed.places()}
-                    checkpoint_lib.save(checkpoints, state, step, config.train.keep, extra)
-
+            with open_feed(method, start, state=state, should_stop=should_stop) as feed:
                 finished = loop.learn(
                     learner,
                     loop.make_train_call(learner, devices, use_xla(config.train.jit_compile)),
-                    strategy.place(devices, feed.dataset, split),
+                    strategy.place(devices, feed.batches, split),
                     config.train,
                     save=save,
-                    log=log,
+                    log=log_all,
                     evaluate=lambda step: evaluate_now(step, config.evaluation.curve_episodes),
                     evaluate_every=config.evaluation.every,
                     should_stop=should_stop,
@@ -193,14 +197,3 @@ def evaluation_scalars(summary: dict[str, Any]) -> dict[str, float]:
             if statistic in summary[kind]:
                 scalars[f"evaluation/{kind}/{statistic}"] = summary[kind][statistic]["value"]
     return scalars
-
-
-def count_parameters(config: Config) -> tuple[int, int]:
-    """Trainable parameters of (trunk, heads)."""
-    network = build.build(config).network
-
-    def count(variables: Sequence[tf.Variable]) -> int:
-        return sum(int(np.prod(variable.shape)) for variable in variables)
-
-    heads = count(network.heads.trainable_variables) if hasattr(network, "heads") else 0
-    return count(network.trainable_variables) - heads, heads

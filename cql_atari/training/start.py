@@ -29,7 +29,7 @@ _SETTINGS = {
 
 def begin(
     method: Method, config: Config, directory: Path, scope: Callable[[], AbstractContextManager]
-) -> tuple[Learner, tf.train.Checkpoint, int]:
+) -> tuple[Learner, int]:
     """Brings a run to where it stands; its own checkpoint comes before anything else.
 
     A new run with `start.encoder_from` takes that run's encoder, or all, and notes in `start.json`
@@ -42,21 +42,52 @@ def begin(
       scope: the strategy's.
 
     Returns:
-      The learner; what a checkpoint of it holds; the step at which the run goes on, 0 for a new
-      one.
+      The learner, and the step at which the run goes on, 0 for a new one.
 
     Raises:
-      UserError: where the own checkpoints don't fit, or the encoder can't be had.
+      UserError: where the own checkpoints don't fit or hold weights that are not finite, or the
+        encoder can't be had.
     """
     checkpoints = directory / "checkpoints"
     if not checkpoint.steps(checkpoints) and config.start.encoder_from is not None:
         _take_encoder(method, config, Path(config.start.encoder_from), directory)
     with scope():
         learner = method.learner()
-    state = tf.train.Checkpoint(**learner.saved)
-    step = checkpoint.restore_latest(checkpoints, state) or 0
+    # Adam's rates and betas are variables, which a checkpoint holds: the configured ones win.
+    configured = [part.optimizer.get_config() for part in learner.parts]
+    step = checkpoint.restore_latest(checkpoints, tf.train.Checkpoint(**learner.saved)) or 0
+    for part, values in zip(learner.parts, configured):
+        for name in part.optimizer._hyper:
+            if not isinstance(values[name], dict):  # that would be a schedule, which has no state
+                setattr(part.optimizer, name, values[name])
+    if step:
+        remedy = f"remove {checkpoints / f'{step:010d}'} to go on from an earlier one"
+        check_finite(learner, f"the run can't go on from step {step}", remedy)
     logging.info("starting at step %d", step)
-    return learner, state, step
+    return learner, step
+
+
+def check_finite(learner: Learner, consequence: str, remedy: str) -> None:
+    """Raises a UserError where a weight or an optimizer's moment is not finite.
+
+    Losses and Q-values can stay finite then: on CPUs TensorFlow's ReLU makes 0 of NaN.
+    """
+    variables = [variable for part in learner.saved.values() for variable in _variables(part)]
+    wrong = [v.name for v in variables if v.dtype.is_floating and not _is_finite(v)]
+    if wrong:
+        raise UserError(
+            f"the network has diverged: {len(wrong)} of {len(variables)} variables are not finite, "
+            f"{wrong[0]} among them. So {consequence}; {remedy}. Lower optimizer.learning_rate."
+        )
+
+
+def _variables(part: Any) -> list[tf.Variable]:
+    found = part.variables
+    return list(found() if callable(found) else found)
+
+
+def _is_finite(variable: tf.Variable) -> bool:
+    return bool(tf.reduce_all(tf.math.is_finite(variable)))
 
 
 def _take_encoder(method: Method, config: Config, run: Path, directory: Path) -> None:

@@ -66,13 +66,13 @@ def same(ours, theirs):
         np.testing.assert_array_equal(a, b)
 
 
-def first_batch(data, *bindings, places=None, should_stop=lambda: False, length=None):
+def first_batch(data, *bindings, state=None, should_stop=lambda: False, length=None):
     """Of transitions, or of windows of that length."""
     config, found = make(data, *bindings)
     reads = Sequences(length) if length else Transitions(config.feed.n_step, config.feed.discount)
-    options = {"reads": reads, "places": places or {}, "should_stop": should_stop}
+    options = {"reads": reads, "state": state or {}, "should_stop": should_stop}
     with recorded.open_feed(config, found, 0, **options) as feed:
-        return next(iter(feed.dataset(slice(None))))
+        return next(iter(feed.batches(slice(None))))
 
 
 @pytest.fixture

@@ -51,8 +51,8 @@ def test_a_third_method_trains_saves_resumes_and_is_evaluated(frequencies, tmp_p
     bindings = "train.method = 'frequencies'", "train.target_period = 8", "evaluation.episodes = 1"
     half, whole = (tiny.config(*bindings, f"train.steps = {steps}") for steps in (20, 40))
     folder.record(tmp_path, half, accept_change=False)
-    assert run.train(half, (), tmp_path, lambda: False)
-    assert run.train(whole, (), tmp_path, lambda: False)
+    assert train(half, tmp_path)
+    assert train(whole, tmp_path)
     assert checkpoint.steps(tmp_path / "checkpoints")[-1] == 40
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert {"loss/total", "loss/total/Freeway", "reward", "reward/Breakout"} <= set(lines[0])
@@ -64,13 +64,20 @@ def test_a_third_method_trains_saves_resumes_and_is_evaluated(frequencies, tmp_p
     other = tmp_path / "other"
     other.mkdir()
     folder.record(other, whole, accept_change=False)
-    assert run.train(whole, (), other, lambda: False)
+    assert train(whole, other)
     loaded, straight = load.load(tmp_path), load.load(other)
     assert (loaded.step, straight.step) == (40, 40)
     seen = Observation.first(np.zeros((2, 4, 84, 84), np.uint8), np.array([0, 1], np.int32))
     np.testing.assert_array_equal(loaded.act()(seen), straight.act()(seen))
     # Breakout's data hold actions 0 and 1 alone, each in half of the steps.
     assert set(np.argsort(loaded.act()(seen)[0])[-2:]) == {0, 1}
+
+
+def train(config, directory):
+    def open_feed(method, step, **options):
+        return recorded.open_feed(config, (), step, **options)
+
+    return run.train(config, open_feed, directory, lambda: False)
 
 
 def test_an_unknown_method_names_the_nearest():

@@ -43,8 +43,8 @@ def test_one_is_killed_another_goes_on_and_ends_with_the_learner(tmp_path):
     actors[0].communicate()
     assert learner.wait(timeout=400) == 0, log.read_text()
     _, errors = actors[1].communicate(timeout=60)
-    assert actors[1].returncode == 2
-    assert f"no learner answers at localhost:{port}" in errors
+    assert actors[1].returncode == 0, errors
+    assert f"the learner at localhost:{port} has finished" in errors
     assert "Traceback" not in errors
     last = json.loads(metrics.read_text().splitlines()[-1])
     assert last["step"] == 500

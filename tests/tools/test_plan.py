@@ -11,7 +11,7 @@ import tiny
 
 from cql_atari import config as config_lib
 from cql_atari.core.types import UserError
-from cql_atari.feed.online import pace
+from cql_atari.feed.online.complete import complete
 from cql_atari.tools import plan
 from cql_atari.tools.plan import Devices, Network
 
@@ -89,7 +89,7 @@ def test_recorded_play_that_is_mixed_in_is_read():
 
 
 def online(file, *bindings):
-    return pace.complete(config_lib.load((file,), bindings))
+    return complete(config_lib.load((file,), bindings))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny
 
 from cql_atari.core.types import UserError
@@ -125,16 +126,16 @@ def test_a_stop_in_an_evaluation_saves_at_its_step():
 
 
 @pytest.mark.parametrize("stop", [True, False])
-def test_a_feed_that_fails_is_settled_without_asking_other_hosts(stop):
+def test_a_feed_that_ends_is_saved_without_asking_other_hosts(stop):
     config, saved = tiny.config(), []
     learner = build.build(config).learner()
-    with pytest.raises(KeyboardInterrupt if stop else StopIteration):
+    with pytest.raises(KeyboardInterrupt if stop else UserError):
         loop.learn(
             learner, lambda *_: pytest.fail("no batch"), iter(()), config.train, save=saved.append,
             log=lambda *_: None, evaluate=lambda _: None, evaluate_every=0,
             should_stop=lambda: stop, agree=lambda _: pytest.fail("they wait in a gradient step"),
         )  # fmt: skip
-    assert saved == ([0] if stop else [])
+    assert saved == [0]
 
 
 def test_a_loss_that_is_not_finite_names_step_and_games_and_saves_nothing():
@@ -144,4 +145,54 @@ def test_a_loss_that_is_not_finite_names_step_and_games_and_saves_nothing():
     saved = []
     with pytest.raises(UserError, match=r"not finite at step [12] \(games: Freeway\)"):
         run(tiny.config(), strategy.make_strategy("none"), episodes=bad, save=saved.append)
+    assert saved == []
+
+
+def test_a_run_from_a_step_between_multiples_does_all_on_time_and_ends_at_its_end():
+    """Saved at 6 by calls of 2 or 3, resumed with calls of 4: 6, 10, 14, ..., 38, 40."""
+    config = tiny.config(
+        "train.steps = 40", "train.steps_per_call = 4", "train.target_period = 20",
+        "train.log_every = 8", "train.save_every = 12", "evaluation.every = 16",
+    )  # fmt: skip
+    agent = scaled_q.make_agent(config)
+    agent.train_step_counter.assign(6)
+    tape, copies = [], []
+    learner = agent.learner._replace(
+        after_steps=lambda before, now: agent.learner.after_steps(before, now) or copies.append(now)
+    )
+    call = loop.make_train_call(learner, strategy.make_strategy("none"), False)
+    assert loop.learn(
+        learner, call, iter(tiny.dataset(config)()), config.train,
+        save=lambda step: tape.append(("save", step)),
+        log=lambda step, _: tape.append(("log", step)),
+        evaluate=lambda step: tape.append(("evaluate", step)), evaluate_every=16,
+        should_stop=lambda: False,
+    )  # fmt: skip
+    by_name = {name: [step for n, step in tape if n == name] for name, _ in tape}
+    assert by_name == {
+        "log": [10, 18, 26, 34, 40], "save": [14, 26, 38, 40], "evaluate": [18, 34],
+    }  # fmt: skip
+    assert copies == [10, 14, 18, 22, 26, 30, 34, 38, 40]
+    assert int(agent.train_step_counter) == 40
+    for target, online in zip(agent.target_network.variables, agent.network.variables):
+        np.testing.assert_array_equal(target, online)  # copied at 40, a multiple of 20
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run(monkeypatch):
+    config, saved = tiny.config(), []
+    agent = scaled_q.make_agent(config)
+
+    def loss(batch):
+        kernel = agent.network.heads.kernel
+        steep = tf.sqrt(tf.maximum(tf.reduce_sum(kernel) - tf.reduce_sum(kernel), 0.0))
+        return {"loss/total": tf.fill(batch.games.shape, steep)}  # 0, with an infinite slope
+
+    learner = agent.learner._replace(loss=loss)
+    call = loop.make_train_call(learner, strategy.make_strategy("none"), False)
+    with pytest.raises(UserError, match=r"the gradient is not finite at step 1 .*learning_rate"):
+        loop.learn(
+            learner, call, iter(tiny.dataset(config)()), config.train, save=saved.append,
+            log=lambda *_: None, evaluate=lambda _: None, evaluate_every=0,
+            should_stop=lambda: False,
+        )  # fmt: skip
     assert saved == []

@@ -16,13 +16,13 @@ import pytest
 import tiny
 
 from cql_atari import collect
-from cql_atari.feed.online import exchange, pace, replay
+from cql_atari.feed.online import exchange, feed, replay
 from cql_atari.feed.online.actor import Ledger
-from cql_atari.feed.online.pace import Pace
+from cql_atari.feed.online.complete import complete
+from cql_atari.feed.online.limits import Pace
 from cql_atari.methods import build
 from cql_atari.runs import checkpoint
 from cql_atari.runs import folder as workdir
-from cql_atari.training import online
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -118,29 +118,31 @@ def test_a_signal_in_the_first_fill_saves_what_was_acted(tmp_path):
 
 
 def test_it_says_so_while_no_actor_is_connected(monkeypatch, caplog):
-    monkeypatch.setattr(online, "_SILENCE_SECONDS", 0.5)
-    config = pace.complete(tiny.config(*BINDINGS[len(tiny.BINDINGS) :]))
+    monkeypatch.setattr(feed, "_SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(feed, "_GOODBYE_SECONDS", 0)
+    config = complete(tiny.config(*BINDINGS[len(tiny.BINDINGS) :]))
     method, ledger = build.build(config), Ledger(1000)
-    with (
-        replay.serve(3, 100, Pace(1.0, 1, (-1e9, 1e9)), more=exchange.tables()) as address,
-        online._remote_actors(config, address, method, ledger) as tick,
-    ):
-        for _ in range(8):
-            tick(True)
-            time.sleep(0.2)
-        said = [record.getMessage() for record in caplog.records if "no actor" in record.message]
-        assert 2 <= len(said) <= 3
-        assert "python -m cql_atari.tools.act --learner=" in said[0]
-        port = address.split(":")[1]
-        assert said[0].endswith(f":{port}")
+    with replay.serve(3, 100, Pace(1.0, 1, (-1e9, 1e9)), more=exchange.tables()) as address:
+        with feed._remote_actors(config, address, method, ledger, lambda: False) as tick:
+            for _ in range(8):
+                tick(True)
+                time.sleep(0.2)
+            said = [
+                record.getMessage() for record in caplog.records if "no actor" in record.message
+            ]
+            assert 2 <= len(said) <= 3
+            assert "python -m cql_atari.tools.act --learner=" in said[0]
+            port = address.split(":")[1]
+            assert said[0].endswith(f":{port}")
 
-        actor = exchange.ActorEnd(address)
-        assert actor.config() == config
-        frames, weights = actor.weights()
-        assert frames == 1000
-        for variable, array in zip(method.network.variables, weights):
-            np.testing.assert_array_equal(variable.numpy(), array)
-        actor.report([3.0, 4.0])
-        tick(True)
-        assert ledger.take_scores() == [3.0, 4.0]
-        assert ledger.frames == 1000
+            actor = exchange.ActorEnd(address)
+            assert actor.config() == config
+            frames, weights = actor.weights()
+            assert frames == 1000
+            for variable, array in zip(method.network.variables, weights):
+                np.testing.assert_array_equal(variable.numpy(), array)
+            actor.report([3.0, 4.0])
+            tick(True)
+            assert ledger.take_scores() == [3.0, 4.0]
+            assert ledger.frames == 1000
+        assert actor.weights() is None  # a learner that leaves without being stopped says so

@@ -125,8 +125,8 @@ def begin(directory: Path, *bindings: str):
     config = tiny.config("data.games = ('Pong',)", *bindings)
     method = build.build(config)
     scope = tf.distribute.get_strategy().scope
-    learner, state, step = start.begin(method, config, directory, scope)
-    return step, learner.saved, state
+    learner, step = start.begin(method, config, directory, scope)
+    return step, learner.saved, tf.train.Checkpoint(**learner.saved)
 
 
 def encoder(saved) -> list[np.ndarray]:

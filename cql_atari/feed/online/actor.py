@@ -11,7 +11,7 @@ import reverb
 
 from cql_atari.core import games
 from cql_atari.core.settings import Config, Online
-from cql_atari.core.types import Policy
+from cql_atari.core.types import FRAME_SKIP, Policy
 from cql_atari.envs import atari, vector_acting
 from cql_atari.envs.vector_acting import VectorStep
 from cql_atari.feed.online import pace
@@ -95,11 +95,11 @@ def act(
     scores = np.zeros(online.num_envs)
     steps = vector_acting.play(envs, choose)
     try:
-        while not should_stop() and frames() + atari.FRAME_SKIP * online.num_envs <= budget:
+        while not should_stop() and frames() + FRAME_SKIP * online.num_envs <= budget:
             step = next(steps)
             ended = step.terminals | step.truncations
             scores += step.rewards
-            report(atari.FRAME_SKIP * int(step.live.sum()), scores[ended].tolist())
+            report(FRAME_SKIP * int(step.live.sum()), scores[ended].tolist())
             scores[ended] = 0
             record(step)
             for k in np.flatnonzero(step.live):

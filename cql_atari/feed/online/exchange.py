@@ -19,6 +19,7 @@ from cql_atari.feed.online.replay import TRANSITIONS
 
 ANSWER_SECONDS = 20  # a learner that doesn't answer for so long is gone
 _CONFIG, _WEIGHTS, _SCORES = "config", "weights", "scores"
+_FINISHED = -1  # in the place of frames
 _MOST_SCORES = 100_000  # that wait for the learner
 
 
@@ -54,6 +55,10 @@ class LearnerEnd:
         """Replaces the weights that actors act with."""
         _write(self._client, _WEIGHTS, [np.array(frames), *weights])
 
+    def finish(self) -> None:
+        """Tells actors that there is nothing more to act for."""
+        _write(self._client, _WEIGHTS, [np.array(_FINISHED)])
+
     def inserted(self) -> int:
         """Transitions that have arrived so far."""
         table = self._client.server_info()[TRANSITIONS]
@@ -88,12 +93,12 @@ class ActorEnd:
         item = next(self._client.sample(_CONFIG))
         return check(settings.from_dict(json.loads(bytes(item[0].data[0].item()))))
 
-    def weights(self) -> tuple[int, list[np.ndarray]]:
-        """(frames acted when they were published, the newest weights)."""
+    def weights(self) -> tuple[int, list[np.ndarray]] | None:
+        """(frames acted when they were published, the newest weights); None: it has finished."""
         self.check()
         (item,) = self._client.sample(_WEIGHTS, emit_timesteps=False)
         frames, *weights = item.data
-        return int(frames), weights
+        return None if frames == _FINISHED else (int(frames), weights)
 
     def report(self, scores: Sequence[float]) -> None:
         """Tells the learner the scores of episodes that ended."""

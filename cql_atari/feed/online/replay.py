@@ -16,7 +16,7 @@ import reverb
 import tensorflow as tf
 
 from cql_atari.core.types import FRAME_SHAPE, STACK, Batch
-from cql_atari.feed.online.pace import IN_FLIGHT, PENDING, Pace
+from cql_atari.feed.online.limits import IN_FLIGHT, PENDING, Pace
 from cql_atari.feed.replay import service
 from cql_atari.feed.transitions import LEAD, empty_frames
 
@@ -157,12 +157,13 @@ def batches(
       should_stop: whether to stop waiting.
 
     Yields:
-      An endless iterator; it raises KeyboardInterrupt if told to stop while it waits.
+      An iterator that ends where recorded play does; it raises KeyboardInterrupt if told to stop
+      while it waits.
     """
-    ready: queue.Queue[Batch | Exception] = queue.Queue(1)
+    ready: queue.Queue[Batch | Exception | None] = queue.Queue(1)  # None: there is no more
     ended = threading.Event()
 
-    def put(what: Batch | Exception) -> None:
+    def put(what: Batch | Exception | None) -> None:
         while not ended.is_set():
             try:
                 return ready.put(what, timeout=_PATIENCE_MS / 1000)
@@ -173,7 +174,10 @@ def batches(
         try:
             rows = _draw(address, n_step, ended)
             while (batch := _assemble(rows, n_step, shape)) is not None:
-                put(batch if recorded is None else _join(batch, next(recorded)))
+                rest = None if recorded is None else next(recorded, None)
+                if recorded is not None and rest is None:
+                    return put(None)
+                put(batch if rest is None else _join(batch, rest))
         except Exception as error:
             put(error)
 
@@ -188,6 +192,8 @@ def batches(
                     raise KeyboardInterrupt from None
                 waiting = True
                 continue
+            if batch is None:
+                return
             if isinstance(batch, Exception):
                 raise batch
             yield batch

@@ -7,6 +7,7 @@ import tiny
 
 from cql_atari.core.types import UserError
 from cql_atari.feed.online import pace as online_pace
+from cql_atari.feed.online.complete import complete
 
 ONLINE = (
     "data.games = ('Freeway',)",
@@ -24,12 +25,12 @@ def make(*bindings):
 
 def test_steps_follow_from_frames():
     """1,000 transitions, 100 of them the first fill; batches of 8, 8 draws each: 900 steps."""
-    assert online_pace.complete(make()).train.steps == 900
+    assert complete(make()).train.steps == 900
     # 4 draws of each: 450 steps; in calls of 4: 448.
     calls = ("train.steps_per_call = 4", "feed.samples_per_insert = 4.0")
-    assert online_pace.complete(make(*calls)).train.steps == 448
+    assert complete(make(*calls)).train.steps == 448
     # Recorded rows don't change how often there is a step.
-    assert online_pace.complete(make("online.offline_share = 0.5")).train.steps == 900
+    assert complete(make("online.offline_share = 0.5")).train.steps == 900
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,7 @@ def test_steps_follow_from_frames():
 )
 def test_what_cannot_be_run_is_refused(binding, words):
     with pytest.raises(UserError, match=words):
-        online_pace.complete(make(binding))
+        complete(make(binding))
 
 
 def test_epsilon_decays_linearly():

@@ -1,0 +1,27 @@
+"""What a feed is to training: batches, what a checkpoint keeps of it, and numbers for the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from cql_atari.core.types import Array
+
+
+class Feed(NamedTuple):
+    """An open feed, whatever its batches come from.
+
+    Attributes:
+      batches: gives an endless data set, or iterable, of batches [K, B, ...] of a slice of every
+        batch's rows.
+      state: what the next checkpoint must keep of the feed, JSON-ready; whoever opens the feed
+        again gets it back.
+      saved: told that the checkpoint that has the last `state` is on disk.
+      scalars: numbers for the log since it was last asked, by flat names. They may be asked for
+        when the feed is closed, too.
+    """
+
+    batches: Callable[[slice], Iterable[Array]]
+    state: Callable[[], dict[str, Any]] = dict
+    saved: Callable[[], None] = lambda: None
+    scalars: Callable[[], dict[str, float]] = dict

@@ -1,0 +1,22 @@
+"""What holds acting and learning together: the bounds of the online replay's rate limiter."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+PENDING = 8  # transitions that a writer may be ahead of the table
+IN_FLIGHT = 32  # draws that a reader may be ahead of its batches
+
+
+class Pace(NamedTuple):
+    """What the replay's rate limiter holds, by its own counts of one life of a run.
+
+    Attributes:
+      samples_per_insert: draws of a transition, on average.
+      first_fill: transitions that are there before the first is drawn.
+      allowed: bounds of samples_per_insert * inserted - drawn; whoever is ahead waits there.
+    """
+
+    samples_per_insert: float
+    first_fill: int
+    allowed: tuple[float, float]

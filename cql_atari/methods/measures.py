@@ -1,0 +1,76 @@
+"""Measures of a Q-network for the log, each float32 [B]; one more is one more entry.
+
+They explain a run: whether targets bootstrap from actions that a game doesn't have, whether the
+support is too narrow, how far apart actions are, how strong CQL is against TD.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def of_values(q: tf.Tensor, actions: tf.Tensor, own: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Of the online network's values in the states of a batch.
+
+    Args:
+      q: [B, A].
+      actions: int [B], the data's.
+      own: bool [B, A], the actions that the row's game has.
+
+    Returns:
+      q_data: of the data's action.
+      q_largest_used: over the game's actions.
+      q_largest_unused: over the others; 0 where there are none.
+      q_gap: between the game's two best actions.
+      greedy_is_datas: 1 where the best of the game's actions is the data's.
+    """
+    mine = tf.where(own, q, q.dtype.min)
+    best = tf.math.top_k(mine, 2).values
+    others = tf.reduce_max(tf.where(own, q.dtype.min, q), axis=-1)
+    return {
+        "q_data": tf.gather(q, actions, axis=1, batch_dims=1),
+        "q_largest_used": best[:, 0],
+        "q_largest_unused": tf.where(tf.reduce_all(own, axis=-1), tf.zeros_like(others), others),
+        "q_gap": best[:, 0] - best[:, 1],
+        "greedy_is_datas": tf.cast(
+            tf.argmax(mine, axis=-1, output_type=actions.dtype) == actions, q.dtype
+        ),
+    }
+
+
+def of_targets(
+    chooser: tf.Tensor, own: tf.Tensor, available: tf.Tensor, target: tf.Tensor | None
+) -> dict[str, tf.Tensor]:
+    """Of the targets.
+
+    Args:
+      chooser: [B, A], the values at s' whose argmax over `available` is the target's action.
+      own: bool [B, A], the actions that the row's game has.
+      available: bool [B, A], the actions that the loss knows.
+      target: [B, N], the target distributions; None where targets are scalars.
+
+    Returns:
+      target_action_unused: 1 where the target's action is none that the game has.
+      target_at_ends: the share of the target's mass on the first and last atom.
+    """
+    chosen = tf.argmax(tf.where(available, chooser, chooser.dtype.min), axis=-1)
+    unused = tf.logical_not(tf.gather(own, chosen, axis=1, batch_dims=1))
+    found = {"target_action_unused": tf.cast(unused, chooser.dtype)}
+    if target is not None:
+        found["target_at_ends"] = target[:, 0] + target[:, -1]
+    return found
+
+
+def pull_of_cql(logits: tf.Tensor, support: tf.Tensor, cql_alpha: float) -> tf.Tensor:
+    """alpha times the variance of a distribution: about how far CQL moves a common action's Q.
+
+    Reconstructed by us: near its optimum the TD cross-entropy is (dQ)^2 / (2 variance).
+
+    Args:
+      logits: [B, N], of the data's action.
+      support: [N].
+      cql_alpha: alpha.
+    """
+    probabilities = tf.nn.softmax(logits)
+    mean = tf.linalg.matvec(probabilities, support)
+    return cql_alpha * tf.reduce_sum(probabilities * tf.square(support - mean[:, None]), axis=-1)

@@ -1,0 +1,40 @@
+"""Measures by hand: three actions, of which a game has the first two."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cql_atari.methods import losses, measures
+
+OWN = tf.constant([[True, True, False], [True, True, True]])
+
+
+def test_values():
+    q = tf.constant([[1.0, 3.0, 9.0], [5.0, 4.0, 2.0]])
+    found = measures.of_values(q, tf.constant([0, 0]), OWN)
+    expected = {
+        "q_data": [1, 5], "q_largest_used": [3, 5], "q_largest_unused": [9, 0], "q_gap": [2, 1],
+        "greedy_is_datas": [0, 1],
+    }  # fmt: skip
+    assert {name: value.numpy().tolist() for name, value in found.items()} == expected
+
+
+@pytest.mark.parametrize("masked, share", [(True, 0.0), (False, 1.0)])
+def test_a_target_that_bootstraps_from_an_action_that_the_game_has_not_shows(masked, share):
+    chooser = tf.constant([[1.0, 3.0, 9.0], [5.0, 4.0, 2.0]])
+    target = tf.constant([[0.25, 0.5, 0.25], [0.0, 1.0, 0.0]])
+    available = OWN if masked else tf.ones_like(OWN)
+    found = measures.of_targets(chooser, OWN, available, target)
+    assert found["target_action_unused"].numpy().tolist() == [share, 0.0]
+    assert found["target_at_ends"].numpy().tolist() == [0.5, 0.0]
+    assert "target_at_ends" not in measures.of_targets(chooser, OWN, available, None)
+
+
+def test_the_pull_of_cql_is_alpha_times_the_variance():
+    support = losses.support(-1, 1, 3)
+    logits = np.log(np.array([[0.5, 1e-12, 0.5], [0.25, 0.5, 0.25]], np.float32))
+    np.testing.assert_allclose(
+        measures.pull_of_cql(tf.constant(logits), support, 0.1), [0.1, 0.05], rtol=1e-5
+    )

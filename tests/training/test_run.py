@@ -1,0 +1,131 @@
+"""The trainer on small episodes in this process: divergence, what is restored, what is loaded."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+
+from cql_atari.core.types import Observation, UserError
+from cql_atari.feed import recorded
+from cql_atari.methods import build
+from cql_atari.runs import checkpoint, folder
+from cql_atari.training import load, run, start
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "run" / "c51"
+SEEN = Observation.first(np.zeros((2, 4, 84, 84), np.uint8), np.array([0, 1], np.int32))
+
+
+@pytest.fixture
+def train(monkeypatch):
+    """Trains a method whose network is small on episodes that are in memory."""
+    monkeypatch.setattr(recorded, "_load_store", lambda config, *_: tiny.store(config))
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
+
+    def train(directory, *bindings):
+        config = tiny.config("evaluation.episodes = 1", "evaluation.max_frames = 40", *bindings)
+        directory.mkdir(exist_ok=True)
+        folder.record(directory, config, accept_change=True)
+
+        def open_feed(method, step, **options):
+            return recorded.open_feed(config, (), step, **options)
+
+        return run.train(config, open_feed, directory, lambda: False)
+
+    return train
+
+
+def stored(path: Path) -> dict[str, np.ndarray]:
+    reader = tf.train.load_checkpoint(str(path / "variables"))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()
+            if name.endswith("VARIABLE_VALUE")}  # fmt: skip
+
+
+@pytest.mark.parametrize("rate", [1e20, 1e38])
+def test_a_run_that_diverges_says_so_and_leaves_good_checkpoints(train, tmp_path, rate):
+    assert train(tmp_path, "train.save_every = 2", "train.keep = 2")
+    assert checkpoint.steps(tmp_path / "checkpoints") == [6, 8]
+    more = ("train.save_every = 2", "train.keep = 2", "train.steps = 38")
+    with pytest.raises(UserError, match=r"(diverged|not finite).*optimizer.learning_rate") as error:
+        train(tmp_path, *more, f"optimizer.learning_rate = {rate}")
+    assert "checkpoint is good" in str(error.value)
+    kept = checkpoint.steps(tmp_path / "checkpoints")
+    assert kept[-1] < 38 and len(kept) == 2
+    for step in kept:
+        for name, values in stored(tmp_path / "checkpoints" / f"{step:010d}").items():
+            assert values.dtype.kind != "f" or np.isfinite(values).all(), (step, name)
+    assert np.isfinite(load.load(tmp_path).act()(SEEN)).all()
+    assert train(tmp_path, *more, "optimizer.learning_rate = 1e-4")  # the advice works
+
+
+def test_a_weight_that_is_not_finite_is_not_saved_where_relu_hides_it():
+    learner = build.build(tiny.config()).learner()
+    start.check_finite(learner, "nothing", "nothing")
+    kernel = learner.saved["network"].encoder.trainable_variables[0]
+    kernel.assign(tf.fill(kernel.shape, np.nan))
+    with pytest.raises(UserError, match=r"1 of \d+ variables are not finite, .*kernel.* So it is"):
+        start.check_finite(learner, "it is bad", "do")
+
+
+@pytest.mark.parametrize("encoder_rate", [None, 1e-3])
+def test_a_resumed_run_has_the_configured_rates(tmp_path, encoder_rate):
+    def begin(*bindings):
+        config = tiny.config(*bindings)
+        scope = tf.distribute.get_strategy().scope
+        return start.begin(build.build(config), config, tmp_path, scope)
+
+    encoder = f"optimizer.encoder_learning_rate = {encoder_rate}"
+    learner, _ = begin("optimizer.learning_rate = 1e-3", encoder)
+    learner.parts[0].optimizer.iterations.assign(4)
+    learner.parts[0].optimizer.beta_1 = 0.5
+    state = tf.train.Checkpoint(**learner.saved)
+    checkpoint.save(tmp_path / "checkpoints", state, 4, keep=1)
+    lower = encoder if encoder_rate is None else "optimizer.encoder_learning_rate = 1e-5"
+    learner, step = begin("optimizer.learning_rate = 1e-5", lower)
+    assert step == int(learner.parts[0].optimizer.iterations) == 4
+    assert len(learner.parts) == 1 + (encoder_rate is not None)
+    for part in learner.parts:
+        assert float(part.optimizer.learning_rate) == pytest.approx(1e-5)
+        assert float(part.optimizer.beta_1) == pytest.approx(0.9)
+
+
+def test_an_earlier_checkpoint_can_be_loaded(train, tmp_path):
+    assert train(tmp_path, "optimizer.learning_rate = 1e-2")
+    earlier, newest = load.load(tmp_path, 4), load.load(tmp_path)
+    assert (earlier.step, newest.step) == (4, 8)
+    assert (earlier.act()(SEEN) != newest.act()(SEEN)).any()
+    with pytest.raises(UserError, match="no checkpoint of step 5; there are 4, 8"):
+        load.load(tmp_path, 5)
+
+
+def test_weights_that_are_not_finite_are_not_loaded(train, tmp_path):
+    assert train(tmp_path)
+    learner = build.build(tiny.config()).learner()
+    kernel = learner.saved["network"].encoder.trainable_variables[0]
+    kernel.assign(tf.fill(kernel.shape, np.nan))
+    checkpoint.save(tmp_path / "checkpoints", tf.train.Checkpoint(**learner.saved), 12, keep=9)
+    with pytest.raises(UserError, match=r"diverged by step 12: 1 of .* checkpoint, of 4, 8"):
+        load.load(tmp_path)
+    assert load.load(tmp_path, 8).step == 8
+    with pytest.raises(UserError, match=r"can't go on from step 12; remove .*0012"):
+        train(tmp_path, "train.steps = 20")
+
+
+def test_loading_says_nothing_of_what_it_does_not_need(tmp_path):
+    shutil.copytree(GOLDEN, tmp_path / "run")
+    program = "import pathlib, sys\nfrom cql_atari.training import load\n"
+    program += "load.load(pathlib.Path(sys.argv[1]))"
+    ended = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "run"], cwd=ROOT, check=True,
+        capture_output=True, text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )  # fmt: skip
+    assert "Value in checkpoint could not be found" not in ended.stderr
