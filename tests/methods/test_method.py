@@ -75,7 +75,7 @@ def test_a_third_method_trains_saves_resumes_and_is_evaluated(frequencies, tmp_p
 
 def train(config, directory):
     def open_feed(method, step, **options):
-        return recorded.open_feed(config, (), step, **options)
+        return recorded.open_feed(config, (), step, reads=method.reads, **options)
 
     return run.train(config, open_feed, directory, lambda: False)
 

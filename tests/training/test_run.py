@@ -36,7 +36,7 @@ def train(monkeypatch):
         folder.record(directory, config, accept_change=True)
 
         def open_feed(method, step, **options):
-            return recorded.open_feed(config, (), step, **options)
+            return recorded.open_feed(config, (), step, reads=method.reads, **options)
 
         return run.train(config, open_feed, directory, lambda: False)
 
