@@ -8,14 +8,10 @@ of a few episodes left behind, after a first batch of each.
 "memory_windows" and "packed_windows" are windows of 4 steps (`--n_step` doesn't count there); their
 gather copies as many frames. The packed play lies in the page cache.
 
-`--only pack` times packing against `gzip -dc` of the same observations, one process a core each.
-`--only resident` packs one suffix and draws from a thousand links to it, 50 million transitions,
-and gives what is resident: the indices are those of so much play, the bytes on disk are not.
-
 The first batch of a million frames is timed beside dopamine-rl's own loader, once: it takes 7.7 GB.
 
 Usage: python benchmarks/feeds.py [--rounds 7] [--n_step 1] [--steps_per_call 10]
-       [--only speed|first_batch|pack|resident] [--feeds memory packed ...]
+       [--only speed|first_batch] [--feeds memory packed ...]
 """
 
 from __future__ import annotations
@@ -25,8 +21,6 @@ import contextlib
 import gc
 import itertools
 import multiprocessing
-import os
-import subprocess
 import tempfile
 import threading
 import time
@@ -51,7 +45,6 @@ from cql_atari.feed.replay.order import Part
 from cql_atari.feed.sampling import BatchLaw
 from cql_atari.feed.transitions import count
 from cql_atari.methods.method import Sequences, Transitions
-from cql_atari.tools import pack
 
 GAMES = reading.GAMES
 SLOTS = 50_000  # a game, where speed and memory are measured
@@ -294,109 +287,16 @@ def measure_first_batch(kind: str, slots: int, n_step: int, k: int, rounds: int)
         emit(f"feed_{kind}_first_batch", ours, **more)
 
 
-def measure_pack(directories: dict[str, Path], rounds: int) -> None:
-    """One line: steps/s of packing on all cores, and of `gzip -dc` of as many files at a time."""
-    processes = len(os.sched_getaffinity(0))
-    games = list(directories)
-    sources_of = [
-        Source(game, 1, str(path), "dopamine", (0,), 1.0, {}) for game, path in directories.items()
-    ]
-    steps = sum(reading.count_frames(path) for path in directories.values())
-    ours, gzips, sizes = [], [], {}
-    spawn = multiprocessing.get_context("spawn")
-    for _ in tqdm(range(rounds), desc="pack"):
-        with tempfile.TemporaryDirectory() as folder, spawn.Pool(processes) as pool:
-            jobs = [
-                pack.Job(source, 0, files.folder(folder, source.game, 1)) for source in sources_of
-            ]
-            pool.map(abs, range(processes))  # the processes are there
-            start = time.perf_counter()
-            pool.map(pack_quietly, jobs, chunksize=1)
-            ours.append(steps / (time.perf_counter() - start))
-            for game, job in zip(games, jobs):
-                packed_bytes = files.paths(job.directory, 0)[1].stat().st_size
-                gz = directories[game] / reading.OBSERVATION
-                frames = reading.count_frames(directories[game])
-                sizes[game] = [packed_bytes / frames, gz.stat().st_size / frames]
-        start = time.perf_counter()
-        running = [
-            subprocess.Popen(["gzip", "-dc", path / reading.OBSERVATION], stdout=subprocess.DEVNULL)
-            for path in directories.values()
-        ]
-        for process in running:
-            process.wait()
-        gzips.append(steps / (time.perf_counter() - start))
-    common.emit(
-        "pack",
-        steps=steps,
-        processes=processes,
-        steps_per_s=common.summarise(ours),
-        gzip_dc_steps_per_s=common.summarise(gzips),
-        ratio_to_gzip_dc=common.summarise([a / b for a, b in zip(ours, gzips)]),
-        bytes_a_step_packed_and_gz=sizes,
-    )
-
-
-def pack_quietly(job: pack.Job) -> None:
-    pack.pack_suffix(job, lambda steps: None)
-
-
-def measure_resident(directory: Path, game: str) -> None:
-    """For a process of its own: one line, what drawing from 50M transitions takes."""
-    links = 1_000
-    with tempfile.TemporaryDirectory() as folder:
-        target = files.folder(folder, game, 1)
-        target.mkdir(parents=True)
-        packed_writer.write_suffix(target, 0, read_episodes(directory, game), {"left_out": []})
-        for suffix in range(1, links):
-            for first, other in zip(files.paths(target, 0), files.paths(target, suffix)):
-                os.link(first, other)
-        suffixes = tuple(range(links))
-        before = resident_bytes()
-        start = time.perf_counter()
-        store = packed.open_packed(
-            [game], [Source(game, 1, str(target), "packed", suffixes, 1.0, {})]
-        )
-        opened = time.perf_counter() - start
-        after_opening = resident_bytes()
-        batches = iter(
-            drawing.dataset(
-                store, law_of(512), Transitions(3, DISCOUNT), seed=0, start_step=0, steps_per_call=4
-            )
-        )
-        for _ in range(20):
-            next(batches)
-        common.emit(
-            "feed_packed_resident",
-            transitions=int(drawing.find(store.episodes, Transitions(3, DISCOUNT)).sizes.sum()),
-            segments=sum(len(index.lengths) for index in store.indices),
-            seconds_to_open=opened,
-            indices_mb=(after_opening - before) / 1e6,
-            drawing_mb=(resident_bytes() - after_opening) / 1e6,
-            peak_mb=reading.peak_mb(),
-        )
-        store.close()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--n_step", type=int, default=1)
     parser.add_argument("--steps_per_call", type=int, default=10)
-    parser.add_argument("--only", choices=("speed", "first_batch", "pack", "resident"))
+    parser.add_argument("--only", choices=("speed", "first_batch"))
     parser.add_argument("--feeds", nargs="+", choices=tuple(FEEDS), default=tuple(FEEDS))
     arguments = parser.parse_args()
     n_step, k, rounds = arguments.n_step, arguments.steps_per_call, arguments.rounds
     spawn = multiprocessing.get_context("spawn")
-    if arguments.only in ("pack", "resident"):
-        with contextlib.ExitStack() as stack:
-            directories = {game: stack.enter_context(reading.files(game, SLOTS)) for game in GAMES}
-            if arguments.only == "pack":
-                measure_pack(directories, rounds)
-            else:
-                with spawn.Pool(1) as pool:
-                    pool.apply(measure_resident, (directories[GAMES[0]], GAMES[0]))
-        return
     if arguments.only != "first_batch":
         with contextlib.ExitStack() as stack:
             directories = {game: stack.enter_context(reading.files(game, SLOTS)) for game in GAMES}

@@ -1,6 +1,6 @@
 """The `packed` feed: draws from packed play on disk, uniform over all of it, however much it is.
 
-Resident are the indices, 12 bytes a segment of 16 steps and a few bytes an episode, and the batches
+Resident are the indices, 16 bytes a segment of 16 steps and a few more an episode, and the batches
 under way. The play itself is read where it lies (the kernel keeps in its page cache what it can)
 and inflated by all cores, ahead of the learner.
 """

@@ -1,0 +1,139 @@
+"""Packing: steps/s against `gzip -dc`, bytes a step, and what drawing from much play takes.
+
+The same observation files are inflated by as many `gzip -dc` as there are files, all at once, and
+packed by one process a core.
+
+What is resident is measured on a thousand links to one packed suffix, 100 million transitions: the
+indices in memory are those of so much play, the bytes on disk are not.
+
+Usage: python benchmarks/packing.py [--rounds 3] [--only pack|resident]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import multiprocessing
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import common
+import reading
+from feeds import DISCOUNT, law_of, resident_bytes
+from tqdm import tqdm
+
+from cql_atari.data.dopamine.reader import read_episodes
+from cql_atari.data.packed import files
+from cql_atari.data.packed import writer as packed_writer
+from cql_atari.data.sources import Source
+from cql_atari.feed import drawing, packed
+from cql_atari.methods.method import Transitions
+from cql_atari.tools import pack
+
+
+def measure_pack(directories: dict[str, Path], rounds: int) -> None:
+    """One line: steps/s of packing on all cores, and of `gzip -dc` of as many files at a time."""
+    processes = len(os.sched_getaffinity(0))
+    games = list(directories)
+    sources_of = [
+        Source(game, 1, str(path), "dopamine", (0,), 1.0, {}) for game, path in directories.items()
+    ]
+    steps = sum(reading.count_frames(path) for path in directories.values())
+    ours, gzips, sizes = [], [], {}
+    spawn = multiprocessing.get_context("spawn")
+    for _ in tqdm(range(rounds), desc="pack"):
+        with tempfile.TemporaryDirectory() as folder, spawn.Pool(processes) as pool:
+            jobs = [
+                pack.Job(source, 0, files.folder(folder, source.game, 1)) for source in sources_of
+            ]
+            pool.map(abs, range(processes))  # the processes are there
+            start = time.perf_counter()
+            pool.map(pack_quietly, jobs, chunksize=1)
+            ours.append(steps / (time.perf_counter() - start))
+            for game, job in zip(games, jobs):
+                packed_bytes = files.paths(job.directory, 0)[1].stat().st_size
+                gz = directories[game] / reading.OBSERVATION
+                frames = reading.count_frames(directories[game])
+                sizes[game] = [packed_bytes / frames, gz.stat().st_size / frames]
+        start = time.perf_counter()
+        running = [
+            subprocess.Popen(["gzip", "-dc", path / reading.OBSERVATION], stdout=subprocess.DEVNULL)
+            for path in directories.values()
+        ]
+        for process in running:
+            process.wait()
+        gzips.append(steps / (time.perf_counter() - start))
+    common.emit(
+        "pack",
+        steps=steps,
+        processes=processes,
+        steps_per_s=common.summarise(ours),
+        gzip_dc_steps_per_s=common.summarise(gzips),
+        ratio_to_gzip_dc=common.summarise([a / b for a, b in zip(ours, gzips)]),
+        bytes_a_step_packed_and_gz=sizes,
+    )
+
+
+def pack_quietly(job: pack.Job) -> None:
+    pack.pack_suffix(job, lambda steps: None)
+
+
+def measure_resident(directory: Path, game: str) -> None:
+    """For a process of its own: one line, what drawing from 50M transitions takes."""
+    links = 1_000
+    with tempfile.TemporaryDirectory() as folder:
+        target = files.folder(folder, game, 1)
+        target.mkdir(parents=True)
+        packed_writer.write_suffix(target, 0, read_episodes(directory, game), {"left_out": []})
+        for suffix in range(1, links):
+            for first, other in zip(files.paths(target, 0), files.paths(target, suffix)):
+                os.link(first, other)
+        suffixes = tuple(range(links))
+        before = resident_bytes()
+        start = time.perf_counter()
+        store = packed.open_packed(
+            [game], [Source(game, 1, str(target), "packed", suffixes, 1.0, {})]
+        )
+        opened = time.perf_counter() - start
+        after_opening = resident_bytes()
+        batches = iter(
+            drawing.dataset(
+                store, law_of(512), Transitions(3, DISCOUNT), seed=0, start_step=0, steps_per_call=4
+            )
+        )
+        for _ in range(20):
+            next(batches)
+        common.emit(
+            "feed_packed_resident",
+            transitions=int(drawing.find(store.episodes, Transitions(3, DISCOUNT)).sizes.sum()),
+            segments=sum(len(index.lengths) for index in store.indices),
+            seconds_to_open=opened,
+            indices_mb=(after_opening - before) / 1e6,
+            drawing_mb=(resident_bytes() - after_opening) / 1e6,
+            peak_mb=reading.peak_mb(),
+        )
+        store.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=("pack", "resident"))
+    arguments = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        directories = {
+            game: stack.enter_context(reading.files(game, reading.SLOTS)) for game in reading.GAMES
+        }
+        if arguments.only != "resident":
+            measure_pack(directories, arguments.rounds)
+        if arguments.only != "pack":
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                game = reading.GAMES[0]
+                pool.apply(measure_resident, (directories[game], game))
+
+
+if __name__ == "__main__":
+    main()
