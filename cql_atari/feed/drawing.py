@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import tensorflow as tf
 
-from cql_atari.core.types import FRAME_SHAPE, STACK, Batch, SequenceBatch
+from cql_atari.core.types import FRAME_SHAPE, STACK, Batch, SequenceBatch, UserError
 from cql_atari.feed import positions
 from cql_atari.feed.positions import Episodes, Positions
 from cql_atari.feed.sampling import BatchLaw, draw_transitions
@@ -82,6 +82,7 @@ def transitions(
     start_step: int,
     steps_per_call: int,
     rows: slice = slice(None),
+    failures: list[UserError] | None = None,
 ) -> tf.data.Dataset:
     """An endless data set of `Batch` with leading axes [K, B]; element i begins at step s + i * K.
 
@@ -94,6 +95,7 @@ def transitions(
       start_step: s, the learner step of the first batch.
       steps_per_call: K.
       rows: this host's rows of the global batch.
+      failures: where a damaged store is told: what iterating raises is TensorFlow's.
 
     Raises:
       UserError: if a game has no transition.
@@ -123,7 +125,7 @@ def transitions(
     draw = _draws(
         law, found, seed=seed, start_step=start_step, steps_per_call=steps_per_call, rows=rows
     )
-    return _dataset(make, spec, draw)
+    return _dataset(make, spec, draw, failures)
 
 
 def sequences(
@@ -135,6 +137,7 @@ def sequences(
     start_step: int,
     steps_per_call: int,
     rows: slice = slice(None),
+    failures: list[UserError] | None = None,
 ) -> tf.data.Dataset:
     """An endless data set of `SequenceBatch` with leading axes [K, B], as `transitions`.
 
@@ -145,7 +148,7 @@ def sequences(
       store: the episodes.
       law: the batch law; its transitions are windows here.
       length: T, the steps of a window.
-      seed, start_step, steps_per_call, rows: as `transitions`.
+      seed, start_step, steps_per_call, rows, failures: as for `transitions`.
 
     Raises:
       UserError: if a game has no window.
@@ -172,7 +175,7 @@ def sequences(
     draw = _draws(
         law, found, seed=seed, start_step=start_step, steps_per_call=steps_per_call, rows=rows
     )
-    return _dataset(make, spec, draw)
+    return _dataset(make, spec, draw, failures)
 
 
 Draw = Callable[[int], tuple[np.ndarray, np.ndarray, np.ndarray]]
@@ -198,11 +201,21 @@ def _draws(
     return draw
 
 
-def _dataset(make: Callable[..., Any], spec: Any, draw: Draw) -> tf.data.Dataset:
+def _dataset(
+    make: Callable[..., Any], spec: Any, draw: Draw, failures: list[UserError] | None
+) -> tf.data.Dataset:
     types = [each.dtype for each in spec]
 
+    def read(nth: np.ndarray) -> tuple[np.ndarray, ...]:
+        try:
+            return tuple(make(*draw(int(nth))))
+        except UserError as error:  # TensorFlow passes on its text alone, in a long one of its own
+            if failures is not None:
+                failures.append(error)
+            raise
+
     def batch(call: tf.Tensor) -> Any:
-        columns = tf.numpy_function(lambda nth: tuple(make(*draw(int(nth)))), [call], types)
+        columns = tf.numpy_function(read, [call], types)
         return type(spec)(*(tf.ensure_shape(c, each.shape) for c, each in zip(columns, spec)))
 
     return tf.data.Dataset.counter().map(batch).prefetch(1)

@@ -19,9 +19,12 @@ class Feed(NamedTuple):
       saved: told that the checkpoint that has the last `state` is on disk.
       scalars: numbers for the log since it was last asked, by flat names. They may be asked for
         when the feed is closed, too.
+      check: raises what made the feed's own threads fail, if anything did: iterating over its
+        batches raises an error of TensorFlow's then.
     """
 
     batches: Callable[[slice], Iterable[Array]]
     state: Callable[[], dict[str, Any]] = dict
     saved: Callable[[], None] = lambda: None
     scalars: Callable[[], dict[str, float]] = dict
+    check: Callable[[], None] = lambda: None

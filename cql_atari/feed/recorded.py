@@ -61,8 +61,19 @@ def open_feed(
     steps_per_call = config.train.steps_per_call
     if feed.kind != "replay":
         position = {"seed": seed, "start_step": start_step, "steps_per_call": steps_per_call}
+        failures: list[UserError] = []
+
+        def check() -> None:
+            if failures:
+                raise failures[0]
+
         with _open_store(config, found, reads, should_stop) as store:
-            yield Feed(lambda rows: drawing.dataset(store, law, reads, rows=rows, **position))
+            yield Feed(
+                lambda rows: drawing.dataset(
+                    store, law, reads, rows=rows, failures=failures, **position
+                ),
+                check=check,
+            )
         return
     if isinstance(reads, Sequences):
         raise UserError(

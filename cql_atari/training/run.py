@@ -116,7 +116,10 @@ def train(
         return all(strategy.across_hosts(devices, done))
     except KeyboardInterrupt:
         return False
-    except strategy.LOST_HOST as error:
+    except tf.errors.OpError as error:
+        feed.check()
+        if not isinstance(error, strategy.LOST_HOST):
+            raise
         if here.hosts == 1:
             raise
         raise UserError(strategy.lost_host_message(error)) from error

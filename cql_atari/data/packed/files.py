@@ -2,7 +2,8 @@
 
 One suffix K of `<dir>/<Game>/<run>/packed/` is two files. `K.segments` is the play: each episode is
 cut into segments of 16 steps (its last one may be shorter), each a deflate stream of its own, one
-behind the other. `K.index` says where they are: a line of JSON, then arrays, little-endian,
+behind the other. `K.index` says where they are: 8 hexadecimal digits, the CRC-32 of all
+that follows their blank; a line of JSON; then arrays, little-endian,
 
     steps      uint32 [episodes]   of each episode
     flags      uint8 [episodes]    1: the game ended after its last step; 2: it begins at the start
@@ -12,7 +13,7 @@ behind the other. `K.index` says where they are: a line of JSON, then arrays, li
 An inflated segment of R steps is uint8 [R] actions (of the full 18), float32 [R] rewards, float32
 [R] sums of the rewards from each step to the episode's last, uint8 [R, 84, 84] frames.
 
-The checksum of the arrays is in the line of JSON, so that an index vouches for all of its segments.
+So an index vouches for itself and for all of its segments.
 It is written last and renamed into place: a suffix whose index is there is whole.
 """
 
@@ -125,12 +126,12 @@ def read_index(directory: str | os.PathLike[str], suffix: int) -> Index:
     path, segments = paths(directory, suffix)
     content = _read(path)
     try:
-        line, _, body = content.partition(b"\n")
+        if int(content[:8], 16) != isal_zlib.crc32(content[9:]):
+            raise ValueError("its checksum is wrong")
+        line, _, body = content[9:].partition(b"\n")
         header = json.loads(line[:_LONGEST_HEADER])
         if header["version"] != VERSION:
             raise ValueError(f"its version is {header['version']!r}, not {VERSION!r}")
-        if isal_zlib.crc32(body) != header["checksum"]:
-            raise ValueError("its checksum is wrong")
         arrays, at = [], 0
         for count, dtype in (
             (header["episodes"], "<u4"),
@@ -182,10 +183,10 @@ def make_index(
         "version": VERSION,
         "episodes": len(extents),
         "segments": len(lengths),
-        "checksum": isal_zlib.crc32(body),
         "source": source,
     }
-    return json.dumps(header).encode() + b"\n" + body
+    content = json.dumps(header).encode() + b"\n" + body
+    return b"%08x " % isal_zlib.crc32(content) + content
 
 
 def count_segments(steps: np.ndarray) -> np.ndarray:

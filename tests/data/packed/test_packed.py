@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import zlib
 
 import numpy as np
 import pytest
@@ -97,8 +98,9 @@ def test_missing_segments_are_told(folder):
 )  # fmt: skip
 def test_a_forged_index_is_refused_before_anything_is_allocated(folder, change):
     path = folder / "4.index"
-    line, body = path.read_bytes().split(b"\n", 1)
-    path.write_bytes(json.dumps(json.loads(line) | change).encode() + b"\n" + body)
+    line, body = path.read_bytes()[9:].split(b"\n", 1)
+    content = json.dumps(json.loads(line) | change).encode() + b"\n" + body
+    path.write_bytes(b"%08x " % zlib.crc32(content) + content)
     with pytest.raises(UserError, match=r"4.index is damaged"):
         reader.survey(folder, "Pong", 4)
 
