@@ -111,6 +111,9 @@ class Loss:
       double_q: whether the online network chooses the successor's action. Reconstructed: no.
       mask_unused_actions: whether targets, CQL and cloning know only the actions that a game has.
         Reconstructed; False as in one re-implementation, where only acting does.
+      auxiliary_cloning: weight of a cloning loss on one more output an action, which shares the
+        network but neither acts nor stands in a target: it only teaches features. Ours, not the
+        paper's; 0: there is no such output.
     """
 
     kind: str = choice("c51", "mse", "hl_gauss")
@@ -119,6 +122,7 @@ class Loss:
     v_max: float = number(20.0, 0, above=True)
     double_q: bool = False
     mask_unused_actions: bool = True
+    auxiliary_cloning: float = number(0.0, 0)
 
 
 @dataclass(frozen=True)

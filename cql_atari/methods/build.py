@@ -26,7 +26,13 @@ METHODS: dict[str, Kind] = {
         online=True,
         gives={
             "encoder": (),
-            "whole_network": (*_WHOLE, "loss.kind", "loss.num_atoms", "loss.v_max"),
+            "whole_network": (
+                *_WHOLE,
+                "loss.kind",
+                "loss.num_atoms",
+                "loss.v_max",
+                "loss.auxiliary_cloning",
+            ),
         },
         networks=2,
         passes=4,

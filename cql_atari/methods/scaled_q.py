@@ -21,7 +21,7 @@ class Objective(NamedTuple):
     """What the network's outputs mean and how they are trained.
 
     Attributes:
-      num_atoms: outputs an action.
+      num_atoms: outputs an action that stand for its value.
       q_values: logits [B, A, N] -> Q-values [B, A].
       loss: (logits, actions, next_target_logits, rewards, discounts, next_online_logits=None,
         available=None) -> Losses, per example.
@@ -59,22 +59,31 @@ def make_objective(config: Loss) -> Objective:
 
 def make(config: Config) -> Method:
     """The method of a configuration."""
-    objective = make_objective(config.loss)
-    network = parts.make_network(config, objective.num_atoms)
+    network = make_network(config)
     return Method(
         Transitions(config.feed.n_step, config.feed.discount),
         network,
-        policy.greedy(lambda frames, games: objective.q_values(network(frames, games))),
+        policy.greedy(make_q_function(make_objective(config.loss), network)),
         lambda: make_agent(config, network).learner,
+    )
+
+
+def make_network(config: Config) -> QNetwork:
+    """The network: an action's atoms, and behind them the auxiliary cloning's output, if any."""
+    extra = int(config.loss.auxiliary_cloning > 0)
+    return parts.make_network(config, make_objective(config.loss).num_atoms + extra)
+
+
+def make_q_function(objective: Objective, network: QNetwork) -> policy.Values:
+    """Q-values [B, 18]; the auxiliary cloning's output has no part in them."""
+    return lambda frames, games: objective.q_values(
+        network(frames, games)[..., : objective.num_atoms]
     )
 
 
 def make_agent(config: Config, network: QNetwork | None = None) -> ScaledQAgent:
     """The agent that trains a network, or a new one, from its present weights on."""
-    objective = make_objective(config.loss)
-    if network is None:
-        network = parts.make_network(config, objective.num_atoms)
-    agent = ScaledQAgent(config, network, parts.make_network(config, objective.num_atoms))
+    agent = ScaledQAgent(config, network or make_network(config), make_network(config))
     agent.initialize()
     return agent
 
@@ -109,7 +118,8 @@ class ScaledQAgent(tf_agent.TFAgent):
             after_steps=self._after_steps,
             clip_norm=config.optimizer.clip_norm,
         )
-        greedy = policy.GreedyPolicy(network, self._q_values, config.data.games)
+        q_function = make_q_function(self.objective, network)
+        greedy = policy.GreedyPolicy(network, q_function, config.data.games)
         super().__init__(
             greedy.time_step_spec,
             greedy.action_spec,
@@ -118,9 +128,6 @@ class ScaledQAgent(tf_agent.TFAgent):
             train_sequence_length=None,
             train_step_counter=optimizers[0].optimizer.iterations,
         )
-
-    def _q_values(self, frames: tf.Tensor, games: tf.Tensor) -> tf.Tensor:
-        return self.objective.q_values(self.network(frames, games))
 
     def _initialize(self):
         self.update_target()
@@ -139,19 +146,25 @@ class ScaledQAgent(tf_agent.TFAgent):
         feed = self._config.feed
         heads = batch.games[:: feed.transitions_per_draw]
         state, successor = batch.frames[:, :STACK], batch.frames[:, feed.n_step :]
-        logits = self.network(state, heads)
-        next_target = tf.stop_gradient(self.target_network(successor, heads))
+        num_atoms, cloning = self.objective.num_atoms, self._config.loss.auxiliary_cloning
+        outputs = self.network(state, heads)
+        logits = outputs[..., :num_atoms]
+        next_target = tf.stop_gradient(self.target_network(successor, heads)[..., :num_atoms])
         next_online = None
         if self._config.loss.double_q:
-            next_online = tf.stop_gradient(self.network(successor, heads))
+            next_online = tf.stop_gradient(self.network(successor, heads)[..., :num_atoms])
         available = tf.gather(self._available, batch.games)
         found = self.objective.loss(
             logits, batch.actions, next_target, batch.rewards, batch.discounts,
             next_online_logits=next_online, available=available,
         )  # fmt: skip
+        named = found._asdict()
+        if cloning:
+            clone = losses.behaviour_cloning_loss(outputs[..., num_atoms], batch.actions, available)
+            named |= {"auxiliary_cloning": clone, "total": found.total + cloning * clone}
         chooser = next_target if next_online is None else next_online
         return {
-            **{f"loss/{name}": part for name, part in found._asdict().items()},
+            **{f"loss/{name}": part for name, part in named.items()},
             **self._measures(batch, tf.stop_gradient(logits), next_target, chooser),
         }
 

@@ -212,3 +212,44 @@ def test_a_restored_agent_goes_on_bit_for_bit(rate, tmp_path):
     for a, b in zip(agent.network.get_weights(), again.network.get_weights()):
         np.testing.assert_array_equal(a, b)
     assert int(again.train_step_counter) == 2
+
+
+# The auxiliary cloning head.
+
+
+def test_the_auxiliary_head_leaves_the_q_outputs_alone():
+    """It adds its loss, with a gradient for its own outputs and the trunk, none for the atoms'."""
+    config, agent = make("loss.auxiliary_cloning = 0.5")
+    batch, variables = first_batch(config), agent.network.trainable_variables
+    atoms = agent.objective.num_atoms
+    with tf.GradientTape(persistent=True) as tape:
+        parts = agent.losses(batch)
+    np.testing.assert_allclose(
+        parts["loss/total"],
+        parts["loss/td"] + 0.05 * parts["loss/cql"] + 0.5 * parts["loss/auxiliary_cloning"],
+        rtol=1e-5,
+    )
+    (kernel,) = (v for v in variables if v is agent.network.heads.kernel)
+    of_head = tape.gradient(parts["loss/auxiliary_cloning"], kernel).numpy()
+    of_rest = tape.gradient(parts["loss/td"], kernel).numpy()
+    shape = (*of_head.shape[:2], 18, atoms + 1)
+    of_head, of_rest = of_head.reshape(shape), of_rest.reshape(shape)
+    assert np.abs(of_head[..., atoms]).max() > 0 == np.abs(of_head[..., :atoms]).max()
+    assert np.abs(of_rest[..., :atoms]).max() > 0 == np.abs(of_rest[..., atoms]).max()
+    stem = agent.network.encoder.trainable_variables[0]
+    assert np.abs(tape.gradient(parts["loss/auxiliary_cloning"], stem)).max() > 0
+
+
+def test_the_auxiliary_head_never_acts_and_stands_in_no_target():
+    config, agent = make("loss.auxiliary_cloning = 0.5")
+    batch, atoms = first_batch(config), agent.objective.num_atoms
+    q_function = scaled_q.make_q_function(agent.objective, agent.network)
+    before = q_function(batch.frames[:, :4], batch.games), agent.losses(batch)["loss/td"]
+    for network in (agent.network, agent.target_network):
+        kernel = network.heads.kernel
+        change = np.zeros((*kernel.shape[:2], 18, atoms + 1), np.float32)
+        change[..., atoms] = np.random.default_rng(0).normal(size=change.shape[:-1])
+        kernel.assign_add(change.reshape(kernel.shape))
+    after = q_function(batch.frames[:, :4], batch.games), agent.losses(batch)["loss/td"]
+    np.testing.assert_allclose(before[0], after[0], atol=1e-6)
+    np.testing.assert_allclose(before[1], after[1], atol=1e-5)
