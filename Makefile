@@ -3,13 +3,22 @@ PYTHON ?= $(shell for p in python3.11 python3.10; do command -v $$p >/dev/null 2
 PY := .venv/bin/python
 STAMP := .venv/installed
 
-.PHONY: quickstart test lint environment
+.PHONY: quickstart test lint environment docs
 
 quickstart: $(STAMP)
 	PYTHON=$(PY) launchers/quickstart.sh
 
 test: $(STAMP)
 	$(PY) -m pytest
+
+# The pages under docs/ as a site in build/site.
+docs: .venv-docs/installed
+	.venv-docs/bin/mkdocs build --strict
+
+.venv-docs/installed: requirements-docs.lock
+	$(PYTHON) -m venv --clear .venv-docs
+	.venv-docs/bin/python -m pip install --disable-pip-version-check --no-deps -r requirements-docs.lock
+	touch $@
 
 lint: $(STAMP)
 	.venv/bin/ruff check .
