@@ -31,6 +31,9 @@ class Data:
       fraction: the first part of every suffix, so that it is spread evenly over training: 0.01 is
         the transfer phase's 1 %. Of a `.gz` group its first steps, of an RLDS split its first
         episodes (as the authors' later loader does).
+      best_fraction: the share of a game's episodes to learn from, the best ones by return (the sum
+        of their clipped rewards), over all the runs and suffixes that are selected. Below 1 only
+        whole games count, as the return of a part isn't known. 0.1 is cloning's best 10 %.
       exclude: JSON file of what to leave out, as `python -m cql_atari.tools.verify --repair`
         writes it.
     """
@@ -40,6 +43,7 @@ class Data:
     runs: tuple[int, ...] = number((1,), 1, 5)
     suffixes: tuple[int, ...] | None = number(tuple(range(10)), 0)
     fraction: float = number(1.0, 0, 1, above=True)
+    best_fraction: float = number(1.0, 0, 1, above=True)
     exclude: str | None = None
 
 

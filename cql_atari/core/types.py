@@ -56,11 +56,14 @@ class Extent(NamedTuple):
       steps: T.
       terminal: as in `Episode`.
       starts: as in `Episode`.
+      total: sum of the clipped rewards of a whole game; None where the recording holds only a part
+        of it, or where whoever counted didn't look.
     """
 
     steps: int
     terminal: bool
     starts: bool
+    total: float | None = None
 
 
 class Batch(NamedTuple):

@@ -1,22 +1,36 @@
-"""Where the recorded play lies that a configuration selects, its format, and how much of it."""
+"""Which recorded play a configuration selects, where it lies, and reading it part by part.
+
+The formats are registered here and nowhere else: `FORMATS`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
-from cql_atari.core.settings import Data
-from cql_atari.core.types import Episode, UserError
-from cql_atari.data.dopamine import reader as dopamine
-from cql_atari.data.dopamine.files import Ranges
-from cql_atari.data.packed import files as packed_files
-from cql_atari.data.packed import reader as packed
+from tqdm import tqdm
 
-RLDS_NAMES = ("rlu_atari_checkpoints_ordered", "rlu_atari_checkpoints")
+from cql_atari.core.settings import Data
+from cql_atari.core.types import Episode, Extent, UserError
+from cql_atari.data.arrays.format import ARRAYS
+from cql_atari.data.dopamine.format import DOPAMINE
+from cql_atari.data.format import (
+    BAD_JSON,
+    Fingerprints,
+    Format,
+    Ranges,
+    Recording,
+    first_part,
+    parse_json,
+)
+from cql_atari.data.packed.format import PACKED
+from cql_atari.data.rlds.format import RLDS
+
+# Of a run that lies there in several formats the first is read.
+FORMATS: list[Format] = [PACKED, DOPAMINE, RLDS, ARRAYS]
 EXCLUSIONS = "cql_atari exclusions 1"
 
 
@@ -27,10 +41,13 @@ class Source(NamedTuple):
       game: CamelCase name.
       run: number of the run.
       path: folder of the files, or its gs:// address.
-      format: "dopamine", "rlds" or "packed".
-      suffixes: which suffixes (RLDS: splits), in order; each is there.
+      format: the name of one of `FORMATS`.
+      suffixes: which suffixes, in order; each is there.
       fraction: the first part of each suffix.
-      left_out: of a suffix, what not to read: slots (`.gz`) or episodes of the split (RLDS).
+      left_out: of a suffix, what not to read, in the format's own unit.
+      files: of each suffix, its files as they were when they were found.
+      best: of each suffix, the positions of the episodes that are among the game's best; None
+        where all are taken.
     """
 
     game: str
@@ -40,23 +57,24 @@ class Source(NamedTuple):
     suffixes: tuple[int, ...]
     fraction: float
     left_out: dict[int, Ranges]
+    files: dict[int, Fingerprints]
+    best: dict[int, list[int]] | None = None
 
 
 def find(config: Data) -> list[Source]:
-    """The file groups that the configuration selects, each checked to exist.
+    """The recordings that the configuration selects, each checked to exist.
+
+    Tells the best episodes with `data.best_fraction`, too, which takes a survey: some 10 ms a `.gz`
+    group; RLDS that wasn't converted here must be read for it.
 
     Raises:
       UserError: naming what is missing and the layouts that are expected.
     """
     if config.dir is None:
+        layouts = "\n  or ".join(kind.layout for kind in FORMATS)
         raise UserError(
-            "data.dir is not set: it is the folder with your DQN-Replay files or RLDS data set.\n"
-            "  --gin_bindings=\"data.dir='/path/to/dqn'\"\n"
-            "Expected inside: <Game>/<run>/replay_logs/$store$_observation_ckpt.K.gz (and action, "
-            "reward, terminal, add_count, invalid_range),\nfor example "
-            "Breakout/1/replay_logs/$store$_observation_ckpt.0.gz;\n"
-            "or rlu_atari_checkpoints_ordered/<Game>_run_<run>/<version>/, as TensorFlow Datasets "
-            "prepares it.\n"
+            "data.dir is not set: it is the folder with your recorded play.\n"
+            f"  --gin_bindings=\"data.dir='/path/to/data'\"\nExpected inside:\n     {layouts}\n"
             "No data? launchers/get_data.sh fetches it, `python -m cql_atari.collect` plays.\n"
             "`make quickstart` does everything on play of its own."
         )
@@ -64,84 +82,194 @@ def find(config: Data) -> list[Source]:
     sources = []
     for game, run in itertools.product(config.games, config.runs):
         path, kind = _locate(config.dir, game, run)
-        here = _MODULES[kind]().list_suffixes(path)
+        here = kind.list_suffixes(path)
         if absent := [k for k in config.suffixes or () if k not in here]:
             raise UserError(
                 f"no suffix {absent} of {game}, run {run}, in {path}; there are {here}. Set "
                 "data.suffixes to those (None takes all)."
             )
         suffixes = tuple(here) if config.suffixes is None else config.suffixes
-        left_out = excluded.pop(f"{game}/{run}", {})
-        sources.append(Source(game, run, path, kind, suffixes, config.fraction, left_out))
-    return sources
-
-
-def reader(source: Source) -> ModuleType:
-    """The module that reads a source's format: `dopamine` or `rlds`."""
-    return _MODULES[source.format]()
+        source = Source(
+            game=game,
+            run=run,
+            path=path,
+            format=kind.name,
+            suffixes=suffixes,
+            fraction=config.fraction,
+            left_out=excluded.get(f"{game}/{run}", {}),
+            files={suffix: kind.fingerprints(path, suffix) for suffix in suffixes},
+        )
+        sources.append(source)
+    return sources if config.best_fraction == 1 else _choose_best(sources, config.best_fraction)
 
 
 def read_part(source: Source, suffix: int) -> Iterator[Episode]:
-    """The episodes of one suffix of a source, as its reader's `read_episodes`."""
-    return reader(source).read_episodes(
-        source.path, source.game, [suffix], fraction=source.fraction, left_out=source.left_out
-    )
+    """The episodes of one suffix of a source, as its format's `read_episodes` streams them.
+
+    Raises:
+      UserError: as `read_episodes`; or where a file isn't the one that was found.
+    """
+    kind = _format(source)
+    found, now = source.files[suffix], kind.fingerprints(source.path, suffix)
+    if changed := sorted(name for name in found.keys() | now if found.get(name) != now.get(name)):
+        name = changed[0]
+        raise UserError(
+            f"{source.path}: {name} was replaced while the run used it "
+            f"({_brief(found.get(name))} -> {_brief(now.get(name))}). Put the old one back, or "
+            "begin another run with the new one."
+        )
+    episodes = kind.read_episodes(source.path, source.game, [suffix], **_part(source))
+    if source.best is None:
+        return episodes
+    if not (wanted := set(source.best[suffix])):
+        return iter(())
+    # No loop: its variable would keep an episode alive while the next is read.
+    return itertools.compress(episodes, (position in wanted for position in itertools.count()))
 
 
-def _rlds() -> ModuleType:
-    from cql_atari.data.rlds import reader as rlds  # TensorFlow, only where it is needed
-
-    return rlds
-
-
-_MODULES = {"dopamine": lambda: dopamine, "rlds": _rlds, "packed": lambda: packed}
+def survey(source: Source, suffix: int) -> list[Extent] | None:
+    """The extents of the episodes that `read_part` yields; None where that takes reading them."""
+    extents = _format(source).survey(source.path, source.game, suffix, **_part(source))
+    return _only_best(extents, source, suffix)
 
 
-def _locate(directory: str, game: str, run: int) -> tuple[str, str]:
-    """(path, format) of one run: packed play if there is any, else DQN-Replay files, else RLDS."""
-    folder = packed_files.folder(directory, game, run)
-    if folder.is_dir():
-        return str(folder), "packed"
-    logs_dir = Path(directory) / game / str(run) / "replay_logs"
-    if logs_dir.is_dir():
-        return str(logs_dir), "dopamine"
-    for name in RLDS_NAMES:
-        base = f"{directory.rstrip('/')}/{name}/{game}_run_{run}"
-        if versions := list_versions(base):
-            return f"{base}/{versions[-1]}", "rlds"
+def count(source: Source, suffix: int) -> list[Extent]:
+    """The extents of the episodes that `read_part` yields, even if that takes reading them."""
+    extents = survey(source, suffix)
+    if extents is None:
+        counted = _format(source).count(source.path, source.game, suffix, **_part(source))
+        extents = _only_best(counted, source, suffix)
+    assert extents is not None
+    return extents
+
+
+def facts(source: Source, suffix: int) -> dict[str, Any]:
+    """All that decides what `read_part` yields, but for where it lies; JSON-ready."""
+    return {
+        "game": source.game,
+        "run": source.run,
+        "format": source.format,
+        "suffix": suffix,
+        "fraction": source.fraction,
+        "left_out": source.left_out.get(suffix, ()),
+        "files": source.files[suffix],
+        "best": None if source.best is None else source.best[suffix],
+    }
+
+
+def recordings(directory: Path) -> list[tuple[Format, Recording]]:
+    """All recordings, of every format, in a local folder at any level of their layouts.
+
+    Raises:
+      UserError: as `Format.find`.
+    """
+    return [(kind, recording) for kind in FORMATS for recording in kind.find(directory)]
+
+
+def _format(source: Source) -> Format:
+    return next(kind for kind in FORMATS if kind.name == source.format)
+
+
+def _part(source: Source) -> dict[str, Any]:
+    return {"fraction": source.fraction, "left_out": source.left_out}
+
+
+def _only_best(extents: list[Extent] | None, source: Source, suffix: int) -> list[Extent] | None:
+    if extents is None or source.best is None:
+        return extents
+    return [extents[position] for position in source.best[suffix]]
+
+
+def _choose_best(sources: Sequence[Source], fraction: float) -> list[Source]:
+    """The sources with the best of each game's episodes; of equal ones the first."""
+    ranked: dict[str, list[tuple[float, int, int, int]]] = {}
+    groups = [(nth, suffix) for nth, source in enumerate(sources) for suffix in source.suffixes]
+    for nth, suffix in tqdm(groups, desc="ranking episodes", unit="file group", delay=2):
+        mine = ranked.setdefault(sources[nth].game, [])
+        for position, extent in enumerate(_count_with_totals(sources[nth], suffix)):
+            if extent.total is not None:
+                mine.append((-extent.total, nth, suffix, position))
+    best: list[dict[int, list[int]]] = [{k: [] for k in source.suffixes} for source in sources]
+    for game, episodes in ranked.items():
+        if not episodes:
+            raise UserError(
+                f"data.best_fraction = {fraction} ranks whole games, and the selected data hold "
+                f"none of {game}; give more data.suffixes, or set it to 1."
+            )
+        # Rounded as `data.fraction`: a tenth of 30 is 3.
+        for _, nth, suffix, position in sorted(episodes)[: first_part(len(episodes), fraction)]:
+            best[nth][suffix].append(position)
+    return [
+        source._replace(best={suffix: sorted(chosen) for suffix, chosen in parts.items()})
+        for source, parts in zip(sources, best)
+    ]
+
+
+def _count_with_totals(source: Source, suffix: int) -> list[Extent]:
+    """`count`, with the return of every whole game: older conversions don't have it noted."""
+    extents = count(source, suffix)
+    if any(e.total is None and e.terminal and e.starts for e in extents):
+        extents = _format(source).count(source.path, source.game, suffix, **_part(source)) or []
+    return extents
+
+
+def _locate(directory: str, game: str, run: int) -> tuple[str, Format]:
+    """(path, format) of one run."""
+    for kind in FORMATS:
+        if path := kind.locate(directory, game, run):
+            return path, kind
+    layouts = "\n  or ".join(kind.layout for kind in FORMATS)
     raise UserError(
-        f"no recorded play of {game}, run {run}, in {directory}: neither {game}/{run}/replay_logs "
-        f"with $store$_observation_ckpt.K.gz and five more a K, nor {RLDS_NAMES[0]}/"
-        f"{game}_run_{run}/<version>/. Choose other data.games or data.runs, fetch it "
-        "(launchers/get_data.sh), or collect it with `python -m cql_atari.collect`."
+        f"no recorded play of {game}, run {run}, in {directory}.{_hint(directory)}\n"
+        f"Expected there:\n     {layouts}\n"
+        "Choose other data.games or data.runs, fetch it (launchers/get_data.sh), or collect it "
+        "with `python -m cql_atari.collect`."
     )
 
 
-def list_versions(path: str) -> list[str]:
-    """Names of the version folders in a directory, oldest first; none where it doesn't exist."""
-    if "://" in path:
-        import tensorflow as tf
+def _hint(directory: str) -> str:
+    """What is there instead of what was looked for."""
+    if "://" in directory:
+        return ""
+    here = Path(directory).absolute()
+    if not here.is_dir():
+        return " There is no such folder."
+    below = [child for child in sorted(here.iterdir()) if child.is_dir()]
+    found: list[Recording] = []
+    for folder in (here, *below):
+        with contextlib.suppress(UserError, OSError):
+            found += [recording for _, recording in recordings(folder)]
+    roots = sorted({recording.root for recording in found})
+    if str(here) in roots:
+        there = sorted({f"{r.game} (run {r.run})" for r in found if r.root == str(here)})
+        return f" There are: {', '.join(there)}."
+    if roots:
+        return f" There is some below {roots[0]}: set data.dir = {roots[0]!r}."
+    return ""
 
-        names = tf.io.gfile.listdir(path) if tf.io.gfile.isdir(path) else []
-        names = [name.rstrip("/") for name in names]
-    else:
-        names = [p.name for p in Path(path).iterdir()] if Path(path).is_dir() else []
-    versions = [name for name in names if name.replace(".", "").isdigit()]
-    return sorted(versions, key=lambda version: [int(part) for part in version.split(".")])
+
+def _brief(file: list[int | str] | None) -> str:
+    return "absent" if file is None else " ".join(map(str, file))
 
 
-def _read_exclusions(path: str) -> dict[str, dict[int, Ranges]]:
+def _read_exclusions(path: str) -> Mapping[str, dict[int, Ranges]]:
     """{"Game/run": {suffix: ranges}} from the file that `verify --repair` writes."""
     try:
-        content: Any = json.loads(Path(path).read_text())
+        content: Any = parse_json(Path(path).read_bytes())
         if content["format"] != EXCLUSIONS:
             raise ValueError(f"its format is {content['format']!r}")
         return {
-            run: {int(k): [(int(a), int(b)) for a, b in ranges] for k, ranges in suffixes.items()}
+            run: {int(k): [_range(*pair) for pair in ranges] for k, ranges in suffixes.items()}
             for run, suffixes in content["exclude"].items()
         }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, *BAD_JSON) as error:
         raise UserError(
             f"data.exclude = {path!r} is no file of exclusions ({error}); `python -m "
             "cql_atari.tools.verify DIR --repair=FILE` writes one."
         ) from error
+
+
+def _range(start: Any, stop: Any) -> tuple[int, int]:
+    if not 0 <= int(start) < int(stop):
+        raise ValueError(f"[{start}, {stop}] is no range [start, stop) with 0 <= start < stop")
+    return int(start), int(stop)

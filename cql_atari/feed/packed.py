@@ -112,10 +112,11 @@ def open_packed(games: Sequence[str], found: Sequence[Source]) -> Packed:
             )
             steps = np.array([extent.steps for extent in index.extents], np.int64)
             segments = count_segments(steps)
-            extents[source.game] += kept
-            file.append(np.full(len(kept), len(indices), np.int32))
-            first.append((np.cumsum(segments) - segments)[: len(kept)])
-            whole.append(steps[: len(kept)])
+            chosen = list(range(len(kept))) if source.best is None else source.best[suffix]
+            extents[source.game] += [kept[position] for position in chosen]
+            file.append(np.full(len(chosen), len(indices), np.int32))
+            first.append((np.cumsum(segments) - segments)[chosen])
+            whole.append(steps[chosen])
             indices.append(index._replace(extents=[]))
     return Packed(
         positions.episodes(extents),

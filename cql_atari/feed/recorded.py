@@ -123,7 +123,7 @@ def open_replay(
     parts: dict[str, list[Part]] = {game: [] for game in config.data.games}
     for source, suffix in _each(found):
         read = functools.partial(sources.read_part, source, suffix)
-        parts[source.game].append(Part(read, functools.partial(_survey, source, suffix)))
+        parts[source.game].append(Part(read, functools.partial(sources.survey, source, suffix)))
     with (
         service.serve(
             config.data.games,
@@ -173,7 +173,7 @@ def _load_store(
     def make_table() -> positions.Episodes:
         extents: dict[str, list[Extent]] = {game: [] for game in config.data.games}
         for source, suffix in tqdm(_each(found), desc="surveying", unit="file group", delay=2):
-            extents[source.game] += go_on(_count(source, suffix))
+            extents[source.game] += go_on(sources.count(source, suffix))
         table = positions.episodes(extents)
         drawing.find(table, reads)  # refuses a game that has none, before all is read
         return table
@@ -203,35 +203,11 @@ def _each(found: Sequence[Source]) -> list[tuple[Source, int]]:
     return [(source, suffix) for source in found for suffix in source.suffixes]
 
 
-def _survey(source: Source, suffix: int) -> list[Extent] | None:
-    return sources.reader(source).survey(
-        source.path, source.game, suffix, fraction=source.fraction, left_out=source.left_out
-    )
-
-
-def _count(source: Source, suffix: int) -> list[Extent]:
-    """The extents of a part, even if that takes reading it."""
-    extents = _survey(source, suffix)
-    if extents is not None:
-        return extents
-    return sources.reader(source).count(
-        source.path, source.game, suffix, fraction=source.fraction, left_out=source.left_out
-    )
-
-
 def _cache_key(config: Config, found: Sequence[Source]) -> str:
     """Another one for anything that changes a store; where the sources lie doesn't matter."""
     facts = {
-        "version": 2,  # of the store's layout and of what the readers make of the files
+        "version": 4,  # of the store's layout and of what the readers make of the files
         "games": config.data.games,
-        "parts": [
-            {
-                **source._asdict(),
-                "path": None,
-                "suffixes": suffix,
-                "files": sources.reader(source).fingerprints(source.path, suffix),
-            }
-            for source, suffix in _each(found)
-        ],
+        "parts": [sources.facts(source, suffix) for source, suffix in _each(found)],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

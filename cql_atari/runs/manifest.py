@@ -15,11 +15,13 @@ from tqdm import tqdm
 
 from cql_atari.core.types import Extent, UserError
 from cql_atari.data import sources
+from cql_atari.data.format import BAD_JSON, parse_json
 from cql_atari.data.sources import Source
 from cql_atari.feed.transitions import count
 
 FILE = "manifest.json"
 _SHOWN = 20  # differences that an error lists
+_LONGEST = 60  # characters of one
 
 
 def make(
@@ -35,27 +37,25 @@ def make(
     Returns:
       JSON-ready: `n_step`, and `sources`, a list with `game`, `run`, `path`, `format`, `fraction`,
       `left_out`, and `suffixes`: for each suffix its `files` (name: [bytes, checksum]), `episodes`,
-      `steps` and `transitions` (None where counting would take reading everything).
+      `steps` and `transitions` (None where counting would take reading everything), and `best`, the
+      positions of the episodes that `data.best_fraction` chose (None: all).
 
     Raises:
       UserError: as the readers do, as far as headers and small files tell.
       KeyboardInterrupt: if told to stop.
     """
-    parts = [(source, suffix) for source in found for suffix in source.suffixes]
-    entries: dict[int, dict[str, Any]] = {}
-    for source, suffix in tqdm(parts, desc="surveying the data", unit="file group", delay=2):
+    kept = ("game", "run", "path", "format", "fraction", "left_out")
+    entries = [{**{k: getattr(s, k) for k in kept}, "suffixes": {}} for s in found]
+    parts = [(e, source, k) for e, source in zip(entries, found) for k in source.suffixes]
+    for entry, source, suffix in tqdm(parts, desc="surveying the data", unit="file group", delay=2):
         if should_stop():
             raise KeyboardInterrupt
-        module = sources.reader(source)
-        extents = module.survey(
-            source.path, source.game, suffix, fraction=source.fraction, left_out=source.left_out
-        )
-        entry = entries.setdefault(found.index(source), {**source._asdict(), "suffixes": {}})
         entry["suffixes"][str(suffix)] = {
-            "files": module.fingerprints(source.path, suffix),
-            **_count(extents, n_step),
+            "files": source.files[suffix],
+            "best": None if source.best is None else source.best[suffix],
+            **_count(sources.survey(source, suffix), n_step),
         }
-    return json.loads(json.dumps({"n_step": n_step, "sources": [*entries.values()]}))
+    return json.loads(json.dumps({"n_step": n_step, "sources": entries}))
 
 
 def table(manifest: dict[str, Any]) -> str:
@@ -93,8 +93,8 @@ def record(manifest: dict[str, Any], directory: Path, begun: bool) -> None:
     path = directory / FILE
     if begun and path.exists():
         try:
-            old = _facts(json.loads(path.read_text()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            old = _facts(parse_json(path.read_bytes()))
+        except BAD_JSON as error:
             raise UserError(
                 f"{path} is damaged ({error!r}), so it can't be told whether the data are the "
                 "same. If you know they are, delete it; else choose another --workdir."
@@ -137,11 +137,16 @@ def _facts(manifest: dict[str, Any]) -> dict[str, Any]:
             name = f"{entry['game']}, run {entry['run']}, suffix {suffix}"
             facts |= {f"{name}, {file}": found for file, found in part["files"].items()}
             facts[f"{name}, episodes and steps"] = [part["episodes"], part["steps"]]
+            if (best := part.get("best")) is not None:  # older manifests don't have it
+                facts[f"{name}, best episodes"] = best
     return facts
 
 
 def _brief(fact: Any) -> str:
-    return "absent" if fact is None else " ".join(map(str, fact))
+    if fact is None:
+        return "absent"
+    text = " ".join(map(str, fact))
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _sum(groups: Sequence[Sequence[dict[str, Any]]], column: str) -> int | None:

@@ -1,15 +1,15 @@
-"""Converts DQN-Replay `.gz` files to an RLDS data set of TensorFlow Datasets.
+"""Converts recorded play from any format to RLDS of TensorFlow Datasets, or to plain arrays.
 
-  python -m cql_atari.tools.convert --data_dir=DIR --out_dir=OUT --games=Breakout --suffixes=0,1
+  python -m cql_atari.tools.convert --data_dir=DIR --out_dir=OUT [--to=rlds|arrays]
+      [--games=Breakout,Pong] [--runs=1] [--suffixes=0,1]
 
-writes `OUT/rlu_atari_checkpoints_ordered/<Game>_run_<run>/1.1.0/`, one split `checkpoint_KK` a
-suffix, without loss: reading it gives the episodes that reading the `.gz` files gives. Like there,
-an episode that a file's end cuts is not joined with its rest in the next file, as the step between
-the two is in neither's valid slots: it stays two records, and each split depends on its own files
-alone. `data/rlds_writer.py` says how the parts are marked and what the `.gz` files can't tell.
+writes the same runs and suffixes below OUT, without loss: reading them gives the episodes that
+reading DIR gives. An episode that a file's end cuts isn't joined with its rest in the next file,
+whose first step the `.gz` files don't hold: it stays two parts. The writer of each format
+(`data/*/writer.py`) says how parts are marked and what it can't hold.
 
-A split is there whole or not at all. Stopped or killed, the same command goes on at the first split
-that isn't finished; finished ones stay as they are.
+A suffix is there whole or not at all. Stopped or killed, the same command goes on at the first
+suffix that isn't finished; finished ones stay as they are.
 """
 
 from __future__ import annotations
@@ -28,20 +28,25 @@ from absl import flags
 
 from cql_atari.core import games
 from cql_atari.core.types import UserError
-from cql_atari.data.dopamine import files as replay_files
-from cql_atari.data.rlds import files as rlds_files
-from cql_atari.data.rlds.files import NAME, VERSION
+from cql_atari.data import sources
+from cql_atari.data.conversion import read_conversion
+from cql_atari.data.format import Format, Recording, Writing
 from cql_atari.runs import folder as workdir
 from cql_atari.system import cli
 
 
 class Job(NamedTuple):
-    """One run of one game: the folder of its `.gz` files, the data set's, and what to convert."""
+    """One run of one game: where it lies in which format, what to convert, and to what and where.
+
+    It is sent to worker processes, so formats go by their names.
+    """
 
     game: str
     run: int
-    source: Path
+    source: str
+    source_format: str
     target: Path
+    target_format: str
     suffixes: tuple[int, ...]
 
 
@@ -50,37 +55,32 @@ def convert_run(job: Job, report: Callable[[int], None]) -> None:
 
     Raises:
       UserError: where another process is converting the same run, a source file is damaged, or
-        the data set can't be written. Splits that are finished stay; nothing unfinished does.
+        the target can't be written. Suffixes that are finished stay; nothing unfinished does.
     """
-    from cql_atari.data.dopamine import reader as dopamine
-    from cql_atari.data.rlds import writer
-
+    source = _format(job.source_format)
     with _locked(job.target) as partial:
         for suffix in unfinished(job):
             _empty(partial)
-            extents = writer.write_split(
+            _writing(job.target_format).write(
                 job.target,
                 partial,
                 game=job.game,
                 run=job.run,
                 suffix=suffix,
-                episodes=dopamine.read_episodes(job.source, job.game, [suffix]),
-                source=replay_files.fingerprints(job.source, suffix),
+                episodes=source.read_episodes(job.source, job.game, [suffix]),
+                source=source.fingerprints(job.source, suffix),
                 report=report,
             )
-            report(_count_slots(job, suffix) - sum(extent.steps for extent in extents))  # padding
 
 
 def unfinished(job: Job) -> list[int]:
-    """The job's suffixes that the data set doesn't hold.
+    """The job's suffixes that the target doesn't hold.
 
     Raises:
-      UserError: where there is a data set that wasn't made here, or one of other files.
+      UserError: where it holds one that wasn't converted here, or one of other files.
     """
-    if not (job.target / rlds_files.INFO).exists():
-        return list(job.suffixes)
-    there = rlds_files.list_suffixes(job.target)
-    noted = rlds_files.read_conversion(job.target)
+    there = _writing(job.target_format).suffixes_there(job.target)
+    noted = read_conversion(job.target) if there else {}
     finished = [suffix for suffix in job.suffixes if suffix in there]
     for suffix in finished:
         if suffix not in noted:
@@ -88,7 +88,8 @@ def unfinished(job: Job) -> list[int]:
                 f"{job.target} holds a suffix {suffix} that wasn't converted here; give another "
                 "--out_dir, or remove it."
             )
-        if noted[suffix]["source"] != replay_files.fingerprints(job.source, suffix):
+        files = _format(job.source_format).fingerprints(job.source, suffix)
+        if noted[suffix].source != files:
             raise UserError(
                 f"{job.target} holds a suffix {suffix} converted from other files than those in "
                 f"{job.source}; give another --out_dir, or remove it."
@@ -96,9 +97,20 @@ def unfinished(job: Job) -> list[int]:
     return [suffix for suffix in job.suffixes if suffix not in finished]
 
 
-def _count_slots(job: Job, suffix: int) -> int:
-    with replay_files.open_group(job.source, suffix) as group:
-        return group.valid
+def _format(name: str) -> Format:
+    return next(kind for kind in sources.FORMATS if kind.name == name)
+
+
+def _writing(name: str) -> Writing:
+    writing = _format(name).writing
+    assert writing is not None
+    return writing
+
+
+def _count_steps(job: Job, suffix: int) -> int:
+    """Steps of a suffix; 0 where they aren't known before it is read."""
+    extents = _format(job.source_format).survey(job.source, job.game, suffix)
+    return sum(extent.steps for extent in extents or ())
 
 
 @contextlib.contextmanager
@@ -131,35 +143,56 @@ def _empty(folder: Path) -> None:
 
 
 def find_jobs(
-    data_dir: Path, out_dir: Path, names: list[str], runs: list[int], suffixes: list[int]
+    data_dir: Path,
+    out_dir: Path,
+    names: list[str],
+    runs: list[int],
+    suffixes: list[int],
+    *,
+    to: str = "rlds",
 ) -> list[Job]:
     """What to convert, in the order of games and runs; an empty list stands for all there are.
 
+    Args:
+      data_dir, out_dir: data folders.
+      names: of games.
+      runs: their numbers.
+      suffixes: their numbers.
+      to: name of the format to write.
+
     Raises:
-      UserError: where something that is asked for isn't there, or nothing is.
+      UserError: where something that is asked for isn't there, nothing is, or the folders are one.
     """
     for name in names:
         games.spec(name)
-    jobs = []
-    for game in names or sorted(games.table()):
-        present = sorted(
-            int(folder.parent.name)
-            for folder in (data_dir / game).glob("*/replay_logs")
-            if folder.parent.name.isdigit()
+    if out_dir.resolve() == data_dir.resolve():
+        raise UserError(
+            f"--out_dir={out_dir} is --data_dir: the run would lie there twice; give another one."
         )
-        wanted = runs or present
-        if (names or present) and (not wanted or set(wanted) - set(present)):
+    here: dict[str, dict[int, tuple[Format, Recording]]] = {}
+    for kind, recording in sources.recordings(data_dir):
+        if Path(recording.root) == data_dir.absolute():
+            here.setdefault(recording.game, {}).setdefault(recording.run, (kind, recording))
+    if not here:
+        layouts = "\n  or ".join(kind.layout for kind in sources.FORMATS)
+        raise UserError(f"no recorded play in --data_dir={data_dir}. Expected:\n     {layouts}")
+    jobs = []
+    for game in names or sorted(here):
+        present = here.get(game, {})
+        wanted = runs or sorted(present)
+        if not wanted or set(wanted) - set(present):
             raise UserError(
-                f"no {data_dir}/{game}/<run>/replay_logs of run {wanted or '<any>'}; "
-                f"there are runs {present}."
+                f"no recorded play of {game}, run {wanted or '<any>'}, in {data_dir}; there are "
+                f"runs {sorted(present)} of it, and the games {', '.join(sorted(here))}."
             )
-        for run in wanted if present else []:
-            source = data_dir / game / str(run) / "replay_logs"
-            target = out_dir / NAME / f"{game}_run_{run}" / VERSION
-            found = replay_files.choose_suffixes(source, suffixes or None)
-            jobs.append(Job(game, run, source, target, tuple(found)))
-    if not jobs:
-        raise UserError(f"no <Game>/<run>/replay_logs in --data_dir={data_dir}.")
+        for run in wanted:
+            kind, recording = present[run]
+            found = kind.list_suffixes(recording.path)
+            if absent := [suffix for suffix in suffixes if suffix not in found]:
+                raise UserError(f"no suffix {absent} in {recording.path}; there are {found}.")
+            target = _writing(to).folder(out_dir, game, run)
+            chosen = tuple(suffixes or found)
+            jobs.append(Job(game, run, recording.path, kind.name, target, to, chosen))
     return jobs
 
 
@@ -173,12 +206,12 @@ def convert(jobs: list[Job], processes: int) -> None:
     from cql_atari.system import worker_pool
 
     todo = {job: unfinished(job) for job in jobs}
-    slots = sum(_count_slots(job, suffix) for job in jobs for suffix in todo[job])
+    steps = sum(_count_steps(job, suffix) for job in jobs for suffix in todo[job])
     for job in jobs:
         there = len(job.suffixes) - len(todo[job])
         print(f"{job.game}, run {job.run}: {len(todo[job])} to convert, {there} there already.")
     if waiting := [job for job in jobs if todo[job]]:
-        worker_pool.run(convert_run, waiting, processes, slots, "convert")
+        worker_pool.run(convert_run, waiting, processes, steps, "convert")
 
 
 def _numbers(name: str, values: list[str]) -> list[int]:
@@ -189,11 +222,13 @@ def _numbers(name: str, values: list[str]) -> list[int]:
 
 def _define_flags() -> None:
     # Not at import: every command has its own, and a test imports them all.
-    flags.DEFINE_string("data_dir", None, "Where <Game>/<run>/replay_logs/ are.", required=True)
-    flags.DEFINE_string("out_dir", None, "Where the data sets go.", required=True)
+    formats = [kind.name for kind in sources.FORMATS if kind.writing]
+    flags.DEFINE_string("data_dir", None, "The data folder: what data.dir would be.")
+    flags.DEFINE_string("out_dir", None, "The new data folder.")
+    flags.DEFINE_enum("to", "rlds", formats, "Format to write.")
     flags.DEFINE_list("games", [], "Games, CamelCase, separated by commas; default: all there.")
     flags.DEFINE_list("runs", [], "Numbers of runs; default: all there.")
-    flags.DEFINE_list("suffixes", [], "K of the files _ckpt.K.gz; default: all there.")
+    flags.DEFINE_list("suffixes", [], "Numbers of suffixes; default: all there.")
     flags.DEFINE_integer("processes", 2, "Runs converted at the same time.", lower_bound=1)
 
 
@@ -201,12 +236,15 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; flags start with --.")
     values = flags.FLAGS
+    if not values.data_dir or not values.out_dir:
+        raise UserError(f"give --data_dir and --out_dir.\n\n{__doc__}")
     jobs = find_jobs(
         Path(values.data_dir),
         Path(values.out_dir),
         values.games,
         _numbers("runs", values.runs),
         _numbers("suffixes", values.suffixes),
+        to=values.to,
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -215,8 +253,8 @@ def main(argv: list[str]) -> int:
         print("stopped; the same command goes on at the unfinished suffixes.", file=sys.stderr)
         return workdir.EXIT_INTERRUPTED
     for job in jobs:
-        noted = rlds_files.read_conversion(job.target)
-        extents = [extent for suffix in job.suffixes for extent in noted[suffix]["extents"]]
+        noted = read_conversion(job.target)
+        extents = [extent for suffix in job.suffixes for extent in noted[suffix].extents]
         steps = sum(extent.steps for extent in extents)
         print(f"{job.game}, run {job.run}: {len(extents)} episodes, {steps} steps, {job.target}")
     return 0

@@ -141,10 +141,7 @@ def count_frames(config: Config) -> int | None:
     total = 0
     for source in sources.find(config.data):
         for suffix in source.suffixes:
-            extents = sources.reader(source).survey(
-                source.path, source.game, suffix,
-                fraction=source.fraction, left_out=source.left_out,
-            )  # fmt: skip
+            extents = sources.survey(source, suffix)
             if extents is None:
                 return None
             total += sum(extent.steps for extent in extents)

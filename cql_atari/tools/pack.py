@@ -14,6 +14,7 @@ command goes on at the first suffix that isn't packed; finished ones stay as the
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import signal
@@ -46,7 +47,7 @@ class Job(NamedTuple):
         source, suffix = self.source, self.suffix
         return {
             "format": source.format,
-            "files": sources.reader(source).fingerprints(source.path, suffix),
+            "files": source.files[suffix],
             "left_out": [list(each) for each in source.left_out.get(suffix, ())],
         }
 
@@ -109,9 +110,7 @@ def find_jobs(data: Data, out_dir: Path, names: Sequence[str], runs: Sequence[in
     names = names or [game for game in games.table() if _holds(data, game, runs[0])]
     if not names:
         raise UserError(f"--data_dir={data.dir} holds no recorded play of run {runs[0]}.")
-    found = sources.find(
-        Data(data.dir, tuple(names), tuple(runs), data.suffixes, 1.0, data.exclude)
-    )
+    found = sources.find(dataclasses.replace(data, games=tuple(names), runs=tuple(runs)))
     return [
         Job(source, suffix, files.folder(out_dir, source.game, source.run))
         for source in found
@@ -121,17 +120,13 @@ def find_jobs(data: Data, out_dir: Path, names: Sequence[str], runs: Sequence[in
 
 def _holds(data: Data, game: str, run: int) -> bool:
     with contextlib.suppress(UserError):
-        return bool(sources.find(Data(data.dir, (game,), (run,), None)))
+        return bool(sources.find(Data(dir=data.dir, games=(game,), runs=(run,), suffixes=None)))
     return False
 
 
 def _count_steps(job: Job) -> int:
     """For the progress bar; 0 where counting would take reading."""
-    source = job.source
-    extents = sources.reader(source).survey(
-        source.path, source.game, job.suffix, left_out=source.left_out
-    )
-    return sum(extent.steps for extent in extents or ())
+    return sum(extent.steps for extent in sources.survey(job.source, job.suffix) or ())
 
 
 @contextlib.contextmanager

@@ -2,9 +2,10 @@
 
   python -m cql_atari.tools.verify DIR [--repair=FILE]
 
-DIR is a data folder, a game's, a run's or `replay_logs` itself (DQN-Replay files), or an RLDS data
-set. Prints a line a file and exits with 1 if anything is wrong. `--repair` writes what must be left
-out to FILE, for `data.exclude`; nothing is ever written into DIR.
+DIR is a data folder or any folder in it that holds recorded play of one or more runs. Prints a line
+a file, those with something wrong at last, and exits with 1 if there are any; a warning alone is no
+error. `--repair` writes what must be left out to FILE, for `data.exclude`; nothing is ever written
+into DIR.
 """
 
 from __future__ import annotations
@@ -12,15 +13,12 @@ from __future__ import annotations
 import functools
 import json
 import os
-import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
 
 from absl import flags
 from tqdm import tqdm
@@ -28,111 +26,42 @@ from tqdm import tqdm
 from cql_atari.core import games
 from cql_atari.core.types import UserError
 from cql_atari.data import sources
-from cql_atari.data.dopamine import check as verify
-from cql_atari.data.dopamine import files as replay_files
-from cql_atari.data.dopamine.check import FileCheck, SuffixCheck
-from cql_atari.data.rlds import files as rlds_files
+from cql_atari.data.format import FileCheck, Format, Problem, Recording, SuffixCheck
 from cql_atari.system import cli
 
 EXIT_WRONG = 1
 EXIT_STOPPED = 130  # as the shell's for Ctrl-C: nothing is kept, the next check starts afresh
-_LOGS = "replay_logs"
-_RLDS_RUN = re.compile(r"([A-Za-z]+)_run_([0-9]+)")
 _SHOWN = 5  # problems of a file
 
 # {"Game/run": {suffix: ranges}}
 Exclusions = dict[str, dict[str, list[tuple[int, int]]]]
-
-
-class Recording(NamedTuple):
-    """One run of one game, which may be incomplete or broken.
-
-    Attributes:
-      game: CamelCase name.
-      run: number of the run.
-      path: its `replay_logs`, or the folder of its RLDS data set.
-      is_rlds: which of the two.
-    """
-
-    game: str
-    run: str
-    path: Path
-    is_rlds: bool = False
+Found = Sequence[tuple[Format, Recording]]
 
 
 class _Stopped(Exception):
     """Raised where a thread reports progress after the user has interrupted."""
 
 
-def find(directory: Path) -> list[Recording]:
-    """The recordings in a folder of data, of a game or of a run, or in `replay_logs` itself.
+def find(directory: Path) -> list[tuple[Format, Recording]]:
+    """The recordings in a folder of data, of a game, of a run, or in the recording itself.
 
     Raises:
       UserError: where there is none, a folder can't be listed, or a game is unknown.
     """
-    base = Path(os.path.abspath(directory))
-    if base.name == _LOGS:
-        paths = [base]
-    elif _LOGS in (names := _list(base)):
-        paths = [base / _LOGS]
-    elif base.name in games.table():
-        paths = [base / run / _LOGS for run in names if run.isdigit()]
-    else:
-        paths = list(_find_in_tree(base, names))
-    recordings = [Recording(path.parents[1].name, path.parent.name, path) for path in paths]
-    recordings += _find_rlds(base)
-    if not recordings:
-        raise UserError(
-            f"{directory} holds no recorded play. Expected inside: <Game>/<run>/replay_logs, for "
-            "example Breakout/1/replay_logs, or "
-            f"{sources.RLDS_NAMES[0]}/<Game>_run_<run>/<version>."
-        )
-    for recording in recordings:
+    found = sources.recordings(directory)
+    if not found:
+        layouts = "\n  or ".join(kind.layout for kind in sources.FORMATS)
+        raise UserError(f"{directory} holds no recorded play. Expected inside:\n     {layouts}")
+    for _, recording in found:
         games.spec(recording.game)
-    return recordings
+    return found
 
 
-def _find_rlds(folder: Path) -> Iterator[Recording]:
-    """The RLDS data sets in a folder; of several versions the newest, as training takes it."""
-    if match := _RLDS_RUN.fullmatch(folder.name):
-        versions = sources.list_versions(str(folder))
-        yield Recording(match[1], match[2], folder / versions[-1] if versions else folder, True)
-    elif (match := _RLDS_RUN.fullmatch(folder.parent.name)) and (folder / rlds_files.INFO).exists():
-        yield Recording(match[1], match[2], folder, True)
-    elif folder.is_dir():
-        inside = (f for f in map(folder.joinpath, _list(folder)) if f.is_dir())
-        for child in inside:
-            if child.name in sources.RLDS_NAMES or _RLDS_RUN.fullmatch(child.name):
-                yield from _find_rlds(child)
-
-
-def _find_in_tree(base: Path, names: Sequence[str]) -> Iterator[Path]:
-    for name in names:
-        folder = base / name
-        if os.path.islink(folder) and not folder.exists():
-            raise UserError(f"{folder} is a symbolic link that leads nowhere; mend or remove it.")
-        if not folder.is_dir() or name.startswith("."):
-            continue
-        for run in filter(str.isdigit, _list(folder)):
-            # A known game's run must hold play; in another folder, `1` may be anything.
-            if name in games.table() or os.path.lexists(folder / run / _LOGS):
-                yield folder / run / _LOGS
-
-
-def _list(directory: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(directory), key=lambda name: (len(name), name))
-    except OSError as error:
-        raise UserError(f"cannot list {directory}: {error.strerror}.") from error
-
-
-def check(
-    recordings: Sequence[Recording], show: Callable[[Sequence[FileCheck]], None]
-) -> Exclusions:
+def check(found: Found, show: Callable[[Sequence[FileCheck]], None]) -> Exclusions:
     """Checks recordings, several suffixes at a time.
 
     Args:
-      recordings: what to check.
+      found: what to check.
       show: called with what came out for the files of each suffix, in order.
 
     Returns:
@@ -141,17 +70,15 @@ def check(
     Raises:
       KeyboardInterrupt: after all threads have stopped.
     """
-    jobs: list[tuple[Recording, int]] = []
-    for recording in recordings:
+    jobs: list[tuple[Format, Recording, int]] = []
+    for kind, recording in found:
         try:
-            suffixes = _list_suffixes(recording)
+            suffixes = kind.list_suffixes(recording.path)
         except UserError as error:
-            show([FileCheck(recording.path, None, (verify.Problem(None, str(error)),))])
+            show([FileCheck(Path(recording.path), None, (Problem(None, str(error)),))])
             continue
-        jobs += [(recording, suffix) for suffix in suffixes]
-    total = sum(
-        _checker(recording).total_bytes(recording.path, suffix) for recording, suffix in jobs
-    )
+        jobs += [(kind, recording, suffix) for suffix in suffixes]
+    total = sum(kind.total_bytes(Path(recording.path), k) for kind, recording, k in jobs)
     stop = threading.Event()
     exclude: Exclusions = {}
     with (
@@ -161,7 +88,7 @@ def check(
         try:
             report = functools.partial(_report, bar, stop)
             futures = [pool.submit(_check, report, *job) for job in jobs]
-            for (recording, suffix), future in zip(jobs, futures):
+            for (_, recording, suffix), future in zip(jobs, futures):
                 files, left_out = future.result()
                 show(files)
                 if left_out:
@@ -174,22 +101,11 @@ def check(
     return exclude
 
 
-def _list_suffixes(recording: Recording) -> list[int]:
-    lister = rlds_files if recording.is_rlds else replay_files
-    return lister.list_suffixes(recording.path)
-
-
-def _checker(recording: Recording) -> ModuleType:
-    if not recording.is_rlds:
-        return verify
-    from cql_atari.data.rlds import check as verify_rlds  # TensorFlow, only where it is needed
-
-    return verify_rlds
-
-
-def _check(report: Callable[[int], None], recording: Recording, suffix: int) -> SuffixCheck:
+def _check(
+    report: Callable[[int], None], kind: Format, recording: Recording, suffix: int
+) -> SuffixCheck:
     report(0)
-    return _checker(recording).check_suffix(recording.path, recording.game, suffix, report)
+    return kind.check_suffix(Path(recording.path), recording.game, suffix, report)
 
 
 def _report(bar: tqdm, stop: threading.Event, done: int) -> None:
@@ -199,34 +115,47 @@ def _report(bar: tqdm, stop: threading.Event, done: int) -> None:
 
 
 class _Table:
-    """Prints a line a file, and what is wrong with it below; counts."""
+    """Prints a line a sound file at once; keeps the others, and what is wrong with them, for last.
+
+    Attributes:
+      files, wrong, strange: how many there were; how many with errors, and with warnings only.
+    """
 
     def __init__(self) -> None:
-        self.files = self.wrong = 0
+        self.files = self.wrong = self.strange = 0
+        self._kept: list[str] = []
         print(f"{'status':<8}{'entries':>12}{'first bad':>12}  file")
 
     def show(self, files: Sequence[FileCheck]) -> None:
-        lines = []
         for file in files:
             places = [problem.entry for problem in file.problems if problem.entry is not None]
-            status = "WRONG" if file.problems else "ok"
-            first = min(places, default="-")
+            status = "WRONG" if file.is_wrong else "warning" if file.problems else "ok"
             entries = "-" if file.entries is None else file.entries
-            lines.append(f"{status:<8}{entries:>12}{first:>12}  {file.path}")
-            lines += [f"        {problem.text}" for problem in file.problems[:_SHOWN]]
+            line = f"{status:<8}{entries:>12}{min(places, default='-'):>12}  {file.path}"
+            if not file.problems:
+                tqdm.write(line, sys.stdout)
+                continue
+            self._kept.append(line)
+            self._kept += [f"        {problem.text}" for problem in file.problems[:_SHOWN]]
             if (more := len(file.problems) - _SHOWN) > 0:
-                lines.append(f"        and {more} more")
-            self.wrong += bool(file.problems)
+                self._kept.append(f"        and {more} more")
+            self.wrong += file.is_wrong
+            self.strange += not file.is_wrong
         self.files += len(files)
-        tqdm.write("\n".join(lines), sys.stdout)
+
+    def end(self) -> None:
+        """Prints what was kept."""
+        if self._kept:
+            print("\n".join(["", *self._kept, ""]))
 
 
-def _check_repair_path(repair: Path, directory: Path, recordings: Sequence[Recording]) -> None:
+def _check_repair_path(repair: Path, directory: Path, found: Found) -> None:
     """Refuses what would be written into the data, can't be written, or would mean two things."""
+    recordings = [recording for _, recording in found]
     if len({recording[:2] for recording in recordings}) < len(recordings):
         raise UserError("the folder holds a run in two formats; give --repair one of them as DIR.")
     target = repair.resolve()
-    for data in (directory, *(recording.path for recording in recordings)):
+    for data in (directory, *(Path(recording.path) for recording in recordings)):
         if target.is_relative_to(data.resolve()):
             raise UserError(f"--repair={repair} lies in the data ({data}); give a file elsewhere.")
     if repair.is_dir() or not os.access(target.parent, os.W_OK):
@@ -246,17 +175,20 @@ def main(argv: list[str]) -> int:
             "give one folder to check: python -m cql_atari.tools.verify DIR [--repair=FILE]."
         )
     directory, repair = Path(argv[1]), flags.FLAGS.repair and Path(flags.FLAGS.repair)
-    recordings = find(directory)
+    found = find(directory)
     if repair:
-        _check_repair_path(repair, directory, recordings)
+        _check_repair_path(repair, directory, found)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     table = _Table()
     try:
-        exclude = check(recordings, table.show)
+        exclude = check(found, table.show)
     except KeyboardInterrupt:
+        table.end()
         print(f"stopped after {table.files} files; nothing was written.", file=sys.stderr)
         return EXIT_STOPPED
-    print(f"{table.files} files checked, {table.wrong} wrong.")
+    table.end()
+    warnings = f", {table.strange} with warnings" if table.strange else ""
+    print(f"{table.files} files checked, {table.wrong} wrong{warnings}.")
     if repair:
         _write(repair, exclude)
         print(f"wrote {repair}: train with --gin_bindings=\"data.exclude='{repair}'\"")

@@ -87,15 +87,13 @@ def test_a_run_that_saved_nothing_may_still_choose(data_dir, tmp_path):
 
 
 def test_a_survey_ends_before_the_next_group_when_told_to(data_dir, monkeypatch):
-    from cql_atari.data.dopamine import reader
-
-    surveyed, survey = [], reader.survey
+    surveyed, survey = [], sources.survey
 
     def note(*args, **kwargs):
         surveyed.append(args)
         return survey(*args, **kwargs)
 
-    monkeypatch.setattr(reader, "survey", note)
+    monkeypatch.setattr(sources, "survey", note)
     found = sources.find(Data(dir=str(data_dir), games=(GAME,), suffixes=None))
     with pytest.raises(KeyboardInterrupt):
         manifest.make(found, 3, lambda: len(surveyed) == 1)

@@ -19,6 +19,7 @@ import pytest
 
 from cql_atari import collect
 from cql_atari.core.types import UserError
+from cql_atari.data.arrays import reader as arrays
 from cql_atari.data.dopamine import files as replay_files
 from cql_atari.data.dopamine import reader as dopamine
 from cql_atari.data.rlds import reader as rlds
@@ -166,7 +167,7 @@ def test_a_conversion_at_every_point_of_its_last_steps(data, tmp_path, monkeypat
     monkeypatch.setattr(writer, "_move", move)
     reports: list[int] = []
     convert.convert_run(job, reports.append)
-    assert sum(reports) == sum(convert._count_slots(job, suffix) for suffix in SUFFIXES)
+    assert sum(reports) == sum(convert._count_steps(job, suffix) for suffix in SUFFIXES)
     assert convert.unfinished(job) == []
     assert_same_episodes(data, tmp_path)
 
@@ -222,8 +223,8 @@ def test_other_data_in_the_target_is_refused(data, tmp_path):
     ("wanted", "reason"),
     [
         ((["Breakut"], [], []), "unknown game"),
-        ((["Pong"], [], []), r"no .*/Pong/<run>/replay_logs"),
-        (([], [2], []), r"of run \[2\]; there are runs \[1\]"),
+        ((["Pong"], [], []), "no recorded play of Pong.*and the games SpaceInvaders"),
+        (([], [2], []), r"run \[2\], in .*; there are runs \[1\]"),
         (([GAME], [1, 2], []), r"there are runs \[1\]"),
         (([], [], [0, 9]), r"suffix \[9\].*there are \[0, 1, .*6\]"),
     ],
@@ -231,8 +232,10 @@ def test_other_data_in_the_target_is_refused(data, tmp_path):
 def test_what_is_not_there(data, tmp_path, wanted, reason):
     with pytest.raises(UserError, match=reason):
         convert.find_jobs(data, tmp_path, *wanted)
-    with pytest.raises(UserError, match="no <Game>/<run>/replay_logs"):
-        convert.find_jobs(tmp_path, tmp_path, [], [], [])
+    with pytest.raises(UserError, match=r"(?s)no recorded play in --data_dir.*replay_logs"):
+        convert.find_jobs(tmp_path, tmp_path / "out", [], [], [])
+    with pytest.raises(UserError, match="is --data_dir"):
+        convert.find_jobs(data, data / GAME / "..", [], [], [])
 
 
 @pytest.mark.parametrize(
@@ -250,3 +253,29 @@ def test_wrong_flags_are_refused(data, tmp_path, flag, reason):
     assert process.returncode not in (0, 75)
     assert reason in error and "Traceback" not in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_flags_it_says_how_it_is_called():
+    command = [sys.executable, "-m", "cql_atari.tools.convert"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and "FATAL" not in done.stderr
+    assert "--data_dir=DIR --out_dir=OUT" in done.stderr
+
+
+def test_to_arrays_and_on_to_rlds(data, tmp_path):
+    """From `.gz` to arrays to RLDS: the same episodes, the same extents, each way resumable."""
+    (there,) = convert.find_jobs(data, tmp_path / "arrays", [], [], [0, 3], to="arrays")
+    convert.convert_run(there, lambda steps: None)
+    assert convert.unfinished(there) == []
+    (back,) = convert.find_jobs(tmp_path / "arrays", tmp_path / "rlds", [], [], [])
+    assert (back.source_format, back.suffixes) == ("arrays", (0, 3))
+    convert.convert_run(back, lambda steps: None)
+    logs = data / GAME / "1" / "replay_logs"
+    for suffix in (0, 3):
+        expected = list(dopamine.read_episodes(logs, GAME, [suffix]))
+        found = list(arrays.read_episodes(there.target, GAME, [suffix]))
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_equal(ours._asdict(), theirs._asdict())
+        assert arrays.survey(there.target, GAME, suffix) == dopamine.survey(logs, GAME, suffix)
+        assert rlds.survey(back.target, GAME, suffix) == dopamine.survey(logs, GAME, suffix)
+    np.load(there.target / "0" / "frames.npy", mmap_mode="r", allow_pickle=False)

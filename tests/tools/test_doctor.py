@@ -92,17 +92,10 @@ def test_frames_are_counted_over_sources_and_suffixes(monkeypatch):
     from cql_atari.data import sources
 
     extents = {0: [Extent(3, True, True), Extent(4, False, True)], 1: [Extent(5, True, True)]}
-    source = SimpleNamespace(path="p", game="Pong", suffixes=(0, 1), fraction=0.5, left_out={})
-    asked = []
-
-    def survey(path, game, suffix, **options):
-        asked.append((path, game, suffix, options))
-        return extents[suffix]
-
+    source = SimpleNamespace(suffixes=(0, 1))
     monkeypatch.setattr(sources, "find", lambda data: [source, source])
-    monkeypatch.setattr(sources, "reader", lambda source: SimpleNamespace(survey=survey))
+    monkeypatch.setattr(sources, "survey", lambda source, suffix: extents[suffix])
     assert doctor_checks.count_frames(configure()) == 24
-    assert asked[1] == ("p", "Pong", 1, {"fraction": 0.5, "left_out": {}})
     extents[1] = None
     assert doctor_checks.count_frames(configure()) is None
 

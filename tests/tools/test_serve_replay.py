@@ -218,14 +218,14 @@ def test_a_taken_port_is_told_before_the_survey(data, tmp_path):
 
 SLOW = """
 import runpy, sys, time
-from cql_atari.data.dopamine import reader
+from cql_atari.data import sources
 def survey(*args, **kwargs):
     print("surveying", file=sys.stderr, flush=True)
     until = time.monotonic() + 3
     while time.monotonic() < until:
         time.sleep(0.05)
     return []
-reader.survey = survey
+sources.survey = survey
 runpy.run_module("cql_atari.tools.serve_replay", run_name="__main__")
 """
 

@@ -19,7 +19,7 @@ from dopamine_files import GAME, file_of, load, steps_of, store, write_run
 from cql_atari.core import settings
 from cql_atari.core.types import UserError
 from cql_atari.data import sources
-from cql_atari.data.dopamine.reader import EVERYTHING
+from cql_atari.data.format import EVERYTHING, Recording
 from cql_atari.tools import verify
 
 pytestmark = pytest.mark.timeout(120)
@@ -58,9 +58,11 @@ def test_sound_data(tree):
     head, *rows, last = done.stdout.splitlines()
     files = len(list(tree.rglob("*.gz")))
     assert head.split() == ["status", "entries", "first", "bad", "file"]
-    assert {row.split()[0] for row in rows} == {"ok"} and len(rows) == files
+    rows = [row for row in rows if row and not row.startswith(" ")]
+    assert [row.split()[0] for row in rows] == ["ok"] * (files - 2) + ["warning"] * 2
     assert {row.split()[-1] for row in rows} == set(map(str, tree.rglob("*.gz")))
-    assert last == f"{files} files checked, 0 wrong."
+    # Two partial files hold what was in memory when their slots were made.
+    assert last == f"{files} files checked, 0 wrong, 2 with warnings."
 
 
 @pytest.mark.parametrize(
@@ -73,19 +75,19 @@ def test_sound_data(tree):
     ],
 )
 def test_any_level_of_the_layout_may_be_given(tree, below, expected, monkeypatch):
-    assert {f"{r.game}/{r.run}" for r in verify.find(tree / below)} == expected
+    assert {f"{r.game}/{r.run}" for _, r in verify.find(tree / below)} == expected
     monkeypatch.chdir(tree / below)
-    assert {f"{r.game}/{r.run}" for r in verify.find(Path("."))} == expected
+    assert {f"{r.game}/{r.run}" for _, r in verify.find(Path("."))} == expected
 
 
 def test_rlds_is_found_at_any_level(tmp_path):
     folder = tmp_path / "rlu_atari_checkpoints_ordered" / "Pong_run_3"
-    for version in ("1.1.0", "1.10.0", "1.9.0"):
+    for version in ("1.1.0", "1.10.0", "1.9.0", "1..0", "\u00b2"):
         (folder / version).mkdir(parents=True)
         (folder / version / "dataset_info.json").write_text("{}")
-    newest = verify.Recording("Pong", "3", folder / "1.10.0", True)
+    newest = Recording("Pong", 3, str(folder / "1.10.0"), str(tmp_path))
     for given in (tmp_path, folder.parent, folder, folder / "1.10.0"):
-        assert verify.find(given) == [newest]
+        assert [(kind.name, found) for kind, found in verify.find(given)] == [("rlds", newest)]
 
 
 def test_faults_are_named_with_file_and_index_and_repaired(tree, tmp_path):
@@ -99,10 +101,11 @@ def test_faults_are_named_with_file_and_index_and_repaired(tree, tmp_path):
     repair = tmp_path / "exclude.json"
     done = run(tree, f"--repair={repair}")
     assert done.returncode == 1, done.stderr
-    rows = [line.split() for line in done.stdout.splitlines()]
+    rows = [line.split() for line in done.stdout.splitlines() if line]
+    states = [row[0] for row in rows if row[0] in ("ok", "WRONG")]
+    assert states == ["ok"] * (len(before) - 3) + ["WRONG"] * 2  # at last, where it is seen
     assert ["WRONG", "40", "12", str(rewards)] in rows
     assert ["WRONG", "-", "-", str(file_of(logs, "add_count", 1))] in rows
-    assert sum(row[0] == "ok" for row in rows) == len(before) - 1
     assert "entry 12 is nan (2 such)" in done.stdout
     assert snapshot(tree) == before
     assert json.loads(repair.read_text()) == {
@@ -186,7 +189,7 @@ def write_black(data: Path, blocks: int) -> None:
     for name, dtype in (("action", "int32"), ("reward", "float32"), ("terminal", "uint8")):
         store(file_of(logs, f"$store$_{name}"), np.zeros(slots, dtype))
     store(file_of(logs, "add_count"), np.array(slots - 1))
-    store(file_of(logs, "invalid_range"), np.arange(5))
+    store(file_of(logs, "invalid_range"), np.arange(slots - 2, slots + 3) % slots)
 
 
 def peak_mb(*arguments: object) -> float:

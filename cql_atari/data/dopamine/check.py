@@ -13,7 +13,6 @@ Left out is the least that lets the reader pass and is safe:
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import functools
 import itertools
@@ -21,7 +20,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -29,55 +28,22 @@ from cql_atari.core import games
 from cql_atari.core.types import UserError
 from cql_atari.data.dopamine import files as replay_files
 from cql_atari.data.dopamine import frame_scan
+from cql_atari.data.dopamine.files import COLUMNS, TERMINAL
 from cql_atari.data.dopamine.frame_scan import OBSERVATION, Frames
 from cql_atari.data.dopamine.gzip_array import GzipArray
-from cql_atari.data.dopamine.reader import EVERYTHING, PADS
+from cql_atari.data.format import (
+    EVERYTHING,
+    PADS,
+    FileCheck,
+    Problem,
+    SuffixCheck,
+    looks_wrong,
+    merge,
+)
 
-_COLUMNS = ACTION, REWARD, TERMINAL = "$store$_action", "$store$_reward", "$store$_terminal"
 _MARGIN = 2  # frames; the decoder reads up to 8 KiB ahead of what it is asked for
-# Steps from which frames that show nothing or never change are no accident of the game: a second
-# of play, over a minute.
-_SECOND, _MINUTE = 16, 1_000
 
 T = TypeVar("T")
-
-
-class Problem(NamedTuple):
-    """What is wrong with a file.
-
-    Attributes:
-      entry: the first bad one; None where the damage tells no place.
-      text: what was found and what was expected.
-    """
-
-    entry: int | None
-    text: str
-
-
-class FileCheck(NamedTuple):
-    """What came out for one file.
-
-    Attributes:
-      path: the file.
-      entries: its length; None where it can't be told.
-      problems: in no order; none if the file is sound.
-    """
-
-    path: Path
-    entries: int | None
-    problems: tuple[Problem, ...]
-
-
-class SuffixCheck(NamedTuple):
-    """What came out for one suffix.
-
-    Attributes:
-      files: one for each file that is or should be there.
-      left_out: ranges [start, stop) of slots (RLDS: episodes) that the reader must leave out.
-    """
-
-    files: list[FileCheck]
-    left_out: list[tuple[int, int]]
 
 
 class _Problems(dict[str, list[Problem]]):
@@ -85,6 +51,9 @@ class _Problems(dict[str, list[Problem]]):
 
     def add(self, name: str, entry: int | None, text: str) -> None:
         self.setdefault(name, []).append(Problem(entry, text))
+
+    def warn(self, name: str, entry: int, text: str) -> None:
+        self.setdefault(name, []).append(Problem(entry, text, is_warning=True))
 
     def catch(self, name: str, call: Callable[[], T]) -> T | None:
         """What `call` returns; None where it raises a UserError, which becomes a problem."""
@@ -123,7 +92,9 @@ def check_suffix(
             if file is not None:
                 files[name] = file
                 stack.callback(file.close)
-        slots = _compare_lengths(files, problems)
+        slots, lengths_wrong = replay_files.compare_lengths(files)
+        for name, fault in lengths_wrong.items():
+            problems.add(name, *fault)
         readable = {n: f for n, f in files.items() if n not in problems and n != OBSERVATION}
         read = {name: problems.catch(name, file.read_all) for name, file in readable.items()}
         frames = None
@@ -131,8 +102,9 @@ def check_suffix(
             scan = functools.partial(frame_scan.scan, files[OBSERVATION], report)
             frames = problems.catch(OBSERVATION, scan)
     lengths = {name: math.prod(file.shape[:1]) for name, file in files.items()}
-    valid = _count_valid(read.get("add_count"), slots, problems)
-    columns = {n: array[:valid] for n in _COLUMNS if (array := read.get(n)) is not None}
+    valid = _count_valid(read, slots, problems)
+    whole = {n: array for n in COLUMNS if (array := read.get(n)) is not None}
+    columns = {name: array[:valid] for name, array in whole.items()}
     ends = np.flatnonzero(columns.get(TERMINAL, ()))
     seventh = _path(directory, replay_files.ENDS, suffix)
     if os.path.lexists(seventh):
@@ -141,12 +113,17 @@ def check_suffix(
         if (unmarked := problems.catch(replay_files.ENDS, find)) is not None:
             lengths[replay_files.ENDS] = len(unmarked)
             ends = np.union1d(ends, unmarked)
+    if TERMINAL in columns and (text := replay_files.lacks_ends(ends, valid)):
+        problems.add(TERMINAL, None, text)
     left_out = [EVERYTHING] if problems else []
+    if (count := read.get("add_count")) is not None and 0 <= int(count) < slots:
+        _check_behind_cursor(whole, frames, valid, slots, problems)
     if frames is not None and frames.error is not None:
         left_out.append(_judge_damage(frames, valid, problems))
     wrong = [
         *_check_values(columns, len(games.to_full_actions(game)), problems),
         *_check_padding(columns, frames, ends, valid, problems),
+        *_check_missing_ends(columns, frames, ends, valid, problems),
         *_check_frames(frames, ends, valid, problems),
     ]
     left_out += _episodes_around(np.concatenate([[], *wrong]).astype(np.int64), ends, valid)
@@ -158,30 +135,34 @@ def _path(directory: Path, name: str, suffix: int) -> Path:
     return directory / f"{name}_ckpt.{suffix}.gz"
 
 
-def _compare_lengths(files: Mapping[str, GzipArray], problems: _Problems) -> int:
-    """The slots of the group, as most of its files have it; the others get a problem."""
-    lengths = {name: file.shape[0] for name, file in files.items() if name.startswith("$")}
-    ((slots, _),) = collections.Counter(lengths.values()).most_common(1) or [(0, 0)]
-    for name, length in lengths.items():
-        if length != slots:
-            text = f"it has {length} entries; others of its suffix have {slots}."
-            problems.add(name, min(length, slots), text)
-    ranges = files.get("invalid_range")
-    if ranges is not None and slots and ranges.shape[0] > slots:
-        text = f"it has {ranges.shape[0]} entries, more than the {slots} slots it is about."
-        problems.add("invalid_range", slots, text)
-    return slots
-
-
-def _count_valid(add_count: np.ndarray | None, slots: int, problems: _Problems) -> int:
+def _count_valid(read: Mapping[str, np.ndarray | None], slots: int, problems: _Problems) -> int:
     """Slots [0, result) are valid, so their values count; none if that can't be told."""
+    add_count = read.get("add_count")
     if add_count is None or not slots:
         return 0
-    count = int(add_count)
-    if count < 0:
-        problems.add("add_count", 0, f"it holds {count}; expected a count.")
-        return 0
-    return slots if count and count % slots == 0 else count % slots
+    valid, fault = replay_files.count_valid(int(add_count), read.get("invalid_range"), slots)
+    if fault:
+        problems.add("add_count", 0, fault)
+    return valid
+
+
+def _check_behind_cursor(
+    columns: Mapping[str, np.ndarray],
+    frames: Frames | None,
+    valid: int,
+    slots: int,
+    problems: _Problems,
+) -> None:
+    """Warns of play in slots of a first lap that no step was added to; the last one is stale."""
+    filled = np.zeros(max(slots - 1 - valid, 0), bool)
+    for values in columns.values():
+        filled |= values[valid : slots - 1] != 0
+    if frames is not None:
+        filled[: max(frames.read - valid, 0)] |= ~frames.zero[valid : min(frames.read, slots - 1)]
+    if filled.any():
+        first = valid + int(filled.argmax())
+        text = f"entry {first} holds something ({filled.sum()} such), but the count ends at {valid}"
+        problems.warn("add_count", first, f"{text}: what is behind isn't read.")
 
 
 def _judge_damage(frames: Frames, valid: int, problems: _Problems) -> tuple[int, int]:
@@ -202,19 +183,11 @@ def _judge_damage(frames: Frames, valid: int, problems: _Problems) -> tuple[int,
 def _check_values(
     columns: Mapping[str, np.ndarray], num_actions: int, problems: _Problems
 ) -> Iterator[np.ndarray]:
-    """Notes actions, rewards and terminals that are none; yields where they are."""
-    wrong: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
-        ACTION: (lambda x: (x < 0) | (x >= num_actions), f"an index from 0 to {num_actions - 1}"),
-        REWARD: (lambda x: ~(np.abs(x) <= 1), "a clipped reward in [-1, 1]"),
-        TERMINAL: (lambda x: x > 1, "0 or 1"),
-    }
+    """Notes actions, rewards and terminals that can't be; yields where they are."""
     for name, values in columns.items():
-        is_wrong, expected = wrong[name]
-        found = np.flatnonzero(is_wrong(values))
+        found, text = replay_files.find_wrong(name, values, num_actions)
         if found.size:
-            first = found[0]
-            text = f"entry {first} is {values[first]} ({found.size} such); expected {expected}."
-            problems.add(name, int(first), text)
+            problems.add(name, int(found[0]), text)
             yield found
 
 
@@ -241,40 +214,49 @@ def _check_padding(
             yield ends[np.searchsorted(ends, found) - 1]
 
 
+def _check_missing_ends(
+    columns: Mapping[str, np.ndarray],
+    frames: Frames | None,
+    ends: np.ndarray,
+    valid: int,
+    problems: _Problems,
+) -> Iterator[np.ndarray]:
+    """Notes padding in mid-episode, which an end should go before; yields where it is."""
+    if frames is None or len(columns) < len(COLUMNS):
+        return
+    zero = frames.zero[:valid].copy()
+    zero[frames.read :] = False
+    for values in columns.values():
+        zero &= values == 0
+    found = [
+        start + replay_files.find_inner_padding(zero[start:stop])
+        for start, stop in itertools.pairwise([0, *(ends + 1).tolist(), valid])
+    ]
+    if (entries := np.concatenate(found)).size:
+        text = f"entry {entries[0] - 1} isn't 1 ({entries.size} such), but padding follows, "
+        problems.add(TERMINAL, int(entries[0]) - 1, text + "which only an episode's end precedes.")
+        yield entries
+
+
 def _check_frames(
     frames: Frames | None, ends: np.ndarray, valid: int, problems: _Problems
 ) -> Iterator[np.ndarray]:
-    """Notes episodes that show nothing or never change; yields where they begin."""
+    """Notes episodes that show nothing or never change; yields where those to leave out begin."""
     if frames is None:
         return
-    found = []
+    found: dict[tuple[str, bool], list[tuple[int, int]]] = {}
     bounds = [0, *(ends + 1).tolist(), valid]
     for k, (start, stop) in enumerate(itertools.pairwise(bounds)):
         first, last = start + (PADS if start else 0), min(stop, frames.read)
         whole = 0 < k < len(ends) and last == stop
-        what = looks_wrong(frames.blank[first:last], frames.still[first + 1 : last], whole)
-        if what:
-            found.append((first, last, what))
-    if found:
-        first, last, what = found[0]
-        text = f"frames {first} to {last - 1}, an episode, are all {what} ({len(found)} such)."
-        problems.add(OBSERVATION, first, text)
-        yield np.array([first for first, _, _ in found])
-
-
-def looks_wrong(blank: np.ndarray, still: np.ndarray, whole: bool) -> str:
-    """What is implausible about the frames of an episode; "" if nothing is.
-
-    Args:
-      blank: bool [T], whether a frame is of one colour.
-      still: bool [T - 1], whether a frame, from the second on, equals the one before.
-      whole: whether the recording holds the episode from its start to the game's end.
-    """
-    if len(blank) >= (1 if whole else _SECOND) and blank.all():
-        return "of one colour"
-    if len(blank) >= (_SECOND if whole else _MINUTE) and still.all():
-        return "the same"
-    return ""
+        if what := looks_wrong(frames.blank[first:last], frames.still[first + 1 : last], whole):
+            found.setdefault(what, []).append((first, last))
+    for (looks, is_warning), episodes in found.items():
+        first, last = episodes[0]
+        text = f"frames {first} to {last - 1}, an episode, are all {looks} ({len(episodes)} such)."
+        (problems.warn if is_warning else problems.add)(OBSERVATION, first, text)
+        if not is_warning:
+            yield np.array([first for first, _ in episodes])
 
 
 def _episodes_around(wrong: np.ndarray, ends: np.ndarray, valid: int) -> list[tuple[int, int]]:
@@ -282,14 +264,3 @@ def _episodes_around(wrong: np.ndarray, ends: np.ndarray, valid: int) -> list[tu
     bounds = np.unique([0, *(ends + 1), valid])
     which = np.unique(np.searchsorted(bounds, wrong, side="right"))
     return [(int(bounds[k - 1]), int(bounds[k])) for k in which]
-
-
-def merge(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """What the ranges hold, in ascending ranges that don't touch."""
-    merged: list[tuple[int, int]] = []
-    for start, stop in sorted(ranges):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = merged[-1][0], max(merged[-1][1], stop)
-        else:
-            merged.append((start, stop))
-    return merged

@@ -1,25 +1,25 @@
 """The files of a DQN-Replay log: which there are, each group opened, checked, its columns read.
 
-`dopamine.py` says what a group holds and makes episodes of it.
+`reader.py` says what a group holds and makes episodes of it. What is wrong with a group is decided
+here, for the reader, which stops, and for `check.py`, which goes on.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import pickletools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from cql_atari.core.types import FRAME_SHAPE, UserError
+from cql_atari.core.types import FRAME_SHAPE, STACK, UserError
 from cql_atari.data.dopamine.gzip_array import MEND, GzipArray, read_bytes
-
-PathLike = str | os.PathLike[str]
-Ranges = Sequence[tuple[int, int]]  # of slots, each [start, stop)
+from cql_atari.data.format import LONGEST, PADS, Fingerprints, PathLike, Ranges
 
 # What each file may hold: dtypes, and the shape with None for any length.
 LAYOUT: dict[str, tuple[tuple[str, ...], tuple[int | None, ...]]] = {
@@ -30,14 +30,13 @@ LAYOUT: dict[str, tuple[tuple[str, ...], tuple[int | None, ...]]] = {
     "add_count": (("int64", "int32"), ()),
     "invalid_range": (("int64", "int32", "float64"), (None,)),
 }
+COLUMNS = ACTION, REWARD, TERMINAL = "$store$_action", "$store$_reward", "$store$_terminal"
 ENDS = "episode_end_indices"
 # All the names in a pickled set of NumPy integers.
 _ENDS_WORDS = {"builtins", "set", "numpy", "dtype", "i8", "<", "scalar"}
 _ENDS_WORDS |= {"numpy.core.multiarray", "numpy._core.multiarray"}
 _ENDS_LIMIT = 1 << 25  # bytes of a pickled set of a million slots, and more
-_FILE_NAME = re.compile(
-    rf"(?:{'|'.join(map(re.escape, (*LAYOUT, ENDS)))})_ckpt\.(0|[1-9][0-9]*)\.gz"
-)
+_FILE_NAME = re.compile(rf"(?:{'|'.join(map(re.escape, (*LAYOUT, ENDS)))})_ckpt\.([0-9]+)\.gz")
 _EXPECTED = (
     "expected DQN-Replay files such as $store$_observation_ckpt.0.gz in "
     "<data_dir>/<Game>/<run>/replay_logs"
@@ -80,10 +79,17 @@ def list_suffixes(replay_logs_dir: PathLike) -> list[int]:
     """The suffixes K of which at least one file is there, in numerical order.
 
     Raises:
-      UserError: if the directory cannot be listed or holds no such file.
+      UserError: if the directory cannot be listed, holds no such file, or one with a number such
+        as 01, which Dopamine doesn't write and its readers don't see.
     """
-    matches = map(_FILE_NAME.fullmatch, _list_names(replay_logs_dir))
-    found = {int(match[1]) for match in matches if match}
+    matches = filter(None, map(_FILE_NAME.fullmatch, _list_names(replay_logs_dir)))
+    numbers = {match[1]: match[0] for match in matches}
+    if padded := sorted(name for k, name in numbers.items() if k != str(int(k))):
+        raise UserError(
+            f"{padded[0]} in {replay_logs_dir} has a number that begins with 0; rename it as "
+            "Dopamine does (_ckpt.1.gz), or remove it."
+        )
+    found = set(map(int, numbers))
     if not found:
         raise UserError(f"no replay files in {replay_logs_dir}; {_EXPECTED}.")
     return sorted(found)
@@ -103,12 +109,12 @@ def choose_suffixes(replay_logs_dir: PathLike, suffixes: Sequence[int] | None) -
     return chosen
 
 
-def fingerprints(replay_logs_dir: PathLike, suffix: int) -> dict[str, list[int | str]]:
+def fingerprints(replay_logs_dir: PathLike, suffix: int) -> Fingerprints:
     """Size in bytes and CRC-32 (hexadecimal) of the contents of each of a suffix's files.
 
     The checksum is the one that ends the gzip file: nothing is decompressed.
     """
-    found: dict[str, list[int | str]] = {}
+    found: Fingerprints = {}
     for name in (*LAYOUT, ENDS):
         path = Path(replay_logs_dir) / f"{name}_ckpt.{suffix}.gz"
         if not path.is_file():
@@ -142,24 +148,53 @@ def open_group(directory: Path, suffix: int) -> Iterator[Group]:
         for name, layout in LAYOUT.items():
             files[name] = GzipArray(directory / names[name], *layout)
             stack.callback(files[name].close)
-        lengths = {f.path.name: f.shape[0] for f in files.values() if f.path.name[0] == "$"}
-        if len(set(lengths.values())) > 1:
-            raise UserError(f"files in {directory} differ in length: {lengths}. {MEND}")
-        invalid, slots = files["invalid_range"], min(lengths.values())
-        if invalid.shape[0] > slots:  # before it is allocated
-            raise UserError(
-                f"{invalid.path} has {invalid.shape[0]} entries for {slots} slots. {MEND}"
-            )
-        yield Group(files, _count_valid(files))
+        slots, wrong = compare_lengths(files)
+        for name, (_, text) in wrong.items():  # before anything is allocated
+            raise UserError(f"{files[name].path}: {text} {MEND}")
+        count, listed = files["add_count"].read_all(), files["invalid_range"].read_all()
+        valid, fault = count_valid(int(count), listed, slots)
+        if fault:
+            raise UserError(f"{files['add_count'].path}: {fault} {MEND}")
+        yield Group(files, valid)
 
 
-def _count_valid(files: dict[str, GzipArray]) -> int:
-    """Reads `add_count`; slots [0, result) are valid."""
-    count = int(files["add_count"].read_all())
-    slots = files["$store$_terminal"].shape[0]
+def compare_lengths(files: Mapping[str, GzipArray]) -> tuple[int, dict[str, tuple[int, str]]]:
+    """A group's slots, as most of its files have them; and of the others the first entry that is
+    missing or too much, and what is wrong.
+    """
+    lengths = {name: file.shape[0] for name, file in files.items() if name.startswith("$")}
+    ((slots, _),) = collections.Counter(lengths.values()).most_common(1) or [(0, 0)]
+    wrong = {
+        name: (min(length, slots), f"it has {length} entries; others of its suffix have {slots}.")
+        for name, length in lengths.items()
+        if length != slots
+    }
+    ranges = files.get("invalid_range")
+    if ranges is not None and slots and ranges.shape[0] > slots:
+        text = f"it has {ranges.shape[0]} entries, more than the {slots} slots it is about."
+        wrong["invalid_range"] = slots, text
+    return slots, wrong
+
+
+def count_valid(count: int, invalid_range: np.ndarray | None, slots: int) -> tuple[int, str]:
+    """(valid, fault): slots [0, valid) hold play; what is wrong with the count, "" if nothing is.
+
+    Dopamine notes its cursor a second time: `invalid_range` lists the slots from cursor - n to
+    cursor + 3, or four zeros before anything was added.
+    """
     if count < 0:
-        raise UserError(f"{files['add_count'].path} holds {count}; expected a count. {MEND}")
-    return slots if count and count % slots == 0 else count % slots
+        return 0, f"it holds {count}; expected a count."
+    if invalid_range is not None:
+        first, length = invalid_range[0], len(invalid_range)
+        listed = length >= STACK and np.array_equal(
+            invalid_range, (first + np.arange(length)) % slots
+        )
+        cursor = int(first + length - STACK) % slots if listed else None
+        if (invalid_range.any() or count) and cursor != count % slots:
+            said = "no cursor at all" if cursor is None else f"that it is {cursor}"
+            text = f"it holds {count}, so the cursor is {count % slots}, but invalid_range says "
+            return 0, f"{text}{said}."
+    return (slots if count and count % slots == 0 else count % slots), ""
 
 
 def read_columns(group: Group, kept: Ranges, num_actions: int) -> Columns:
@@ -169,29 +204,66 @@ def read_columns(group: Group, kept: Ranges, num_actions: int) -> Columns:
       UserError: naming the file and the first wrong entry, or what is damaged.
     """
     files, valid = group.files, group.valid
-    files["invalid_range"].read_all()  # adds nothing to add_count; only checked
 
-    def read(name: str, wrong: Any, expected: str) -> np.ndarray:
+    def read(name: str) -> np.ndarray:
         values = files[name].read_all()[:valid]
         for start, stop in kept:
-            found = start + np.flatnonzero(wrong(values[start:stop]))
+            found, text = find_wrong(name, values, num_actions, start, stop)
             if found.size:
-                raise UserError(
-                    f"{files[name].path}: entry {found[0]} is {values[found[0]]} ({found.size} "
-                    f"such); expected {expected}. {MEND}"
-                )
+                raise UserError(f"{files[name].path}: {text} {MEND}")
         return values
 
-    actions = f"an index into the game's minimal set, 0 to {num_actions - 1}"
-    terminals = read("$store$_terminal", lambda x: x > 1, "0 or 1")
+    terminals = read(TERMINAL)
     beside = files["add_count"].path
     unmarked = read_unmarked_ends(beside.with_name(beside.name.replace("add_count", ENDS)), valid)
-    return Columns(
-        read("$store$_action", lambda x: (x < 0) | (x >= num_actions), actions),
-        read("$store$_reward", lambda x: ~(np.abs(x) <= 1), "a clipped reward in [-1, 1]"),
-        terminals,
-        np.union1d(np.flatnonzero(terminals), unmarked),
-    )
+    ends = np.union1d(np.flatnonzero(terminals), unmarked)
+    if kept and (text := lacks_ends(ends, valid)):
+        raise UserError(f"{files[TERMINAL].path}: {text} {MEND}")
+    return Columns(read(ACTION), read(REWARD), terminals, ends)
+
+
+def find_wrong(
+    name: str, values: np.ndarray, num_actions: int, start: int = 0, stop: int | None = None
+) -> tuple[np.ndarray, str]:
+    """Which entries of a column's [start, stop) can't be, and what to say of them."""
+    rules: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
+        ACTION: (
+            lambda x: (x < 0) | (x >= num_actions),
+            f"an index into the game's minimal set, 0 to {num_actions - 1}",
+        ),
+        REWARD: (lambda x: ~(np.abs(x) <= 1), "a clipped reward in [-1, 1]"),
+        TERMINAL: (lambda x: x > 1, "0 or 1"),
+    }
+    is_wrong, expected = rules[name]
+    found = start + np.flatnonzero(is_wrong(values[start:stop]))
+    if not found.size:
+        return found, ""
+    first = found[0]
+    return found, f"entry {first} is {values[first]} ({found.size} such); expected {expected}."
+
+
+def lacks_ends(ends: np.ndarray, valid: int) -> str:
+    """What is wrong with a group in which no episode ends; "" if it may be one episode's middle."""
+    if len(ends) or valid <= PADS + LONGEST:
+        return ""
+    return f"no episode ends among {valid:,} entries; the longest takes {LONGEST:,} steps."
+
+
+def find_inner_padding(zero: np.ndarray) -> np.ndarray:
+    """Where padding lies within an episode, so that the end before it is missing.
+
+    Args:
+      zero: bool [T], whether frame, action, reward and terminal are all zero.
+
+    Returns:
+      The first entry of each run of exactly as many zero entries as padding has, with others on
+      both sides.
+    """
+    # As if zeros went on at either side: what touches a side is no run of its own.
+    edges = np.diff(zero.astype(np.int8), prepend=1, append=1)
+    stops = np.flatnonzero(edges == -1)[1:]
+    starts = np.flatnonzero(edges == 1)[: len(stops)]
+    return starts[stops - starts == PADS]
 
 
 def read_unmarked_ends(path: Path, valid: int) -> np.ndarray:

@@ -8,8 +8,6 @@ file has not changed meanwhile.
 from __future__ import annotations
 
 import contextlib
-import io
-import math
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -18,14 +16,13 @@ from typing import cast
 
 import numpy as np
 from isal import igzip, isal_zlib
-from numpy.lib import format as npy
 
 from cql_atari.core.types import UserError
+from cql_atari.data import npy
 
 MEND = "Replace the file by a sound copy, or leave its suffix out."
 
 _BLOCK = 1 << 20  # bytes decompressed at a time; more no longer fit the processor's cache
-_MAX_RATIO = 1032  # deflate's limit: 258 bytes from two bits
 _DAMAGE = (OSError, EOFError, cast(type[Exception], isal_zlib.error))
 
 
@@ -102,8 +99,13 @@ class GzipArray:
         status = os.fstat(self._file.fileno())
         self.size, self._state = status.st_size, _state(status)
         try:
-            self.shape, self.dtype = self._read_header()
-            self._check_header(dtypes, shape)
+            with _blaming(path):
+                self.shape, self.dtype = npy.read_header(
+                    self._file, dtypes, shape, npy.MAX_DEFLATE_RATIO * self.size
+                )
+        except npy.BadArray as error:
+            self.close()
+            raise UserError(f"{path} {error}. {MEND}") from error
         except BaseException:
             self.close()
             raise
@@ -149,38 +151,3 @@ class GzipArray:
                 raise UserError(f"{self.path} goes on after its array. {MEND}")
         _check_unchanged(self.path, self._file, self._state)
         self.close()
-
-    def _read_header(self) -> tuple[tuple[int, ...], np.dtype]:
-        with _blaming(self.path):
-            # NumPy's parser gets a bounded copy: a forged header cannot make it read on and on.
-            try:
-                head = io.BytesIO(self._file.read(10))
-                if npy.read_magic(head) != (1, 0):
-                    raise ValueError("not version 1.0 of the format")
-                length = head.read(2)
-                head = io.BytesIO(length + self._file.read(int.from_bytes(length, "little")))
-                shape, fortran_order, dtype = npy.read_array_header_1_0(head)
-            except _DAMAGE:
-                raise
-            except Exception as error:  # whatever a forged header makes the parser raise
-                raise UserError(f"{self.path} is no plain .npy array: {error}. {MEND}") from error
-            if fortran_order and len(shape) > 1:
-                raise UserError(f"{self.path} is in Fortran order; expected C order. {MEND}")
-        return shape, dtype
-
-    def _check_header(self, dtypes: Sequence[str], shape: tuple[int | None, ...]) -> None:
-        fits = len(self.shape) == len(shape) and all(
-            length >= 1 if wanted is None else length == wanted
-            for length, wanted in zip(self.shape, shape)
-        )
-        if not fits or self.dtype not in [np.dtype(name) for name in dtypes]:
-            expected = f"{' or '.join(dtypes)} {str(shape).replace('None', 'N')}"
-            raise UserError(
-                f"{self.path} holds {self.dtype.str} {self.shape}; expected {expected}. {MEND}"
-            )
-        claimed = math.prod(self.shape) * self.dtype.itemsize
-        if claimed > _MAX_RATIO * self.size:
-            raise UserError(
-                f"{self.path} claims {claimed:,} bytes, more than its {self.size:,} can hold. "
-                f"{MEND}"
-            )

@@ -25,35 +25,37 @@ an episode ended, with a terminal or without. How a group becomes episodes:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from cql_atari.core import games
-from cql_atari.core.types import FRAME_SHAPE, STACK, Episode, Extent, UserError
+from cql_atari.core.types import FRAME_SHAPE, Episode, Extent, UserError
 from cql_atari.data.dopamine.files import (
     Columns,
     Group,
-    PathLike,
-    Ranges,
     choose_suffixes,
+    find_inner_padding,
     fingerprints,
     list_suffixes,
     open_group,
     read_columns,
 )
 from cql_atari.data.dopamine.gzip_array import MEND, GzipArray
+from cql_atari.data.format import (
+    EVERYTHING,
+    LONGEST,
+    PADS,
+    LeftOut,
+    PathLike,
+    Ranges,
+    kept_ranges,
+    total_reward,
+)
 
 __all__ = ["fingerprints", "list_suffixes", "read_episodes", "survey"]
-
-PADS = STACK - 1  # all-zero entries before an episode's first step
-LONGEST = 27_000  # steps of an episode at Dopamine's cap of 108,000 emulator frames
-EVERYTHING = (0, 2**62)  # the range that leaves a whole suffix out
-
-LeftOut = Mapping[int, Ranges]
 
 
 def read_episodes(
@@ -91,7 +93,8 @@ def read_episodes(
       UserError: naming the file, for a missing directory, suffix or file; anything but a regular
         file; a file that is damaged, cut, or goes on after its array; another dtype, shape or
         length; an action outside the game's set, a reward that is NaN or outside [-1, 1],
-        a terminal other than 0 and 1; missing padding.
+        a terminal other than 0 and 1; missing padding; a count that `invalid_range` contradicts; no
+        end of an episode where there must be one.
     """
     games.spec(game)
     chosen = choose_suffixes(replay_logs_dir, suffixes)
@@ -102,7 +105,7 @@ def read_episodes(
             if EVERYTHING in gaps:
                 continue
             with open_group(Path(replay_logs_dir), suffix) as group:
-                yield from _read_group(group, game, _keep(group.valid, fraction, gaps))
+                yield from _read_group(group, game, kept_ranges(group.valid, fraction, gaps))
 
     return stream()
 
@@ -126,7 +129,7 @@ def survey(
         return []
     extents, position = [], 0
     with open_group(Path(replay_logs_dir), suffix) as group:
-        kept = _keep(group.valid, fraction, gaps)
+        kept = kept_ranges(group.valid, fraction, gaps)
         columns = read_columns(group, kept, num_actions)
         for segment in _segments(columns.ends, kept):
             length = segment.stop - segment.start
@@ -136,21 +139,11 @@ def survey(
                 position = segment.start + pads
                 pads = _count_pads(frames, columns, segment)
             if pads < length:
-                terminal = bool(columns.terminals[segment.stop - 1])
-                extents.append(Extent(length - pads, terminal, starts=pads > 0))
+                terminal, starts = bool(columns.terminals[segment.stop - 1]), pads > 0
+                rewards = columns.rewards[segment.start + pads : segment.stop]
+                total = total_reward(rewards, terminal, starts)
+                extents.append(Extent(length - pads, terminal, starts, total))
     return extents
-
-
-def _keep(valid: int, fraction: float, gaps: Ranges) -> Ranges:
-    """The ranges [start, stop) of slots to read: the first part of the valid ones without gaps."""
-    # Rounded first: 0.07 of 100 is 7, not the 7.000000000000001 that floats make of it.
-    kept, start = [], 0
-    end = math.ceil(round(valid * fraction, 6))
-    for low, high in [*sorted(gaps), (end, end)]:
-        if start < min(low, end):
-            kept.append((start, min(low, end)))
-        start = max(start, high)
-    return kept
 
 
 def _read_group(group: Group, game: str, kept: Ranges) -> Iterator[Episode]:
@@ -172,6 +165,8 @@ def _read_group(group: Group, game: str, kept: Ranges) -> Iterator[Episode]:
             )
         if pads == len(frames):
             return None
+        if not len(columns.ends):
+            _check_no_padding(frames[pads:], columns, segment.start + pads, observations)
         here = slice(segment.start + pads, segment.stop)
         return Episode(
             game=game,
@@ -186,6 +181,20 @@ def _read_group(group: Group, game: str, kept: Ranges) -> Iterator[Episode]:
     yield from filter(None, map(read, _segments(columns.ends, kept)))
     if position == group.valid:
         observations.finish(observations.shape[0] - group.valid)
+
+
+def _check_no_padding(
+    frames: np.ndarray, columns: Columns, start: int, observations: GzipArray
+) -> None:
+    """Refuses what looks like several episodes where no end is marked."""
+    zero = ~frames.any(axis=(1, 2))
+    for values in columns[:3]:
+        zero &= values[start : start + len(frames)] == 0
+    if (found := find_inner_padding(zero)).size:
+        raise UserError(
+            f"{observations.path}: entry {start + found[0]} begins the padding between two "
+            f"episodes, but no terminal of the file is set. {MEND}"
+        )
 
 
 def _read_frames(observations: GzipArray, skip: int, count: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from cql_atari.core.types import FRAME_SHAPE, Episode, Extent, UserError
 from cql_atari.data.packed.files import (
     SEGMENT_STEPS,
     Index,
+    Steps,
     fingerprints,
     inflate,
     list_suffixes,
@@ -75,7 +76,27 @@ def survey(
     return select(directory, suffix, fraction=fraction, left_out=left_out)[1]
 
 
-count = survey  # the index always knows
+def count(
+    directory: PathLike,
+    game: str,
+    suffix: int,
+    *,
+    fraction: float = 1.0,
+    left_out: LeftOut | None = None,
+) -> list[Extent]:
+    """As `survey`, with the returns of whole games, which stand in their first segments."""
+    games.spec(game)
+    index, kept = select(directory, suffix, fraction=fraction, left_out=left_out)
+    counted, first = [], 0
+    with open(index.segments, "rb") as file:
+        for whole, extent in zip(index.extents, kept):
+            total = None
+            if extent.terminal and extent.starts:
+                steps = _segment(file, index, first, min(SEGMENT_STEPS, whole.steps), 1)
+                total = float(steps.returns[0])
+            counted.append(extent._replace(total=total))
+            first += -(-whole.steps // SEGMENT_STEPS)
+    return counted
 
 
 def select(
@@ -119,12 +140,16 @@ def _read(
     actions = np.empty(extent.steps, np.int32)
     rewards = np.empty(extent.steps, np.float32)
     for begin in range(0, extent.steps, SEGMENT_STEPS):
-        number = first + begin // SEGMENT_STEPS
-        file.seek(index.starts[number])
         steps = min(SEGMENT_STEPS, whole - begin)
         wanted = min(steps, extent.steps - begin)
-        packed = file.read(index.lengths[number])
-        found = inflate(packed, index.checksums[number], steps, wanted, index.segments)
+        found = _segment(file, index, first + begin // SEGMENT_STEPS, steps, wanted)
         here = slice(begin, begin + wanted)
         frames[here], actions[here], rewards[here] = found.frames, found.actions, found.rewards
     return Episode(game, frames, actions, rewards, extent.terminal, extent.starts)
+
+
+def _segment(file: BinaryIO, index: Index, number: int, steps: int, wanted: int) -> Steps:
+    """The first `wanted` of a segment's `steps`."""
+    file.seek(index.starts[number])
+    packed = file.read(index.lengths[number])
+    return inflate(packed, index.checksums[number], steps, wanted, index.segments)

@@ -3,19 +3,29 @@
 Each record's checksum is verified, each episode held against what the reader demands, each frame
 decoded. Left out are the episodes that are wrong; behind a record that can't be stepped over, or
 after two damaged ones in a row, the rest of the shard; a shard with too many records, whole.
+`conversion.json` is held against the records; where it is wrong, removing it suffices.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cql_atari.core import games
-from cql_atari.core.types import Episode, UserError
-from cql_atari.data.dopamine.check import FileCheck, Problem, SuffixCheck, looks_wrong, merge
+from cql_atari.core.types import Episode, Extent, UserError
+from cql_atari.data import conversion
+from cql_atari.data.format import (
+    FileCheck,
+    Problem,
+    SuffixCheck,
+    blank_and_still,
+    looks_wrong,
+    merge,
+)
 from cql_atari.data.rlds import files as rlds_files
 from cql_atari.data.rlds import reader, tfrecord
 
@@ -46,22 +56,42 @@ def check_suffix(path: Path, game: str, suffix: int, report: Callable[[int], Non
     files: list[FileCheck] = []
     left_out: list[tuple[int, int]] = []
     start = 0
+    shards = rlds_files.choose_shards(path, game, [suffix])[suffix]
+    noted, note_problems = None, []
+    try:
+        total = sum(shard.records for shard in shards)
+        noted = conversion.noted_extents(path, suffix, total)
+    except UserError as error:
+        note_problems.append(Problem(None, str(error)))
+
+    def compare(nth: int, where: str, found: Sequence[Extent]) -> None:
+        if noted is not None:
+            try:
+                conversion.check_extents(path, where, noted[nth], found)
+            except UserError as error:
+                note_problems.append(Problem(nth, str(error)))
+
     with ThreadPoolExecutor(1) as pool:
 
-        def read(data: bytes, where: str) -> Iterator[Episode]:
+        def read(data: bytes, where: str, position: int) -> Iterator[Episode]:
             report(len(data))
-            return reader.episodes_of(data, where, game, lookup, pool)
+            check = functools.partial(compare, start + position, where)
+            return reader.episodes_of(data, where, game, lookup, pool, check=check)
 
-        for shard in rlds_files.choose_shards(path, game, [suffix])[suffix]:
+        for shard in shards:
             problems, wrong = _check_shard(shard, read)
             files.append(FileCheck(Path(shard.path), shard.records, tuple(problems)))
             left_out += [(start + low, start + high) for low, high in wrong]
             start += shard.records
+    if note_problems or noted is not None:
+        name = Path(path) / conversion.CONVERSION
+        entries = None if noted is None else len(noted)
+        files.append(FileCheck(name, entries, tuple(note_problems)))
     return SuffixCheck(files, merge(left_out))
 
 
 def _check_shard(
-    shard: rlds_files.Shard, read: Callable[[bytes, str], Iterator[Episode]]
+    shard: rlds_files.Shard, read: Callable[[bytes, str, int], Iterator[Episode]]
 ) -> tuple[list[Problem], list[tuple[int, int]]]:
     """The problems of a shard, and the ranges of its records that must be left out."""
     problems, wrong, first = [], [], 0
@@ -72,7 +102,8 @@ def _check_shard(
             for position, data in tfrecord.records(shard.path, kept):
                 if problem := _check_record(data, position, shard, read):
                     problems.append(problem)
-                    wrong.append((position, position + 1))
+                    if not problem.is_warning:
+                        wrong.append((position, position + 1))
                 position += 1  # noqa: PLW2901
             break
         except UserError as error:
@@ -89,17 +120,16 @@ def _check_record(
     data: bytes,
     position: int,
     shard: rlds_files.Shard,
-    read: Callable[[bytes, str], Iterator[Episode]],
+    read: Callable[[bytes, str, int], Iterator[Episode]],
 ) -> Problem | None:
     """What is wrong with one record, if anything."""
     where = f"{shard.path}: record {position}"
     try:
-        for episode in read(data, where):
-            frames = episode.frames.reshape(len(episode.frames), -1)
-            blank = frames.max(axis=1) == frames.min(axis=1)
-            still = (frames[1:] == frames[:-1]).all(axis=1)
-            if what := looks_wrong(blank, still, episode.terminal and episode.starts):
-                return Problem(position, f"{where}: its frames are all {what}.")
+        for episode in read(data, where, position):
+            whole = episode.terminal and episode.starts
+            if found := looks_wrong(*blank_and_still(episode.frames), whole):
+                what, is_warning = found
+                return Problem(position, f"{where}: its frames are all {what}.", is_warning)
     except UserError as error:
         return Problem(position, str(error))
     return None

@@ -1,31 +1,32 @@
 """The files of an RLDS data set: which splits and shards there are, and their records, checked.
 
-`rlds.py` says what a data set is and makes episodes of its records.
+`reader.py` says what a data set is and makes episodes of its records.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cql_atari.core.types import Extent, UserError
-from cql_atari.data.dopamine.files import PathLike, Ranges
-from cql_atari.data.rlds.tfrecord import exists, open_file, records
+from cql_atari.core.types import UserError
+from cql_atari.data.format import (
+    BAD_JSON,
+    Fingerprints,
+    PathLike,
+    Ranges,
+    first_part,
+    parse_json,
+)
+from cql_atari.data.remote_file import exists, fingerprint, open_file
+from cql_atari.data.rlds.tfrecord import records
 
 NAME, VERSION = "rlu_atari_checkpoints_ordered", "1.1.0"  # as TensorFlow Datasets 4.9.10 has them
 INFO = "dataset_info.json"
-CONVERSION = "conversion.json"
-CONVERSION_FORMAT = "cql_atari conversion 1"
 
-_JSON_LIMIT = 1 << 26  # bytes; the extents of 50 splits take about one million
-_SPLIT = re.compile(r"checkpoint_(\d{1,9})")
+_SPLIT = re.compile(r"checkpoint_([0-9]{1,9})")
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # TFDS's, where a split names none
 _MOST_EPISODES = 10**7  # of a split; those of DQN-Replay have a million steps
-_SAMPLE = 1 << 16  # bytes at either end of a shard that its fingerprint is taken of
 _EXPECTED = (
     "expected <dir>/rlu_atari_checkpoints_ordered/<Game>_run_<run>/<version>, as "
     "tfds.builder(...).download_and_prepare() or `python -m cql_atari.tools.convert` makes it"
@@ -68,12 +69,12 @@ def choose_shards(
 def keep(shards: Sequence[Shard], fraction: float, gaps: Ranges) -> list[bool]:
     """Of each of a split's records, in order, whether it is in the first part and in no gap."""
     total = sum(shard.records for shard in shards)
-    end = math.ceil(round(total * fraction, 6))  # rounded as the .gz reader does
+    end = first_part(total, fraction)
     return [p < end and not any(low <= p < high for low, high in gaps) for p in range(total)]
 
 
-def kept_records(shards: Sequence[Shard], kept: Sequence[bool]) -> Iterator[tuple[str, bytes]]:
-    """Yields (where it is, data) of a split's kept records.
+def kept_records(shards: Sequence[Shard], kept: Sequence[bool]) -> Iterator[tuple[int, str, bytes]]:
+    """Yields (position in the split, where it is, data) of a split's kept records.
 
     Raises:
       UserError: as `tfrecord.records`.
@@ -81,53 +82,18 @@ def kept_records(shards: Sequence[Shard], kept: Sequence[bool]) -> Iterator[tupl
     start = 0
     for path, number in shards:
         for position, data in records(path, kept[start : start + number]):
-            yield f"{path}: record {position} (episode {start + position} of the split)", data
+            nth = start + position
+            yield nth, f"{path}: record {position} (episode {nth} of the split)", data
         start += number
 
 
-def fingerprints(path: PathLike, suffix: int) -> dict[str, list[int | str]]:
-    """Size in bytes and a checksum (hexadecimal) of each of a split's shards.
+def fingerprints(path: PathLike, suffix: int) -> Fingerprints:
+    """Size and a checksum of both ends of each of a split's shards.
 
-    The checksum is the CRC-32 of the first and the last 64 KiB: a TFRecord file has none of its
-    own, and reading it all takes too long. (Each record's own is verified when it is read.)
+    Each record has a checksum of its own, which is verified when it is read.
     """
-    found: dict[str, list[int | str]] = {}
-    for shard in choose_shards(path, None, [suffix])[suffix]:
-        with open_file(shard.path) as (file, size):
-            checksum = zlib.crc32(file.read(_SAMPLE))
-            file.seek(max(size - _SAMPLE, 0))
-            checksum = zlib.crc32(file.read(_SAMPLE), checksum)
-        found[shard.path.rpartition("/")[2]] = [size, f"{checksum:08x}"]
-    return found
-
-
-def read_conversion(path: PathLike) -> Mapping[int, Mapping[str, Any]]:
-    """What `tools.convert` notes in `conversion.json`, by suffix; nothing where there is none.
-
-    Each value holds `extents`, a list of `Extent`s, and `source`, the fingerprints of the `.gz`
-    files.
-
-    Raises:
-      UserError: where the file can't be read or is none of convert's.
-    """
-    name = f"{path}/{CONVERSION}"
-    if not exists(name):
-        return {}
-    try:
-        content = _read_json(name)
-        if content["format"] != CONVERSION_FORMAT:
-            raise ValueError(f"its format is {content['format']!r}")
-        return {
-            int(suffix): {
-                "source": split["source"],
-                "extents": [Extent(int(n), bool(t), bool(s)) for n, t, s in split["extents"]],
-            }
-            for suffix, split in content["splits"].items()
-        }
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(
-            f"{name} is none of cql_atari.tools.convert's ({error!r}); remove it."
-        ) from error
+    shards = choose_shards(path, None, [suffix])[suffix]
+    return {shard.path.rpartition("/")[2]: fingerprint(shard.path) for shard in shards}
 
 
 def _read_splits(path: str) -> tuple[str, dict[int, list[Shard]]]:
@@ -146,7 +112,7 @@ def _read_splits(path: str) -> tuple[str, dict[int, list[Shard]]]:
             if (match := _SPLIT.fullmatch(split["name"]))
         }
         config_name = str(info.get("configName", ""))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except BAD_JSON as error:
         raise UserError(f"{name} is no description of a TFDS data set ({error!r}).") from error
     if not splits:
         raise UserError(f"{name} names no split checkpoint_K; {_EXPECTED}.")
@@ -177,6 +143,4 @@ def _shards(path: str, dataset: str, split: Mapping[str, Any]) -> list[Shard]:
 
 def _read_json(path: str) -> Any:
     with open_file(path) as (file, size):
-        if size > _JSON_LIMIT:
-            raise ValueError(f"it has {size:,} bytes")
-        return json.loads(file.read())
+        return parse_json(file.read(size))

@@ -20,7 +20,9 @@ A folder that `tools.convert` made holds `conversion.json` too, with its episode
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -29,24 +31,23 @@ import numpy as np
 
 from cql_atari.core import games
 from cql_atari.core.types import FRAME_SHAPE, Episode, Extent, UserError
-from cql_atari.data.dopamine.files import PathLike, Ranges
-from cql_atari.data.dopamine.reader import LONGEST, PADS
+from cql_atari.data import conversion
+from cql_atari.data.format import LONGEST, PADS, LeftOut, PathLike, pieces, total_reward
+from cql_atari.data.remote_file import MEND
 from cql_atari.data.rlds.files import (
-    CONVERSION,
-    INFO,
     choose_shards,
     fingerprints,
     keep,
     kept_records,
     list_suffixes,
-    read_conversion,
 )
-from cql_atari.data.rlds.tfrecord import MEND
 
 __all__ = ["count", "fingerprints", "list_suffixes", "read_episodes", "survey"]
 
 _LONGEST = LONGEST + PADS  # steps; the .gz reader's fragments are no longer, so they pass uncut
+# A PNG's start up to its depth (8 bits) and colour type (grey).
 _PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + b"".join(n.to_bytes(4, "big") for n in FRAME_SHAPE)
+_PNG += b"\x08\x00"
 _THREADS = 2  # that decode frames
 
 
@@ -74,7 +75,7 @@ def read_episodes(
     suffixes: Sequence[int] | None = None,
     *,
     fraction: float = 1.0,
-    left_out: Mapping[int, Ranges] | None = None,
+    left_out: LeftOut | None = None,
 ) -> Iterator[Episode]:
     """Streams the episodes of one game's run in the files' order, split after split.
 
@@ -95,7 +96,8 @@ def read_episodes(
     Raises:
       UserError: naming file and record: a missing or damaged file; one that holds another number
         of records; a record that is no episode of the game; a reward that is NaN or outside
-        [-1, 1]; an action outside the game's set; a frame that isn't 84 x 84.
+        [-1, 1]; an action outside the game's set; a frame that isn't an 8-bit grey PNG of 84 x 84;
+        an episode of which `conversion.json` says something else.
     """
     lookup = games.to_full_actions(game)
     splits = choose_shards(path, game, suffixes)
@@ -104,8 +106,12 @@ def read_episodes(
         with ThreadPoolExecutor(_THREADS) as pool:
             for suffix, shards in splits.items():
                 kept = keep(shards, fraction, (left_out or {}).get(suffix, ()))
-                for where, data in kept_records(shards, kept):
-                    yield from episodes_of(data, where, game, lookup, pool)
+                noted = conversion.noted_extents(path, suffix, len(kept))
+                for position, where, data in kept_records(shards, kept):
+                    check = functools.partial(
+                        conversion.check_extents, path, where, noted[position]
+                    ) if noted else None  # fmt: skip
+                    yield from episodes_of(data, where, game, lookup, pool, check=check)
 
     return stream()
 
@@ -116,7 +122,7 @@ def survey(
     suffix: int,
     *,
     fraction: float = 1.0,
-    left_out: Mapping[int, Ranges] | None = None,
+    left_out: LeftOut | None = None,
 ) -> list[Extent] | None:
     """The extents of the episodes that `read_episodes` yields of one split, without reading it.
 
@@ -128,15 +134,8 @@ def survey(
     """
     shards = choose_shards(path, game, [suffix])[suffix]
     kept = keep(shards, fraction, (left_out or {}).get(suffix, ()))
-    noted = read_conversion(path).get(suffix)
-    if noted is None:
-        return None
-    if len(noted["extents"]) != len(kept):
-        raise UserError(
-            f"{path}/{CONVERSION} has {len(noted['extents'])} episodes of suffix {suffix}, {INFO} "
-            f"{len(kept)}: it is of another data set; remove it."
-        )
-    return [extent for extent, is_kept in zip(noted["extents"], kept) if is_kept]
+    noted = conversion.noted_extents(path, suffix, len(kept))
+    return None if noted is None else [*itertools.compress(noted, kept)]
 
 
 def count(
@@ -145,7 +144,7 @@ def count(
     suffix: int,
     *,
     fraction: float = 1.0,
-    left_out: Mapping[int, Ranges] | None = None,
+    left_out: LeftOut | None = None,
 ) -> list[Extent]:
     """The extents of the episodes that `read_episodes` yields of one split, by reading it.
 
@@ -157,13 +156,19 @@ def count(
     kept = keep(shards, fraction, (left_out or {}).get(suffix, ()))
     return [
         extent
-        for where, data in kept_records(shards, kept)
+        for _, where, data in kept_records(shards, kept)
         for extent in _extents(_parse(data, where, num_actions))
     ]
 
 
 def episodes_of(
-    data: bytes, where: str, game: str, lookup: np.ndarray, pool: Executor
+    data: bytes,
+    where: str,
+    game: str,
+    lookup: np.ndarray,
+    pool: Executor,
+    *,
+    check: Callable[[list[Extent]], None] | None = None,
 ) -> Iterator[Episode]:
     """What a record is read as: its episode, or fragments of a very long one.
 
@@ -173,13 +178,16 @@ def episodes_of(
       game: CamelCase name.
       lookup: minimal -> full actions.
       pool: decodes the frames.
+      check: raises where the extents aren't those that are noted elsewhere.
 
     Raises:
       UserError: as `read_episodes`, of one record.
     """
     record = _parse(data, where, len(lookup))
-    first = 0
-    for extent in _extents(record):
+    extents, first = _extents(record), 0
+    if check is not None:
+        check(extents)
+    for extent in extents:
         here = slice(first, first + extent.steps)
         yield Episode(
             game=game,
@@ -195,14 +203,12 @@ def episodes_of(
 def _extents(record: _Record) -> list[Extent]:
     """What a record is read as: one episode, or the fragments of a very long one."""
     steps = len(record.frames) - record.terminal
-    return [
-        Extent(
-            steps=min(_LONGEST, steps - first),
-            terminal=record.terminal and first + _LONGEST >= steps,
-            starts=record.starts and first == 0,
-        )
-        for first in range(0, steps, _LONGEST)
-    ]
+    extents = []
+    for start, stop in pieces([0, steps], _LONGEST):
+        terminal, starts = record.terminal and stop == steps, record.starts and start == 0
+        total = total_reward(record.rewards[start:stop], terminal, starts)
+        extents.append(Extent(stop - start, terminal, starts, total))
+    return extents
 
 
 def _parse(data: bytes, where: str, num_actions: int) -> _Record:

@@ -9,18 +9,13 @@ and passes over records unread.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
-import stat
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
 from cql_atari.core.types import UserError
-
-MEND = "Replace the file by a sound copy (tfds prepares it anew), or leave its split out."
+from cql_atari.data.remote_file import MEND, blaming, open_file
 
 _CASTAGNOLI = 0x82F63B78  # CRC-32C's polynomial, reversed
 _SEED = bytes.fromhex("54641f64")  # leaves the register at all ones, where every message starts
@@ -66,57 +61,6 @@ def records(path: str, keep: Sequence[bool]) -> Iterator[tuple[int, bytes]]:
             yield position, body[:length]
         if keep[-1] and start != size:
             raise UserError(f"{path} goes on after its {len(keep)} records. {MEND}")
-
-
-@contextlib.contextmanager
-def open_file(path: str) -> Iterator[tuple[Any, int]]:
-    """Opens a file for reading bytes; yields it and its size.
-
-    Raises:
-      UserError: where it can't be opened or isn't a regular file (a pipe would block for ever).
-    """
-    with contextlib.ExitStack() as stack:
-        with blaming(path):
-            if "://" in path:
-                import tensorflow as tf
-
-                file = stack.enter_context(tf.io.gfile.GFile(path, "rb"))
-                size = tf.io.gfile.stat(path).length
-            else:
-                status = os.stat(path)
-                if not stat.S_ISREG(status.st_mode):
-                    raise UserError(f"{path} is not a regular file. {MEND}")
-                file, size = stack.enter_context(open(path, "rb")), status.st_size
-        yield file, size
-
-
-def exists(path: str) -> bool:
-    """Whether there is anything at a path or address.
-
-    Raises:
-      UserError: where an address can't be asked.
-    """
-    if "://" not in path:
-        return os.path.lexists(path)
-    import tensorflow as tf
-
-    with blaming(path):
-        return tf.io.gfile.exists(path)
-
-
-@contextlib.contextmanager
-def blaming(path: str) -> Iterator[None]:
-    """Turns whatever reading raises into a UserError that names the file."""
-    damage: tuple[type[Exception], ...] = (OSError,)
-    if "://" in path:
-        import tensorflow as tf
-
-        damage += (tf.errors.OpError,)
-    try:
-        yield
-    except damage as error:
-        reason = getattr(error, "strerror", None) or getattr(error, "message", error)
-        raise UserError(f"{path} cannot be read: {reason}. {MEND}") from error
 
 
 def _matches(data: bytes, stored: bytes) -> bool:

@@ -15,7 +15,6 @@ What an `Episode` doesn't hold is filled in:
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -27,22 +26,18 @@ import numpy as np
 
 from cql_atari.core import games
 from cql_atari.core.types import NUM_ACTIONS, Episode, Extent, UserError
-from cql_atari.data.rlds.files import (
-    CONVERSION,
-    CONVERSION_FORMAT,
-    INFO,
-    NAME,
-    VERSION,
-    read_conversion,
-)
+from cql_atari.data.conversion import CONVERSION, Converted, read_conversion, to_text
+from cql_atari.data.format import total_reward
+from cql_atari.data.rlds.files import INFO, NAME, VERSION
 
 _EPISODES_PER_SHARD = 250  # of a million steps that is 50 to 250 MB a file
 _PNG_LEVEL = 6  # 11 % smaller files than at level 3, and as TensorFlow's; 30 % slower
 _THREADS = 2  # that encode frames
 _DESCRIPTION = (
-    "DQN-Replay (Agarwal et al., 2020), converted by cql_atari from Dopamine's .gz files. An "
-    "episode is cut at the edges of those files: the part behind has no is_first. The terminal "
-    "observation isn't in the files: the last one is repeated. Rewards are clipped."
+    "Recorded play, in the form of DQN-Replay (Agarwal et al., 2020), converted by cql_atari. An "
+    "episode that the "
+    "source's files cut is cut here: the part behind has no is_first. The terminal observation "
+    "isn't in the files: the last one is repeated. Rewards are clipped."
 )
 
 
@@ -99,10 +94,8 @@ def write_split(
             _move(shard, folder)
         whole.set_splits(tfds.core.SplitDict([splits[name] for name in sorted(splits)]))
         whole.write_to_directory(str(partial))
-        noted = {k: dict(v) for k, v in read_conversion(folder).items()}
-        noted[suffix] = {"source": source, "extents": extents}
-        text = json.dumps({"format": CONVERSION_FORMAT, "splits": noted})
-        (partial / CONVERSION).write_text(text + "\n")
+        noted = {**read_conversion(folder), suffix: Converted(source, extents)}
+        (partial / CONVERSION).write_text(to_text(noted))
         for name in (CONVERSION, "features.json", INFO):
             _move(partial / name, folder)
         return extents
@@ -150,7 +143,9 @@ def _examples(
             "steps": _steps(episode, pool),
         }
         steps = len(episode.frames)
-        extents.append(Extent(steps, bool(episode.terminal), bool(episode.starts)))
+        terminal, starts = bool(episode.terminal), bool(episode.starts)
+        total = total_reward(episode.rewards, terminal, starts)
+        extents.append(Extent(steps, terminal, starts, total))
         report(steps)
 
 

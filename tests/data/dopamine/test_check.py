@@ -13,8 +13,11 @@ from dopamine_files import CAPACITY, GAME, Step, file_of, load, read_all, steps_
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cql_atari.core.types import UserError
 from cql_atari.data.dopamine import check as verify
-from cql_atari.data.dopamine.reader import EVERYTHING, read_episodes
+from cql_atari.data.dopamine import files
+from cql_atari.data.dopamine.reader import list_suffixes, read_episodes
+from cql_atari.data.format import EVERYTHING
 
 # The sound run: episodes of 5, 10 and 30 steps, each after 3 slots of padding. Suffix 0 holds slots
 # 0-7, 8-20 and 21-38 (a fragment), slot 39 is stale; suffix 1 begins with the last 15 steps.
@@ -27,13 +30,20 @@ def check(run: Path, suffix: int = 0) -> tuple[dict[str, list], list[tuple[int, 
     assert {file.path for file in files} == set(run.glob(f"*_ckpt.{suffix}.gz")) | {
         file.path for file in files if file.problems
     }
-    assert bool(left_out) == any(file.problems for file in files)
+    assert bool(left_out) == any(file.is_wrong for file in files)
     wrong = {
-        file.path.name.split("_ckpt")[0].removeprefix("$store$_"): list(map(tuple, file.problems))
+        file.path.name.split("_ckpt")[0].removeprefix("$store$_"): [p[:2] for p in file.problems]
         for file in files
-        if file.problems
+        if file.is_wrong
     }
     return wrong, left_out
+
+
+def warnings(run: Path, suffix: int = 0) -> dict[str, list]:
+    """{file: [(entry, text)]} of what is merely strange."""
+    files, _ = verify.check_suffix(run, GAME, suffix, lambda _: None)
+    found = {f.path.name: [p[:2] for p in f.problems if p.is_warning] for f in files}
+    return {n.split("_ckpt")[0].removeprefix("$store$_"): p for n, p in found.items() if p}
 
 
 def change(run: Path, name: str, where, value, suffix: int = 0) -> None:
@@ -183,6 +193,7 @@ def test_a_cut_trailer_costs_what_the_reader_may_not_believe(noisy, missing):
 
 def test_a_cut_among_the_stale_slots(noisy):
     store(file_of(noisy, "add_count"), np.array(200 + 403))
+    store(file_of(noisy, "invalid_range"), np.arange(199, 204))
     path = file_of(noisy, "$store$_observation")
     path.write_bytes(path.read_bytes()[:-100_000])
     _, left_out = check(noisy)
@@ -220,11 +231,11 @@ def test_an_episode_of_blank_frames(run, sound, value):
 def test_an_episode_that_never_moves(noisy):
     frames = load(file_of(noisy, "$store$_observation"))
     change(noisy, "observation", slice(203, 400), frames[203])
-    wrong, left_out = check(noisy)
-    assert wrong["observation"][0][0] == 203 and "the same" in wrong["observation"][0][1]
-    assert left_out == [(200, 400)]
+    assert check(noisy) == ({}, [])  # an agent that never serves in Breakout sees such frames
+    ((entry, text),) = warnings(noisy)["observation"]
+    assert entry == 203 and "the same" in text
     change(noisy, "observation", 300, frames[300])
-    assert check(noisy) == ({}, [])
+    assert "observation" not in warnings(noisy)
 
 
 def test_blank_frames_between_others_are_play(run):
@@ -276,3 +287,53 @@ def test_what_is_left_out_lets_the_reader_pass(sound, tmp_path_factory, changes)
     read = np.concatenate([np.zeros((0, 84, 84)), *(e.frames for e in episodes)])
     assert len(frames) - 3 * (1 + len(episodes)) <= len(read) <= len(frames)
     shutil.rmtree(run.parent)
+
+
+def test_terminals_that_are_all_zero(run, sound):
+    """Padding in mid-episode says that ends are missing: one endless game would be read."""
+    change(run, "terminal", slice(None), 0)
+    file_of(run, "episode_end_indices").unlink()
+    with pytest.raises(UserError, match="no terminal of the file is set"):
+        read_all(run, [0])
+    wrong, left_out = check(run)
+    assert wrong["terminal"][0][0] == 7 and "2 such" in wrong["terminal"][0][1]
+    assert repaired(run, left_out) == []
+
+
+def test_a_long_file_without_an_end(run, monkeypatch):
+    monkeypatch.setattr(files, "LONGEST", 30)
+    change(run, "terminal", slice(None), 0)
+    change(run, "action", slice(None), 1)  # no padding either
+    file_of(run, "episode_end_indices").unlink()
+    with pytest.raises(UserError, match=r"\$store\$_terminal.*no episode ends among 39 entries"):
+        read_all(run, [0])
+    wrong, left_out = check(run)
+    assert "no episode ends" in wrong["terminal"][0][1] and left_out == [EVERYTHING]
+
+
+@pytest.mark.parametrize("count", [20, 38, 2**62 + 5, 0])
+def test_a_count_that_the_invalid_range_contradicts(run, count):
+    store(file_of(run, "add_count"), np.array(count))
+    with pytest.raises(UserError, match=r"add_count.*invalid_range says that it is 39"):
+        read_all(run, [0])
+    wrong, left_out = check(run)
+    assert "invalid_range says" in wrong["add_count"][0][1] and left_out == [EVERYTHING]
+
+
+def test_a_whole_lap_more_is_the_same_cursor(run, sound):
+    store(file_of(run, "add_count"), np.array(39 + 2 * CAPACITY))
+    assert_same(read_all(run, [0]), read_all(sound, [0]))
+
+
+def test_play_behind_the_cursor_is_a_warning(run):
+    store(file_of(run, "add_count"), np.array(20))
+    store(file_of(run, "invalid_range"), np.arange(19, 24))
+    assert check(run) == ({}, [])
+    ((entry, text),) = warnings(run)["add_count"]
+    assert entry == 20 and "(16 such)" in text and "the count ends at 20" in text
+
+
+def test_a_number_that_begins_with_zero_is_not_passed_over(run):
+    file_of(run, "add_count", 1).rename(run / "add_count_ckpt.01.gz")
+    with pytest.raises(UserError, match=r"add_count_ckpt.01.gz .*rename"):
+        list_suffixes(run)

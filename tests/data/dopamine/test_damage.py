@@ -99,6 +99,7 @@ def test_negative_count(run):
 def test_empty_buffer_has_no_episodes(run):
     for suffix in (0, 1):
         store(file_of(run, "add_count", suffix), np.array(0))
+        store(file_of(run, "invalid_range", suffix), np.zeros(4))
     assert read_all(run) == [] == survey(run, GAME, 0)
 
 

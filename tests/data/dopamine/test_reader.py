@@ -126,7 +126,15 @@ def test_a_survey_counts_what_is_read_and_a_selection_is_a_part(lengths, end, ga
                 read_episodes(directory, GAME, [suffix], fraction=fraction, left_out=left_out)
             )
             surveyed = survey(directory, GAME, suffix, fraction=fraction, left_out=left_out)
-            assert surveyed == [Extent(len(e.frames), e.terminal, e.starts) for e in found]
+            assert surveyed == [
+                Extent(
+                    len(e.frames),
+                    e.terminal,
+                    e.starts,
+                    float(e.rewards.sum()) if e.terminal and e.starts else None,
+                )
+                for e in found
+            ]
         slots = np.flatnonzero(~padding)  # of step i, as far as they are in file 0
         valid = min(len(padding) - 1, int(padding.sum()) + len(steps))
         end_slot = math.ceil(valid * fraction)

@@ -115,7 +115,11 @@ def test_a_damaged_frame(folder):
 
 @pytest.mark.parametrize("still", [True, False])
 def test_implausible_frames(tmp_path, still):
+    """Frames of one colour are wrong; frames that never change are merely strange."""
     odd = play(20, 1)
     frames = odd.frames[:1].repeat(21, 0) if still else fake_play(20).frames
     plays = [play(20, 5), odd._replace(frames=frames), *(play(20, n) for n in (7, 8, 9))]
-    assert check(write_set(tmp_path, {0: plays})) == ({0: [1]}, [(1, 2)])
+    folder = write_set(tmp_path, {0: plays})
+    assert check(folder) == ({0: [1]}, [] if still else [(1, 2)])
+    files, _ = verify_rlds.check_suffix(folder, GAME, 0, lambda _: None)
+    assert [file.is_wrong for file in files] == [not still, False, False]

@@ -10,8 +10,9 @@ import pytest
 from rlds_sets import GAME, check_error, fake_play, shard_of, write_set
 
 from cql_atari.core.types import Extent, UserError
-from cql_atari.data.rlds import reader
-from cql_atari.data.rlds.files import CONVERSION, CONVERSION_FORMAT, INFO
+from cql_atari.data.conversion import CONVERSION, CONVERSION_FORMAT
+from cql_atari.data.rlds import check, reader
+from cql_atari.data.rlds.files import INFO
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def change_json(path: Path, change) -> None:
 def test_missing_shard(folder):
     path = shard_of(folder, 0, 1)
     path.unlink()
-    check_error(folder, str(path), "No such file", "Replace", "leave its split out")
+    check_error(folder, str(path), "No such file", "Replace", "leave its suffix out")
     assert len(list(reader.read_episodes(folder, GAME, [1]))) == 1
 
 
@@ -76,6 +77,11 @@ def test_no_data_set(folder, tmp_path):
         ('{"name": "x", "splits": [{"name": "checkpoint_1", "shardLengths": [1e30]}]}', "shardLen"),
         ('{"name": "../x", "splits": [{"name": "checkpoint_1", "shardLengths": ["1"]}]}', "../x"),
         ('{"fileFormat": "array_record", "name": "x"}', "only 'tfrecord'"),
+        ("[" * 100_000, "no description"),
+        (
+            '{"name": "x", "splits": [{"name": "checkpoint_1", "shardLengths": [Infinity]}]}',
+            "no de",
+        ),
     ],
 )
 def test_forged_description(folder, text, reason):
@@ -143,8 +149,30 @@ def test_survey_takes_the_noted_extents(folder):
         reader.survey(folder, GAME, 0)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": "cql_atari conversion 2"}'])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", '{"format": "cql_atari conversion 2"}', "[" * 100_000]
+)
 def test_forged_conversion(folder, text):
     (folder / CONVERSION).write_text(text)
-    with pytest.raises(UserError, match="is none of cql_atari"):
+    with pytest.raises(UserError, match="wasn't written by cql_atari"):
         reader.survey(folder, GAME, 0)
+
+
+@pytest.mark.parametrize("wrong", [[4, True, True], [3, False, True], [3, True, True, 7.0]])
+def test_extents_of_other_episodes_are_the_conversions_fault(folder, wrong):
+    """The records are sound, so it is that file that is named, by the reader and by the check."""
+    episodes = list(reader.read_episodes(folder, GAME, [0]))
+    extents = [[len(e.frames), e.terminal, e.starts] for e in episodes]
+    note = {"format": CONVERSION_FORMAT, "splits": {"0": {"source": {}, "extents": extents}}}
+    (folder / CONVERSION).write_text(json.dumps(note))
+    assert len(list(reader.read_episodes(folder, GAME, [0]))) == 3
+    extents[0] = wrong
+    (folder / CONVERSION).write_text(json.dumps(note))
+    with pytest.raises(UserError, match=rf"{CONVERSION} says that .*record 0"):
+        list(reader.read_episodes(folder, GAME, [0]))
+    # The fake episodes' frames are of one colour, which is another matter.
+    last = check.check_suffix(folder, GAME, 0, lambda _: None).files[-1]
+    assert (last.path.name, last.is_wrong, len(last.problems)) == (CONVERSION, True, 1)
+    (folder / CONVERSION).write_text("{")
+    last = check.check_suffix(folder, GAME, 0, lambda _: None).files[-1]
+    assert (last.path.name, last.is_wrong) == (CONVERSION, True)

@@ -120,7 +120,7 @@ def test_not_a_regular_file(tmp_path):
 
 def test_local_files_need_no_tensorflow(path):
     script = (
-        "import sys; from cql_atari.data import tfrecord;"
+        "import sys; from cql_atari.data.rlds import tfrecord;"
         "assert len(list(tfrecord.records(sys.argv[1], [True] * 3))) == 3;"
         "assert 'tensorflow' not in sys.modules"
     )

@@ -11,8 +11,8 @@ from rlds_sets import BUILDER, GAME, fake_play, real_play, shard_of
 
 from cql_atari.core import games
 from cql_atari.core.types import Episode, Extent, UserError
+from cql_atari.data.conversion import read_conversion
 from cql_atari.data.rlds import reader, writer
-from cql_atari.data.rlds.files import read_conversion
 
 FULL = games.to_full_actions(GAME)
 
@@ -74,8 +74,8 @@ def test_reads_back(written):
         assert found[4:] == expected[4:]
     for suffix, part in ((12, extents[:2]), (0, extents[2:])):
         assert reader.survey(folder, GAME, suffix) == part == reader.count(folder, GAME, suffix)
-        assert read_conversion(folder)[suffix]["source"] == {"file": [suffix, "abc"]}
-    assert extents[:2] == [Extent(5, False, False), Extent(1, True, True)]
+        assert read_conversion(folder)[suffix].source == {"file": [suffix, "abc"]}
+    assert extents[:2] == [Extent(5, False, False), Extent(1, True, True, fake[1].rewards[0])]
     assert reports == [5, 1]
 
 
