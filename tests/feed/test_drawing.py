@@ -52,7 +52,8 @@ def each():
 
 
 def source(folder, game, suffixes=(0, 1)):
-    return Source(game, 1, str(files.folder(folder, game, 1)), "packed", suffixes, 1.0, {})
+    path = str(files.folder(folder, game, 1))
+    return Source(game, 1, path, "packed", suffixes, 1.0, left_out={}, files={})
 
 
 def in_ram(_):

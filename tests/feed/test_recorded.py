@@ -3,6 +3,7 @@ training run that is killed and goes on in the data where its checkpoint says.""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import gzip
 import itertools
@@ -23,7 +24,7 @@ import tiny
 from cql_atari.core.settings import Data
 from cql_atari.core.types import UserError
 from cql_atari.data import sources
-from cql_atari.data.dopamine import reader
+from cql_atari.data.dopamine.format import DOPAMINE
 from cql_atari.data.dopamine.writer import ReplayWriter
 from cql_atari.feed import recorded
 from cql_atari.feed.replay.order import Place, order
@@ -135,17 +136,9 @@ def test_other_data_are_cached_apart(data, tmp_path):
 
 
 def test_extents_that_nobody_knows_are_counted(data, monkeypatch):
-    class Reader:
-        """A format as RLDS: without a survey."""
-
-        list_suffixes = staticmethod(reader.list_suffixes)
-        fingerprints = staticmethod(reader.fingerprints)
-        read_episodes = staticmethod(reader.read_episodes)
-        survey = staticmethod(lambda *_, **__: None)
-        count = staticmethod(reader.survey)
-
     expected = first_batch(data)
-    monkeypatch.setattr(sources, "reader", lambda source: Reader)
+    without = dataclasses.replace(DOPAMINE, survey=lambda *_, **__: None)  # as RLDS
+    monkeypatch.setattr(sources, "FORMATS", [without])
     for ours, theirs in zip(first_batch(data), expected):
         np.testing.assert_array_equal(ours, theirs)
 
