@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # The whole main job on a laptop: collect real play, train offline, clone as a baseline, evaluate,
 # print the table. Every step goes on where it was stopped.
+#
+# The play is what makes offline Q-learning worth it: a quarter of each game's steps is a good
+# player's (run 1), three quarters are one that mostly does the same wrong thing (run 2).
 # Usage: launchers/quickstart.sh [--dry_run] [DIR]      (runs/quickstart)
 set -euo pipefail
 set -- "$@" runs/quickstart # comes first where no DIR is given
@@ -12,8 +15,14 @@ out=$1
 gin=(--gin_files=gin_configs/multigame.gin --gin_files=gin_configs/quickstart.gin
      --gin_bindings="data.dir='$out/data'")
 
-run "$python" -m cql_atari.collect --data_dir="$out/data" --games=BattleZone,Freeway,KungFuMaster \
-  --behaviour=scripted --steps_per_game=40000 --epsilons=0.1,0.2,0.4,0.7,1.0
+collect() { # GAMES RUN PLAYER STEPS EPSILONS
+  run "$python" -m cql_atari.collect --data_dir="$out/data" --games="$1" --run="$2" --seed="$2" \
+    --behaviour="$3" --steps_per_game="$4" --epsilons="$5"
+}
+
+collect BattleZone,Freeway,KungFuMaster 1 scripted 12000 0.2,0.3,0.5
+collect BattleZone,Freeway 2 fixed:DOWN 36000 0.3,0.5,0.7
+collect KungFuMaster 2 fixed:RIGHT 36000 0.3,0.5,0.7
 run "$python" -m cql_atari.train "${gin[@]}" --workdir="$out/agent"
 run "$python" -m cql_atari.train "${gin[@]}" --gin_files=gin_configs/ablations/cloning.gin \
   --workdir="$out/cloning"
