@@ -1,15 +1,28 @@
-# make quickstart | test | lint | lock. One virtual environment in .venv, from requirements.lock.
+# make quickstart | test | test-fast | proof | lint | docs | package. One virtual environment in
+# .venv, from requirements.lock.
 PYTHON ?= $(shell for p in python3.11 python3.10; do command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 PY := .venv/bin/python
 STAMP := .venv/installed
 
-.PHONY: quickstart test lint environment docs
+.PHONY: quickstart test test-fast proof lint environment docs package
 
 quickstart: $(STAMP)
 	PYTHON=$(PY) launchers/quickstart.sh
 
 test: $(STAMP)
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
+
+# Between edits: the rooms without real runs of whole processes.
+test-fast: $(STAMP)
+	$(PY) -m pytest -n 2 --dist loadfile tests/core tests/system tests/networks tests/methods/test_losses.py \
+	  tests/feed/memory tests/feed/test_drawing.py tests/evaluation tests/test_structure.py tests/test_docs.py
+
+# What takes long: many faults on each feed.
+proof: $(STAMP)
+	$(PY) -m pytest -m proof --timeout 3600
+
+package: $(STAMP)
+	$(PY) -m build --no-isolation --outdir build/dist
 
 # The pages under docs/ as a site in build/site.
 docs: .venv-docs/installed

@@ -98,14 +98,15 @@ def test_killed_during_a_save_and_with_a_full_disk_it_ends_as_without(tmp_path, 
 
 
 @pytest.mark.parametrize("kind", ["memory", "replay"])
-def test_twenty_faults_at_random_moments_cost_nothing(kind):
+@pytest.mark.parametrize("faults", [3, pytest.param(20, marks=pytest.mark.proof)])
+def test_faults_at_random_moments_cost_nothing(kind, faults):
     ended = subprocess.run(
-        [sys.executable, "benchmarks/faults.py", f"--kind={kind}", "--faults=20"], cwd=ROOT,
+        [sys.executable, "benchmarks/faults.py", f"--kind={kind}", f"--faults={faults}"], cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout.splitlines()[-1])
-    assert sum(found["ends"].values()) == 20
+    assert sum(found["ends"].values()) == faults
     assert "traceback" not in found
     assert (found["saves_lost"], found["places_gone_back"]) == (0, 0)
     if kind == "memory":
