@@ -71,7 +71,8 @@ def saved(workdir: Path) -> tuple[int, dict[str, list[int]]]:
     if not steps:
         return 0, {}
     newest = max(steps, key=lambda path: int(path.name))
-    return int(newest.name), json.loads((newest / "extra.json").read_text()).get("places", {})
+    text = (newest / "extra.json").read_text()
+    return int(newest.name), json.loads(text[text.index("{") :]).get("places", {})
 
 
 def end(process: subprocess.Popen, workdir: Path, fault: str, random: np.random.Generator) -> str:

@@ -33,6 +33,8 @@ def load(gin_files: Sequence[str] = (), gin_bindings: Sequence[str] = ()) -> Con
       UserError: for a missing file, a misspelt name or a value that doesn't fit.
     """
     paths = [_find(path) for path in gin_files]
+    for path in paths:
+        _refuse_imports(path)
     gin.clear_config()
     with gin.unlock_config():
         try:
@@ -42,6 +44,24 @@ def load(gin_files: Sequence[str] = (), gin_bindings: Sequence[str] = ()) -> Con
         except (ValueError, TypeError, SyntaxError, AttributeError, OSError) as error:
             raise UserError(_explain(str(error))) from error
     return check(Config(**{name: tuples(section) for name, section in sections.items()}))
+
+
+def _refuse_imports(path: str, above: tuple[str, ...] = ()) -> None:
+    """Refuses a file that imports a module, itself or through what it includes: that runs code.
+
+    Raises:
+      UserError: for an import, or a file that includes itself.
+    """
+    if path in above:
+        raise UserError(f"gin file {path} includes itself: {' -> '.join([*above, path])}.")
+    for number, line in enumerate(Path(path).read_text(errors="replace").splitlines(), 1):
+        if re.match(r"\s*(import|from)\s", line):
+            raise UserError(
+                f"{path}, line {number}: {line.strip()!r} would run a module's code; nothing here "
+                "needs that. Delete the line, and read a stranger's gin file before you use it."
+            )
+        if included := re.match(r"""\s*include\s+['"](.+)['"]""", line):
+            _refuse_imports(_find(included.group(1)), (*above, path))
 
 
 def _find(path: str) -> str:

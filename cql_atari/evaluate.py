@@ -34,14 +34,41 @@ def main(argv: list[str]) -> None:
     from cql_atari.training import run as experiment
 
     run = Path(FLAGS.run)
-    loaded = load.load(run)
+    loaded = load.load(run, FLAGS.step)
     config = rebind(loaded.config, FLAGS.gin_bindings)
     roms.warn_where_other(config.data, config.evaluation.rom_dir)
     out = Path(FLAGS.out) if FLAGS.out else run
+    if not FLAGS.out:
+        _keep_own_scores(run, loaded.config, config, loaded.step)
     experiment.evaluate(
         config, loaded.act(), out, step=loaded.step, episodes=config.evaluation.episodes
     )
-    print(f"wrote {out / 'scores.json'}")
+    print(f"wrote {out / 'scores.json'}; next: python -m cql_atari.report {out}")
+
+
+def _keep_own_scores(
+    run: Path, recorded: settings.Config, asked: settings.Config, step: int
+) -> None:
+    """Refuses to put scores of another protocol, or of an older step, in place of a run's own.
+
+    Raises:
+      UserError: saying which, and to give --out.
+    """
+    differences = [
+        f"evaluation.{name} = {value!r}, recorded with {getattr(recorded.evaluation, name)!r}"
+        for name, value in vars(asked.evaluation).items()
+        if value != getattr(recorded.evaluation, name)
+    ]
+    from cql_atari.runs import checkpoint
+
+    newest = checkpoint.steps(run / "checkpoints")[-1]
+    if step != newest:
+        differences.append(f"step {step}, and the newest checkpoint is of step {newest}")
+    if differences:
+        raise UserError(
+            f"these scores would replace the run's own, which its curve is made of, by others "
+            f"({'; '.join(differences)}). Give --out, a folder of their own."
+        )
 
 
 def rebind(recorded: settings.Config, bindings: Sequence[str]) -> settings.Config:
@@ -90,6 +117,7 @@ def _define_flags() -> None:
     # Not at import: every command has its own, and a test imports them all.
     flags.DEFINE_string("run", None, "Folder of a trained run (its newest checkpoint plays).")
     flags.DEFINE_enum("policy", None, ["random", "best_fixed"], "A policy that needs no run.")
+    flags.DEFINE_integer("step", None, "With --run: the checkpoint of this step, not the newest.")
     flags.DEFINE_string("out", None, "Folder for scores.json; default with --run: the run's own.")
     flags.DEFINE_multi_string("gin_files", [], "With --policy: gin file; repeats, later ones win.")
     flags.DEFINE_multi_string("gin_bindings", [], "gin binding; with --run, of `evaluation` only.")

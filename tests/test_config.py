@@ -53,6 +53,17 @@ def test_every_gin_file_builds():
         assert (heads > 0) == (config.train.method != "decision_transformer")
 
 
+@pytest.mark.parametrize("network", ["resnet_small", "resnet34", "resnet50", "resnet101"])
+@pytest.mark.parametrize("ablation", sorted(Path(f).stem for f in FILES if "/ablations/" in f))
+def test_an_ablation_holds_in_either_order_with_a_resnets_size(ablation, network):
+    files = [f"gin_configs/ablations/{ablation}.gin", f"gin_configs/networks/{network}.gin"]
+    if ablation in ("impala", "nature"):
+        return  # these are networks themselves: the later one wins, as it should
+    first, last = (config_lib.load([MULTIGAME, *order]) for order in (files, files[::-1]))
+    assert first == last
+    assert first != config_lib.load([MULTIGAME, files[1]])
+
+
 def test_defaults_are_the_papers_run():
     assert config_lib.load([MULTIGAME]) == settings.Config()
 
@@ -203,3 +214,21 @@ def test_a_missing_gin_file_names_the_nearest():
 def test_a_recorded_configuration_of_another_version_is_refused(values):
     with pytest.raises(UserError):
         check(settings.from_dict(values))
+
+
+@pytest.mark.parametrize("line", ["import evil", "from evil import x", "  import os.path as p"])
+def test_a_gin_file_that_imports_is_refused_before_anything_runs(tmp_path, monkeypatch, line):
+    (tmp_path / "evil.py").write_text("raise SystemExit('ran')")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "inner.gin").write_text(f"train.seed = 1\n{line}\n")
+    (tmp_path / "outer.gin").write_text(f"include '{tmp_path}/inner.gin'\n")
+    for name in ("inner", "outer"):
+        with pytest.raises(UserError, match=r"inner.gin, line 2: .*would run a module's code"):
+            config_lib.load([str(tmp_path / f"{name}.gin")])
+
+
+def test_a_gin_file_that_includes_itself_is_refused(tmp_path):
+    path = tmp_path / "loop.gin"
+    path.write_text(f"include '{path}'\n")
+    with pytest.raises(UserError, match="includes itself"):
+        config_lib.load([str(path)])

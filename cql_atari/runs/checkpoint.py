@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,12 +57,19 @@ def save(
             shutil.rmtree(cut_short, ignore_errors=True)
         partial.mkdir(parents=True)
         checkpoint.write(str(partial / PREFIX))
-        (partial / EXTRA).write_text(json.dumps(extra or {}))
+        text = json.dumps(extra or {})
+        (partial / EXTRA).write_text(f"{zlib.crc32(text.encode()):08x} {text}")
         for file in partial.iterdir():
             with open(file, "rb+") as handle:
                 os.fsync(handle.fileno())
-        shutil.rmtree(final, ignore_errors=True)
+        # The same step again: the old one goes only when the new one stands in its place.
+        aside = directory / f"replaced-{step:010d}"
+        if final.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+            final.rename(aside)
         partial.rename(final)
+        _sync_folder(directory)
+        shutil.rmtree(aside, ignore_errors=True)
     except (tf.errors.OpError, OSError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise UserError(
@@ -73,11 +81,28 @@ def save(
     return final
 
 
+def _sync_folder(directory: Path) -> None:
+    """Makes renames in a folder last through a power failure."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def steps(directory: Path) -> list[int]:
-    """Steps with a checkpoint, ascending."""
+    """Steps with a checkpoint, ascending.
+
+    One that was moved aside when its process died, before the new one of that step was in its
+    place, comes back.
+    """
     if not directory.is_dir():
         return []
-    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit())
+    for aside in directory.glob("replaced-*"):
+        final = directory / aside.name.removeprefix("replaced-")
+        if not final.exists():
+            aside.rename(final)
+    return sorted(int(p.name) for p in directory.iterdir() if re.fullmatch("[0-9]+", p.name))
 
 
 def restore(path: Path, checkpoint: tf.train.Checkpoint, partial: bool = False) -> None:
@@ -136,9 +161,27 @@ def restore_latest(
 
 
 def read_extra(directory: Path, step: int) -> dict[str, Any]:
-    """What was saved with a step beside its variables; {} where that is nothing."""
-    path = directory / f"{step:010d}" / EXTRA
-    return json.loads(path.read_text()) if path.exists() else {}
+    """What was saved with a step beside its variables; {} where that is nothing, or step is 0.
+
+    Raises:
+      One of `DAMAGE`: where the file is missing, or not what was written. Files from before it had
+        a checksum are plain JSON.
+    """
+    folder = directory / f"{step:010d}"
+    if not folder.exists():
+        return {}
+    try:
+        content = (folder / EXTRA).read_text()
+        if not content.startswith("{"):
+            checksum, _, content = content.partition(" ")
+            if checksum != f"{zlib.crc32(content.encode()):08x}":
+                raise ValueError("its checksum is wrong")
+        extra = json.loads(content)
+        if not isinstance(extra, dict):
+            raise ValueError("it holds no object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise tf.errors.DataLossError(None, None, f"{folder / EXTRA}: {error}") from error
+    return extra
 
 
 def restore_encoder(path: Path, encoder: tf.keras.Model) -> None:

@@ -57,6 +57,13 @@ def test_a_run_is_played_as_it_was_recorded_and_as_bindings_of_evaluation_say(tr
     assert played(tmp_path) == [(game, 4, 5) for game in tiny.GAMES]
     assert len(played(trained)) == 4  # as before
 
+    # Another protocol, or a step that isn't there, in place of the run's own scores.
+    ended = run(f"--run={trained}", bindings=("evaluation.sticky = 0.5",))
+    assert ended.returncode == 2 and len(played(trained)) == 4
+    assert "evaluation.sticky = 0.5, recorded with 0.0" in ended.stderr and "--out" in ended.stderr
+    ended = run(f"--run={trained}", "--step=4")
+    assert ended.returncode == 2 and "no checkpoint of step 4; there are 8" in ended.stderr
+
 
 def test_another_game_than_the_runs_is_refused(trained, tmp_path):
     ended = run(f"--run={trained}", f"--out={tmp_path}", bindings=("data.games = ('Pong',)",))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +29,37 @@ def test_round_trip_and_only_the_newest_are_kept(tmp_path):
     restored = state(0.0)
     assert lib.restore_latest(tmp_path, restored) == 40
     np.testing.assert_array_equal(restored.weight, np.full(1000, 40, np.float32))
+
+
+def test_the_same_step_again_never_leaves_none(tmp_path, monkeypatch):
+    """Killed between any two renames, with keep = 1, a whole checkpoint of the step is there."""
+    lib.save(tmp_path, state(1), 10, keep=1)
+
+    class Killed(BaseException):
+        pass
+
+    for survived in (0, 1, 2):
+        renames, rename = [], Path.rename
+
+        def die(self, target, renames=renames, survived=survived, rename=rename):
+            if len(renames) == survived:
+                raise Killed
+            renames.append(target)
+            return rename(self, target)
+
+        with monkeypatch.context() as patch, contextlib.suppress(Killed):
+            patch.setattr(Path, "rename", die)
+            lib.save(tmp_path, state(2), 10, keep=1)
+        restored = state(0.0)
+        assert lib.restore_latest(tmp_path, restored) == 10
+        assert float(restored.weight[0]) == (2.0 if survived == 2 else 1.0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0000000010"]
+
+
+def test_a_folder_that_is_no_number_is_no_checkpoint(tmp_path):
+    lib.save(tmp_path, state(1), 10, keep=1)
+    (tmp_path / "²").mkdir()
+    assert lib.steps(tmp_path) == [10]
 
 
 def test_nothing_there_is_a_fresh_start(tmp_path):
@@ -101,12 +134,31 @@ def test_what_else_is_saved_comes_back_with_its_step(tmp_path):
     assert lib.read_extra(tmp_path, 20) == lib.read_extra(tmp_path, 30) == {}
 
 
-def test_one_whose_extra_is_cut_is_passed_over(tmp_path):
+@pytest.mark.parametrize("content", ["cut", "deleted", "[]", "[" * 100_000, "", "zz {}", "²"])
+def test_one_whose_extra_is_damaged_is_passed_over(tmp_path, content):
     for step in (10, 20):
         lib.save(tmp_path, state(step), step, keep=3, extra={"places": {}})
     path = tmp_path / f"{20:010d}" / lib.EXTRA
-    path.write_text(path.read_text()[:-2])
+    if content == "deleted":
+        path.unlink()
+    else:
+        path.write_text(path.read_text()[:-2] if content == "cut" else content)
     assert lib.restore_latest(tmp_path, state(0.0)) == 10
+
+
+def test_no_flipped_bit_of_the_extra_passes(tmp_path):
+    lib.save(tmp_path, state(10), 10, keep=3)
+    lib.save(tmp_path, state(20), 20, keep=3, extra={"frames": 400})
+    path = tmp_path / f"{20:010d}" / lib.EXTRA
+    content = path.read_bytes()
+    for bit in range(8 * len(content)):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises(lib.DAMAGE):
+            lib.read_extra(tmp_path, 20)
+    path.write_text('{"frames": 400}')  # as it was written before it had a checksum
+    assert lib.read_extra(tmp_path, 20) == {"frames": 400}
 
 
 # The encoder alone.
