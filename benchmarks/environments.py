@@ -24,9 +24,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import ale_py
 from dopamine.discrete_domains.atari_lib import AtariPreprocessing
 
-from cql_atari import collect
 from cql_atari.core import games
 from cql_atari.envs.atari import AtariEnv, make_vector
+from cql_atari.recording import scripted
+from cql_atari.recording.folder import Job
 
 GAMES = ("Breakout", "Freeway", "Pong")
 
@@ -89,9 +90,9 @@ def collecting(game: str, envs: int) -> Stepper:
     """Plays at random and writes the files; the actions are only counted."""
 
     def step(actions: np.ndarray) -> None:
-        job = collect.Job(game, 1, len(actions), "random", (1.0,), 1_000_000, 0)
+        job = Job(game, 1, len(actions), "random", (1.0,), 1_000_000, 0)
         with tempfile.TemporaryDirectory() as folder:
-            collect.play(job, Path(folder), lambda _: None)
+            scripted.play(job, Path(folder), lambda _: None)
 
     return step
 

@@ -19,10 +19,11 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from cql_atari import collect
 from cql_atari.core.types import Episode
 from cql_atari.data.dopamine import reader as dopamine
 from cql_atari.data.rlds import reader as rlds
+from cql_atari.recording import scripted
+from cql_atari.recording.folder import Job
 from cql_atari.tools import convert
 
 GAMES = ("Seaquest", "Breakout")  # one that compresses poorly, one that does well
@@ -52,10 +53,10 @@ def size_of(folder: Path) -> int:
 def measure(game: str, steps: int, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         data, out = Path(name, "gz"), Path(name, "rlds")
-        job = collect.Job(game, 1, steps, "random", (1.0,), slots_per_file=10**6, seed=0)
+        job = Job(game, 1, steps, "random", (1.0,), slots_per_file=10**6, seed=0)
         (data / game / "1").mkdir(parents=True)
         with tqdm(total=steps, desc=f"play {game}") as bar:
-            collect.play(job, data / game / "1", bar.update)
+            scripted.play(job, data / game / "1", bar.update)
         (conversion,) = convert.find_jobs(data, out, [], [], [])
         start = time.perf_counter()
         convert.convert_run(conversion, lambda steps: None)

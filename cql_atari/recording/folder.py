@@ -21,7 +21,9 @@ EPISODES = "episodes.jsonl"
 class Job(NamedTuple):
     """One game to collect; what it writes is a function of these alone.
 
-    But for behaviour "online", where threads decide how acting and learning interleave.
+    But for behaviour "online", where threads decide how acting and learning interleave. Behaviour
+    "mixture" has no epsilons; `mixture` (as `scripted.format_mixture` writes it) names the players,
+    and `order` says when each plays.
     """
 
     game: str
@@ -32,6 +34,8 @@ class Job(NamedTuple):
     slots_per_file: int
     seed: int
     rom_dir: str | None = None
+    mixture: str | None = None
+    order: str | None = None
 
 
 def describe(job: Job, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import filecmp
 import hashlib
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -22,12 +23,15 @@ import pytest
 from dopamine.replay_memory.circular_replay_buffer import OutOfGraphReplayBuffer
 
 from cql_atari import collect
-from cql_atari.core import games
+from cql_atari.core import games, settings
 from cql_atari.core.types import UserError
+from cql_atari.data import sources
 from cql_atari.envs import atari
+from cql_atari.recording import scripted
+from cql_atari.recording.folder import Job
 from cql_atari.runs import folder as workdir
 
-JOB = collect.Job(
+JOB = Job(
     game="SpaceInvaders",
     run=1,
     steps=1_000,
@@ -41,7 +45,7 @@ JOB = collect.Job(
 def play(directory: Path, reports: list[int] | None = None, **changes) -> Path:
     directory.mkdir(parents=True)
     report = (lambda _: None) if reports is None else reports.append
-    collect.play(JOB._replace(**changes), directory, report)
+    scripted.play(JOB._replace(**changes), directory, report)
     return directory
 
 
@@ -243,7 +247,171 @@ def test_a_checkpoint_plays_greedily_within_the_minimal_set(tmp_path, monkeypatc
         stacks[:100], [buffer._store["observation"][t : t + 4] for t in range(100)]
     )
     with pytest.raises(UserError, match="wasn't trained on Hero, but on Pong, SpaceInvaders"):
-        collect.player_maker("checkpoint:runs/it", "Hero")
+        scripted.player_maker("checkpoint:runs/it", "Hero")
+
+
+# Several players.
+
+BAD, GOOD = "fixed:NOOP", "random"
+MIXED = Job(
+    game="Breakout", run=1, steps=2_400, behaviour="mixture", epsilons=(), slots_per_file=2_000,
+    seed=1, mixture=f"{BAD}*0.25@0.5,0.7; {GOOD}*0.5@0.0; {BAD}*0.25@0.9", order="worst_first",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["worst_first", "shuffled"])
+def mixed(tmp_path_factory, request):
+    """(data_dir, episodes, order) of MIXED, played in each order."""
+    data_dir = tmp_path_factory.mktemp(request.param)
+    scripted.collect_game(data_dir, MIXED._replace(order=request.param), lambda _: None)
+    return data_dir, episodes_of(data_dir / "Breakout" / "1"), request.param
+
+
+def part_of(episode: dict) -> int:
+    """MIXED's epsilons tell its parts apart."""
+    return {0.5: 0, 0.7: 0, 0.0: 1, 0.9: 2}[episode["epsilon"]]
+
+
+def test_each_episode_names_its_player_and_one_of_its_epsilons(mixed):
+    _, episodes, _ = mixed
+    named = {(e["behaviour"], e["epsilon"]) for e in episodes}
+    assert named <= {(BAD, 0.5), (BAD, 0.7), (GOOD, 0.0), (BAD, 0.9)}
+    assert {part_of(e) for e in episodes} == {0, 1, 2}
+
+
+def test_shares_hold_within_an_episode(mixed):
+    _, episodes, _ = mixed
+    steps = [0, 0, 0]
+    for episode in episodes:
+        steps[part_of(episode)] += episode["length"]
+    assert sum(steps) == MIXED.steps
+    longest = max(episode["length"] for episode in episodes)
+    assert longest < 500
+    for played, budget in zip(steps, (600, 1_200, 600)):
+        assert abs(played - budget) <= longest
+
+
+def test_worst_first_plays_one_after_the_other_and_shuffled_does_not(mixed):
+    _, episodes, order = mixed
+    turns = [part_of(episode) for episode in episodes]
+    assert (turns == sorted(turns)) == (order == "worst_first")
+    if order == "worst_first":  # a player starts no episode after its stretch
+        starts = np.cumsum([0] + [episode["length"] for episode in episodes[:-1]])
+        assert turns == np.digitize(starts, [600, 1_800]).tolist()
+
+
+def test_shuffled_keeps_the_shares_at_all_times():
+    """Episodes of 100 and of 10 steps, half the steps each: so in every tenth of 20,000, too."""
+    rng, lengths, turns = np.random.default_rng(0), [[], []], []
+    while sum(map(sum, lengths)) < 20_000:
+        turn = scripted._next_part("shuffled", [10_000, 10_000], lengths, rng)
+        lengths[turn].append((100, 10)[turn])
+        turns += [turn] * lengths[turn][-1]
+    assert 9_900 < turns.count(0) <= 10_100
+    for tenth in np.split(np.array(turns[:20_000]), 10):
+        assert 0.2 < tenth.mean() < 0.8
+
+
+def test_a_mixture_repeats_byte_for_byte(tmp_path, mixed):
+    data_dir, _, order = mixed
+    scripted.collect_game(tmp_path, MIXED._replace(order=order), lambda _: None)
+    assert_same(tmp_path, data_dir)
+
+
+def test_a_mixture_is_read_back_as_one_run(mixed):
+    data_dir, episodes, _ = mixed
+    (source,) = sources.find(settings.Data(dir=str(data_dir), games=("Breakout",), suffixes=None))
+    lengths = [len(part.actions) for k in source.suffixes for part in sources.read_part(source, k)]
+    assert len(source.suffixes) > 1 and len(lengths) >= len(episodes)
+    # A file's last slot is stale and an episode cut there starts anew: few steps are lost.
+    assert 0.95 * MIXED.steps < sum(lengths) <= MIXED.steps
+
+
+def test_another_mixture_in_its_place_is_refused_with_the_difference(mixed):
+    data_dir, _, order = mixed
+    job = MIXED._replace(order=order)
+    assert scripted.is_collected(job, data_dir)
+    for changes, difference in (
+        (
+            {"mixture": "random*1.0@0.5"},
+            rf"mixture {re.escape(job.mixture)} there, random\*1.0@0.5",
+        ),
+        ({"order": "other"}, f"order {order} there, other asked"),
+        ({"behaviour": "random", "mixture": None}, "behaviour mixture there, random asked"),
+    ):
+        with pytest.raises(UserError, match=difference):
+            scripted.is_collected(job._replace(**changes), data_dir)
+
+
+def test_one_player_is_a_mixture_of_one(tmp_path, collection):
+    """Also how what was collected before there were mixtures is made again."""
+    one = {"behaviour": "mixture", "epsilons": (), "mixture": "random*1.0@0.0,0.5,1.0"}
+    directory = play(tmp_path / "1", order="worst_first", **one)
+    assert episodes_of(directory) == episodes_of(collection)
+    assert_same(directory / "replay_logs", collection / "replay_logs")
+    old = json.loads((directory / "collection.json").read_text())
+    old |= {"behaviour": "random", "epsilons": [0.0, 0.5, 1.0]}
+    del old["mixture"], old["order"]
+    (directory / "collection.json").write_text(json.dumps(old))
+    directory.rename(tmp_path / "2")
+    (tmp_path / "SpaceInvaders").mkdir()
+    (tmp_path / "2").rename(tmp_path / "SpaceInvaders" / "1")
+    assert scripted.is_collected(JOB, tmp_path)
+
+
+def test_a_mixture_means_the_same_however_it_is_spaced():
+    parts = scripted.parse_mixture(" fixed:DOWN *.75@ .3, 0.50 ;checkpoint:a*b@c/d*25e-2@0")
+    assert parts == (("fixed:DOWN", 0.75, (0.3, 0.5)), ("checkpoint:a*b@c/d", 0.25, (0.0,)))
+    text = scripted.format_mixture(parts)
+    assert text == "fixed:DOWN*0.75@0.3,0.5; checkpoint:a*b@c/d*0.25@0.0"
+    assert scripted.parse_mixture(text) == parts
+
+
+@pytest.mark.parametrize(
+    "mixture, message",
+    [
+        ("", "in '', there must be a player"),
+        ("random", "in 'random', there must be"),
+        ("random@0.5", "there must be"),
+        ("random*1", "there must be"),
+        ("*1@0.5", "there must be"),
+        ("random*1@0.5;", "in '', there must be"),
+        ("random*half@0.5", "could not convert string to float: 'half'"),
+        ("random*1@", "could not convert"),
+        ("random*1@0.5,", "could not convert"),
+        ("random*1@1.5", "each epsilon must be from 0 to 1"),
+        ("random*1@nan", "each epsilon"),
+        ("random*0@0; scripted*1@0", "the share 0 must be above 0"),
+        ("random*nan@0", "the share nan"),
+        ("random*0.5@0.5; scripted*0.25@0.2", "the shares sum to 0.75"),
+        ("random*0.7@0.5; scripted*0.7@0.2", "the shares sum to 1.4"),
+        ("random*0.5@0; online*0.5@0", "in 'online\\*0.5@0', online trains as it plays"),
+    ],
+)
+def test_a_malformed_mixture_is_told_the_valid_form(mixture, message):
+    with pytest.raises(UserError, match=message) as caught:
+        scripted.parse_mixture(mixture)
+    assert "Write PLAYER*SHARE@EPSILON" in str(caught.value)
+    example = str(caught.value).split("example '")[1].rstrip(".'")
+    assert len(scripted.parse_mixture(example)) == 2
+
+
+@pytest.mark.parametrize(
+    "mixture, message",
+    [
+        ("fixed:DOWN*0.5@0; random*0.5@0", "Breakout has no action 'DOWN'; it has NOOP, FIRE"),
+        ("best*0.5@0; random*0.5@0", "unknown behaviour 'best'"),
+        ("fixed:FIRE*0.0001@0; random*0.9999@0", "fixed:FIRE plays none of 2400 steps"),
+    ],
+)
+def test_a_mixture_that_a_game_cannot_play_stops_all_before_anything_is_played(
+    tmp_path, mixture, message
+):
+    jobs = [MIXED._replace(game=game, mixture=mixture) for game in ("Freeway", "Breakout")]
+    jobs[0] = jobs[0]._replace(mixture="fixed:DOWN*0.5@0; random*0.5@0")
+    with pytest.raises(UserError, match=message):
+        scripted.collect(jobs, tmp_path, 2)
+    assert list(tmp_path.iterdir()) == []
 
 
 # What is there already.
@@ -251,18 +419,18 @@ def test_a_checkpoint_plays_greedily_within_the_minimal_set(tmp_path, monkeypatc
 
 def test_a_complete_collection_is_known_by_its_arguments(tmp_path):
     final = tmp_path / "SpaceInvaders" / "1"
-    assert not collect.is_collected(JOB, tmp_path)
-    collect.collect_game(tmp_path, JOB._replace(steps=10), lambda _: None)
-    assert collect.is_collected(JOB._replace(steps=10), tmp_path)
+    assert not scripted.is_collected(JOB, tmp_path)
+    scripted.collect_game(tmp_path, JOB._replace(steps=10), lambda _: None)
+    assert scripted.is_collected(JOB._replace(steps=10), tmp_path)
     assert not (tmp_path / "SpaceInvaders" / ".1.partial").exists()
     with pytest.raises(UserError, match=r"another collection \(steps 10 there, 1000 asked\)"):
-        collect.is_collected(JOB, tmp_path)
+        scripted.is_collected(JOB, tmp_path)
     with pytest.raises(UserError, match=r"\(epsilons \[0.0, 0.5, 1.0\] there, \[0.1\] asked\)"):
-        collect.is_collected(JOB._replace(steps=10, epsilons=(0.1,)), tmp_path)
+        scripted.is_collected(JOB._replace(steps=10, epsilons=(0.1,)), tmp_path)
     for damage in (lambda path: path.write_text("{"), Path.unlink):
         damage(final / "collection.json")
         with pytest.raises(UserError, match="wasn't collected here"):
-            collect.is_collected(JOB, tmp_path)
+            scripted.is_collected(JOB, tmp_path)
 
 
 def test_roms_of_ones_own_are_played_and_told_by_their_md5(tmp_path):
@@ -276,17 +444,17 @@ def test_roms_of_ones_own_are_played_and_told_by_their_md5(tmp_path):
     same, older, missing = (
         JOB._replace(steps=10, rom_dir=str(tmp_path / name)) for name in ("same", "older", "none")
     )
-    collect.collect_game(tmp_path / "data", older, lambda _: None)
+    scripted.collect_game(tmp_path / "data", older, lambda _: None)
     (episode,) = episodes_of(tmp_path / "data" / "SpaceInvaders" / "1")
     assert episode["rom_md5"] == hashlib.md5(changed).hexdigest()
-    assert collect.is_collected(older, tmp_path / "data")
+    assert scripted.is_collected(older, tmp_path / "data")
     with pytest.raises(UserError, match=r"another collection \(rom_md5 "):
-        collect.is_collected(same, tmp_path / "data")
+        scripted.is_collected(same, tmp_path / "data")
 
-    collect.collect_game(tmp_path / "data", same._replace(run=2), lambda _: None)
-    assert collect.is_collected(JOB._replace(steps=10, run=2), tmp_path / "data")
+    scripted.collect_game(tmp_path / "data", same._replace(run=2), lambda _: None)
+    assert scripted.is_collected(JOB._replace(steps=10, run=2), tmp_path / "data")
     with pytest.raises(UserError, match=r"space_invaders\.bin doesn't exist"):
-        collect.collect([missing._replace(run=3)], tmp_path / "data", 1)
+        scripted.collect([missing._replace(run=3)], tmp_path / "data", 1)
     assert not (tmp_path / "data" / "SpaceInvaders" / "3").exists()
 
 
@@ -296,9 +464,9 @@ def test_an_error_leaves_nothing_behind(tmp_path, monkeypatch):
         (directory / "replay_logs" / "half").write_text("half")
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(collect, "play", broken)
+    monkeypatch.setattr(scripted, "play", broken)
     with pytest.raises(RuntimeError, match="a bug"):
-        collect.collect_game(tmp_path, JOB, lambda _: None)
+        scripted.collect_game(tmp_path, JOB, lambda _: None)
     assert list((tmp_path / "SpaceInvaders").iterdir()) == []
 
 
@@ -309,7 +477,7 @@ def test_what_another_process_is_collecting_is_left_alone(tmp_path):
     theirs = os.open(partial, os.O_RDONLY)
     fcntl.flock(theirs, fcntl.LOCK_EX)
     with pytest.raises(UserError, match="another process is collecting"):
-        collect.collect_game(tmp_path, JOB, lambda _: None)
+        scripted.collect_game(tmp_path, JOB, lambda _: None)
     assert (partial / "theirs").exists()
     os.close(theirs)
 
@@ -317,7 +485,7 @@ def test_what_another_process_is_collecting_is_left_alone(tmp_path):
 def test_a_data_dir_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="give another --data_dir"):
-        collect.collect_game(tmp_path / "file", JOB, lambda _: None)
+        scripted.collect_game(tmp_path / "file", JOB, lambda _: None)
 
 
 # Flags.
@@ -339,6 +507,7 @@ def test_flags_that_make_no_sense(changes, message):
     values = {
         "games": ["Pong"], "run": 1, "steps_per_game": 10, "behaviour": "random",
         "epsilons": ["0.5"], "slots_per_file": 100, "seed": 0, "rom_dir": None,
+        "mixture": None, "order": "worst_first",
     }  # fmt: skip
     assert collect._jobs(SimpleNamespace(**values))[0].epsilons == (0.5,)
     with pytest.raises(UserError, match=message):
@@ -348,7 +517,7 @@ def test_flags_that_make_no_sense(changes, message):
 def test_a_game_without_a_script_stops_all_before_anything_is_played(tmp_path):
     jobs = [JOB._replace(game=game, behaviour="scripted") for game in ("Breakout", "Zaxxon")]
     with pytest.raises(UserError, match="Zaxxon"):
-        collect.collect(jobs, tmp_path, 2)
+        scripted.collect(jobs, tmp_path, 2)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -442,3 +611,44 @@ def test_no_space_is_one_line_and_leaves_nothing(tmp_path):
     assert last.startswith("error: can't write") and "free some space" in last
     assert "Traceback" not in error
     assert list((tmp_path / "SpaceInvaders").iterdir()) == []
+
+
+def test_a_mixture_in_one_command(tmp_path):
+    mixture = "fixed:DOWN*0.75@0.3; scripted*0.25@0.2"
+    command = [
+        sys.executable, "-m", "cql_atari.collect", f"--data_dir={tmp_path}", "--games=Boxing",
+        "--steps_per_game=60", f"--mixture={mixture}", "--order=shuffled",
+    ]  # fmt: skip
+    beyond = subprocess.run([*command, "--run=6"], check=False, text=True, capture_output=True)
+    assert beyond.returncode and "[1, 5]" in beyond.stderr and not list(tmp_path.iterdir())
+
+    done = subprocess.run([*command, "--run=5"], check=False, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    _, *by_player = done.stdout.splitlines()
+    assert [line.split(":")[:-1] for line in by_player] == [["  fixed", "DOWN"], ["  scripted"]]
+    assert sum(int(re.findall(r"(\d+) steps", line)[0]) for line in by_player) == 60
+    found = json.loads((tmp_path / "Boxing" / "5" / "collection.json").read_text())
+    assert (found["mixture"], found["order"]) == (mixture, "shuffled")
+
+
+@pytest.mark.parametrize(
+    "behaviour, mixture, given, message",
+    [
+        ("random", "random*1@0", "behaviour", "--behaviour means nothing to --mixture"),
+        ("scripted", "random*1@0", "epsilons", "--epsilons means nothing to --mixture"),
+        ("online", "random*1@0", "behaviour", "--behaviour means nothing to --mixture"),
+        ("scripted", None, "order", "--order means nothing to --behaviour=scripted"),
+        ("online", None, "order", "--order means nothing to --behaviour=online"),
+    ],
+)
+def test_flags_that_do_not_go_together(behaviour, mixture, given, message):
+    class Values(dict):
+        def __missing__(self, name):
+            return SimpleNamespace(present=int(name == given))
+
+    values = Values()
+    values.behaviour, values.mixture = behaviour, mixture
+    with pytest.raises(UserError, match=f"{message}; leave it out"):
+        collect._check_flags_fit(values)
+    given = ""
+    collect._check_flags_fit(values)

@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cql_atari import collect
 from cql_atari.core.types import UserError
 from cql_atari.data.arrays import reader as arrays
 from cql_atari.data.dopamine import files as replay_files
 from cql_atari.data.dopamine import reader as dopamine
 from cql_atari.data.rlds import reader as rlds
+from cql_atari.recording import scripted
+from cql_atari.recording.folder import Job
 from cql_atari.runs import folder as workdir
 from cql_atari.tools import convert
 
@@ -34,9 +35,9 @@ SUFFIXES = list(range(7))
 def data(tmp_path_factory) -> Path:
     """Seven files of real play, the last one in part; episodes are cut at their edges."""
     directory = tmp_path_factory.mktemp("data")
-    job = collect.Job(GAME, 1, 1_000, "random", (1.0,), slots_per_file=150, seed=4)
+    job = Job(GAME, 1, 1_000, "random", (1.0,), slots_per_file=150, seed=4)
     (directory / GAME / "1").mkdir(parents=True)
-    collect.play(job, directory / GAME / "1", lambda steps: None)
+    scripted.play(job, directory / GAME / "1", lambda steps: None)
     assert replay_files.list_suffixes(directory / GAME / "1" / "replay_logs") == SUFFIXES
     return directory
 

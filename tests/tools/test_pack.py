@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import tiny
 
-from cql_atari import collect
 from cql_atari.core.settings import Data
 from cql_atari.core.types import UserError
 from cql_atari.data import sources
 from cql_atari.data.dopamine import reader as dopamine
 from cql_atari.data.packed import files, reader
+from cql_atari.recording import scripted
+from cql_atari.recording.folder import Job
 from cql_atari.tools import pack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,9 +31,9 @@ def data(tmp_path_factory) -> Path:
     """Four files a game of real play, the last one in part; episodes are cut at their edges."""
     directory = tmp_path_factory.mktemp("data")
     for game in GAMES:
-        job = collect.Job(game, 1, 500, "random", (1.0,), slots_per_file=150, seed=4)
+        job = Job(game, 1, 500, "random", (1.0,), slots_per_file=150, seed=4)
         (directory / game / "1").mkdir(parents=True)
-        collect.play(job, directory / game / "1", lambda steps: None)
+        scripted.play(job, directory / game / "1", lambda steps: None)
     return directory
 
 

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 import tiny
 
-from cql_atari import collect
 from cql_atari.feed.online import exchange, feed, replay
 from cql_atari.feed.online.actor import Ledger
 from cql_atari.feed.online.complete import complete
 from cql_atari.feed.online.limits import Pace
 from cql_atari.methods import build
+from cql_atari.recording import scripted
+from cql_atari.recording.folder import Job
 from cql_atari.runs import checkpoint
 from cql_atari.runs import folder as workdir
 
@@ -68,9 +69,9 @@ def frames_of(folder, step):
 def recorded(tmp_path_factory):
     """300 steps of Freeway, recorded."""
     folder = tmp_path_factory.mktemp("recorded")
-    job = collect.Job(game="Freeway", run=1, steps=300, behaviour="random", epsilons=(1.0,),
+    job = Job(game="Freeway", run=1, steps=300, behaviour="random", epsilons=(1.0,),
                       slots_per_file=400, seed=0, rom_dir=None)  # fmt: skip
-    collect.collect_game(folder, job, lambda steps: None)
+    scripted.collect_game(folder, job, lambda steps: None)
     return folder
 
 
