@@ -58,8 +58,9 @@ def begin(
     step = checkpoint.restore_latest(checkpoints, tf.train.Checkpoint(**learner.saved)) or 0
     for part, values in zip(learner.parts, configured):
         for name in part.optimizer._hyper:
-            if not isinstance(values[name], dict):  # that would be a schedule, which has no state
-                setattr(part.optimizer, name, values[name])
+            value = values.get(name, {})  # a schedule has no state: it is a dict, or isn't there
+            if not isinstance(value, dict):
+                setattr(part.optimizer, name, value)
     if step:
         remedy = f"remove {checkpoints / f'{step:010d}'} to go on from an earlier one"
         check_finite(learner, f"the run can't go on from step {step}", remedy)

@@ -124,6 +124,7 @@ RUN = (
 )  # fmt: skip
 
 
+@pytest.mark.proof
 def test_a_run_trains_resumes_bit_for_bit_and_plays_real_games(tmp_path, monkeypatch):
     monkeypatch.setattr(recorded, "_load_store", lambda config, *_: tiny.store(config))
     monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
@@ -132,7 +133,11 @@ def test_a_run_trains_resumes_bit_for_bit_and_plays_real_games(tmp_path, monkeyp
         (tmp_path / name).mkdir()
         for config in configs:
             folder.record(tmp_path / name, config, accept_change=True)
-            assert run.train(config, (), tmp_path / name, lambda: False)
+
+            def open_feed(method, step, config=config, **options):
+                return recorded.open_feed(config, (), step, reads=method.reads, **options)
+
+            assert run.train(config, open_feed, tmp_path / name, lambda: False)
     weights = []
     for name in ("resumed", "straight"):
         found = load.load(tmp_path / name)

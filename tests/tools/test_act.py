@@ -26,6 +26,7 @@ def start_actor(address, *flags) -> subprocess.Popen:
     )  # fmt: skip
 
 
+@pytest.mark.proof
 def test_one_is_killed_another_goes_on_and_ends_with_the_learner(tmp_path):
     folder, log = tmp_path / "run", tmp_path / "log"
     with open(log, "w") as file:
@@ -51,6 +52,7 @@ def test_one_is_killed_another_goes_on_and_ends_with_the_learner(tmp_path):
     assert last["online/frames"] == pytest.approx(2400, abs=4 * 60)
 
 
+@pytest.mark.proof
 def test_a_learner_whose_port_is_taken_says_so(tmp_path):
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]

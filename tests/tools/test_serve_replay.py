@@ -38,6 +38,8 @@ BINDINGS = (
     "train.log_every = 20",
 )
 
+SERVE = "cql_atari.tools.serve_replay"
+
 
 @contextlib.contextmanager
 def run(module, log, *arguments):
@@ -45,7 +47,7 @@ def run(module, log, *arguments):
     bindings = [f"--gin_bindings={binding}" for binding in BINDINGS]
     with open(log, "w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", f"cql_atari.{module}", *bindings, *arguments],
+            [sys.executable, "-m", module, *bindings, *arguments],
             cwd=ROOT, env=ENVIRONMENT, stdout=file, stderr=file,
         )  # fmt: skip
     try:
@@ -79,6 +81,7 @@ def stopped(process):
     return process.wait(120)
 
 
+@pytest.mark.proof
 def test_servers_and_learner_outlive_each_other(tmp_path):
     """One story: the learner is there first; the server is killed and started again; the learner
     is killed and started again; each is stopped while the other is gone.
@@ -88,9 +91,10 @@ def test_servers_and_learner_outlive_each_other(tmp_path):
         (data / game / "1" / "replay_logs").mkdir(parents=True)
         write_run(data / game / "1" / "replay_logs", steps_of(*[50] * 16), 400)
     port = some_port()
-    serving = ("serve_replay", tmp_path / "server", f"--gin_bindings=data.dir = '{data}'",
+    serving = ("cql_atari.tools.serve_replay", tmp_path / "server", f"--gin_bindings=data.dir = '{data}'",
                f"--port={port}", f"--workdir={tmp_path / 'served'}")  # fmt: skip
-    learning = ("train", tmp_path / "learner", f"--workdir={folder}",
+    learning = ("cql_atari.train", tmp_path / "learner",
+                f"--workdir={folder}",
                 f"--gin_bindings=feed.servers = ('localhost:{port}',)")  # fmt: skip
     server_log, log = serving[1], learning[1]
 
@@ -188,28 +192,32 @@ def flags(data, folder, port, *bindings):
             *(f"--gin_bindings={binding}" for binding in mine))  # fmt: skip
 
 
+@pytest.mark.proof
 def test_a_server_does_not_go_on_with_other_data(data, tmp_path):
     """Its writers' places are episodes of the data that it began with."""
     folder, log, port = tmp_path / "served", tmp_path / "log", some_port()
-    with run("serve_replay", log, *flags(data, folder, port)) as server:
+    with run("cql_atari.tools.serve_replay", log, *flags(data, folder, port)) as server:
         wait_for((folder / serve_replay.PLACES).exists, server, log)
         assert stopped(server) == workdir.EXIT_INTERRUPTED
     before = (folder / "manifest.json").read_bytes()
     other = flags(data, folder, port, "data.suffixes = (1,)")
-    with run("serve_replay", log, *other) as server:
+    with run("cql_atari.tools.serve_replay", log, *other) as server:
         assert server.wait(120) == 2
     assert "was started on other data:\n  Pong, run 1, suffix 0" in log.read_text()
     assert "Traceback" not in log.read_text()
     assert (folder / "manifest.json").read_bytes() == before
-    with run("serve_replay", log, *flags(data, folder, port)) as server:
+    with run("cql_atari.tools.serve_replay", log, *flags(data, folder, port)) as server:
         wait_for(lambda: "serving Pong" in log.read_text(), server, log)
 
 
+@pytest.mark.proof
 def test_a_taken_port_is_told_before_the_survey(data, tmp_path):
     folder, log = tmp_path / "served", tmp_path / "log"
     with (
         socket.create_server(("", 0)) as taken,
-        run("serve_replay", log, *flags(data, folder, taken.getsockname()[1])) as server,
+        run(
+            "cql_atari.tools.serve_replay", log, *flags(data, folder, taken.getsockname()[1])
+        ) as server,
     ):
         assert server.wait(120) == 2
     assert "can't listen on port" in log.read_text() and "Traceback" not in log.read_text()
@@ -230,6 +238,7 @@ runpy.run_module("cql_atari.tools.serve_replay", run_name="__main__")
 """
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("signals", [1, 2])
 def test_a_signal_ends_the_survey(data, tmp_path, signals):
     """One: after the group that is surveyed, 3 s each. Two: at once."""

@@ -69,6 +69,7 @@ def data(tmp_path_factory):
     return folder
 
 
+@pytest.mark.proof
 def test_killed_during_a_save_and_with_a_full_disk_it_ends_as_without(tmp_path, data):
     folder, checkpoints = tmp_path / "run", tmp_path / "run" / "checkpoints"
     process = start(folder, data)

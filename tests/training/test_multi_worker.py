@@ -92,6 +92,7 @@ def test_workers_train_as_one_process_on_the_same_batches(left):
                 np.testing.assert_allclose(found, value, atol=2e-5, rtol=1e-4, err_msg=name)
 
 
+@pytest.mark.proof
 def test_the_replay_gives_workers_other_batches_of_the_same_games(left):
     for call in range(multi_worker_roles.CALLS):
         memory, replay = (left[0][f"{feed}/False/{call}/count"] for feed in ("memory", "replay"))
@@ -122,6 +123,7 @@ def wait_for_step(folder, step, processes):
         time.sleep(0.1)
 
 
+@pytest.mark.proof
 def test_hosts_stop_together_resume_together_and_miss_one_that_is_killed(tmp_path):
     """SIGTERM to either stops both at one step; of a killed one the other tells within a minute;
     started again they go on from the newest checkpoint.

@@ -57,7 +57,7 @@ def server(games=GAMES, *, n_step=3, manifest=DATA, port=None):
 def server_process(port, manifest):
     """A process that serves once it is told to: Reverb takes shortcuts within one process."""
     program = (
-        "import sys, test_replay_remote as here\n"
+        "import sys, test_remote as here\n"
         "input()\n"
         f"with here.server(port={port}, manifest={manifest!r}):\n"
         "    print('serving', flush=True)\n"
@@ -142,6 +142,7 @@ def test_batches_are_those_of_a_replay_in_this_process():
         np.testing.assert_array_equal(tags(batch.frames)[..., 3, 0] - 1, batch.games)
 
 
+@pytest.mark.proof
 def test_a_lost_server_is_waited_for_and_refused_with_other_data(caplog):
     """No batch is left out or given twice: their games are a function of the step."""
     run, port = config(), some_port()
