@@ -91,7 +91,8 @@ def test_servers_and_learner_outlive_each_other(tmp_path):
         (data / game / "1" / "replay_logs").mkdir(parents=True)
         write_run(data / game / "1" / "replay_logs", steps_of(*[50] * 16), 400)
     port = some_port()
-    serving = ("cql_atari.tools.serve_replay", tmp_path / "server", f"--gin_bindings=data.dir = '{data}'",
+    serving = ("cql_atari.tools.serve_replay", tmp_path / "server",
+               f"--gin_bindings=data.dir = '{data}'",
                f"--port={port}", f"--workdir={tmp_path / 'served'}")  # fmt: skip
     learning = ("cql_atari.train", tmp_path / "learner",
                 f"--workdir={folder}",
