@@ -44,6 +44,10 @@ class Packed(NamedTuple):
     first: np.ndarray
     whole: np.ndarray
 
+    @property
+    def shared(self) -> None:
+        """As `drawing.Store`: nothing is inflated before it is drawn."""
+
     def read(self, episode: np.ndarray, first: np.ndarray, out: Steps) -> None:
         """As `drawing.Store`.
 
@@ -57,9 +61,9 @@ class Packed(NamedTuple):
         for row, (each, start, begin, end) in enumerate(
             zip(episode.tolist(), first.tolist(), begins.tolist(), ends.tolist())
         ):
-            for column in out:
-                column[row, :begin] = 0
-                column[row, end:] = 0
+            if begin > 0 or end < count:
+                for column in out:
+                    column[row] = 0
             at = begin
             while at < end:
                 number, skip = divmod(start + at, SEGMENT_STEPS)

@@ -16,8 +16,8 @@ from cql_atari.core.types import FRAME_SHAPE, Episode, UserError
 from cql_atari.data.returns import returns_to_go
 from cql_atari.feed.drawing import Steps
 from cql_atari.feed.positions import Episodes
+from cql_atari.feed.transitions import empty_frames
 
-_RESIDENT = 64  # windows between letting go: Linux may map 2 MB around each page that is read
 Write = Callable[[str, int, np.ndarray], None]  # column of a `Store`, first step, values
 COLUMNS: dict[str, tuple[tuple[int, ...], type]] = {  # shape of a step, dtype
     "frames": (FRAME_SHAPE, np.uint8),
@@ -33,12 +33,12 @@ class Store(NamedTuple):
     Attributes:
       episodes: their table.
       firsts: int64 [E], where each begins in the columns.
-      frames: uint8 [N, 84, 84].
+      frames: uint8 [N, 84, 84]; in RAM one more, zeros.
       actions: uint8 [N], of the full 18.
       rewards: float32 [N].
       returns: float32 [N], the sum of the rewards from each step to the episode's last.
       let_go: gives back the pages of mapped files that are resident, to be found again when next
-        used; None in RAM.
+        used; None in RAM. Linux may map 2 MB around each page that is read, so each read calls it.
     """
 
     episodes: Episodes
@@ -49,24 +49,27 @@ class Store(NamedTuple):
     returns: np.ndarray
     let_go: Callable[[], None] | None = None
 
+    @property
+    def shared(self) -> np.ndarray | None:
+        """As `drawing.Store`: the frames in RAM."""
+        return self.frames if self.let_go is None else None
+
     def read(self, episode: np.ndarray, first: np.ndarray, out: Steps) -> None:
         """As `drawing.Store`."""
-        count = out.frames.shape[1]
-        begins = np.clip(-first, 0, count)
-        ends = np.clip(self.episodes.steps[episode] - first, 0, count)
-        starts = self.firsts[episode] + first
-        rows = zip(starts.tolist(), begins.tolist(), ends.tolist())
-        for row, (start, begin, end) in enumerate(rows):
-            if self.let_go is not None and row % _RESIDENT == 0:
-                self.let_go()
-            out.frames[row, begin:end] = self.frames[start + begin : start + end]
-            out.frames[row, :begin] = 0
-            out.frames[row, end:] = 0
-        nth = np.arange(count)
-        inside = (nth >= begins[:, None]) & (nth < ends[:, None])
-        at = np.where(inside, starts[:, None] + nth, 0)
-        for mine, column in zip((self.actions, self.rewards, self.returns), out[1:]):
-            np.multiply(mine[at], inside, out=column)
+        if self.let_go is not None:
+            self.let_go()
+        step = first[:, None] + np.arange(out.actions.shape[1])
+        inside = (step >= 0) & (step < self.episodes.steps[episode][:, None])
+        at = np.where(inside, self.firsts[episode][:, None] + step, 0)
+        columns = [self.actions, self.rewards, self.returns]
+        if self.shared is not None:
+            out.frames[:] = np.where(inside, at, len(self.frames) - 1)
+        else:
+            columns.insert(0, self.frames)
+        for mine, column in zip(columns, out[-len(columns) :]):
+            np.take(mine, at, axis=0, out=column, mode="clip")  # "raise" would copy it once more
+            if not inside.all():
+                column[~inside] = 0
 
 
 def num_bytes(episodes: Episodes) -> int:
@@ -82,8 +85,12 @@ def load(played: Iterable[Episode], episodes: Episodes) -> Store:
     """Reads all episodes into RAM; arguments and errors as `fill`."""
     steps = int(episodes.steps.sum())
     columns: dict[str, Any] = {
-        name: np.empty((steps, *shape), dtype) for name, (shape, dtype) in COLUMNS.items()
+        name: np.empty((steps, *shape), dtype)
+        for name, (shape, dtype) in COLUMNS.items()
+        if name != "frames"
     }
+    columns["frames"] = empty_frames(steps + 1)
+    columns["frames"][steps] = 0
 
     def write(name: str, start: int, values: np.ndarray) -> None:
         columns[name][start : start + len(values)] = values

@@ -105,13 +105,12 @@ def test_its_files_cannot_be_written_to(tmp_path):
         load(tmp_path).frames[:] = 77
 
 
-def test_its_pages_are_let_go_of_while_batches_are_drawn(tmp_path, monkeypatch):
+def test_its_pages_are_let_go_of_while_batches_are_drawn(tmp_path):
     """How much Linux maps around a page that is read depends on file system and version."""
 
     def mapped():
         return int(Path("/proc/self/status").read_text().split("RssFile:")[1].split()[0]) / 1e3
 
-    monkeypatch.setattr(memory, "_RESIDENT", 8)
     store = load(tmp_path, fill_many, table_many, ["Pong"])
     assert store.frames[:, 0, 0].max() == 200  # every page is touched
     full = mapped()
