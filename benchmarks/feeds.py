@@ -104,7 +104,7 @@ def open_packed_play(parts: Parts) -> Iterator[packed.Packed]:
             for suffix, part in enumerate(mine):
                 packed_writer.write_suffix(directory, suffix, part.read(), {"left_out": []})
             suffixes = tuple(range(len(mine)))
-            found.append(Source(game, 1, str(directory), "packed", suffixes, 1.0, {}))
+            found.append(Source(game, 1, str(directory), "packed", suffixes, 1.0, {}, {}))
         store = packed.open_packed(list(parts), found)
         yield store
         store.close()

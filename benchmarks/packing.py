@@ -39,7 +39,8 @@ def measure_pack(directories: dict[str, Path], rounds: int) -> None:
     processes = len(os.sched_getaffinity(0))
     games = list(directories)
     sources_of = [
-        Source(game, 1, str(path), "dopamine", (0,), 1.0, {}) for game, path in directories.items()
+        Source(game, 1, str(path), "dopamine", (0,), 1.0, {}, {})
+        for game, path in directories.items()
     ]
     steps = sum(reading.count_frames(path) for path in directories.values())
     ours, gzips, sizes = [], [], {}
@@ -95,7 +96,7 @@ def measure_resident(directory: Path, game: str) -> None:
         before = resident_bytes()
         start = time.perf_counter()
         store = packed.open_packed(
-            [game], [Source(game, 1, str(target), "packed", suffixes, 1.0, {})]
+            [game], [Source(game, 1, str(target), "packed", suffixes, 1.0, {}, {})]
         )
         opened = time.perf_counter() - start
         after_opening = resident_bytes()
