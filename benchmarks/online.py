@@ -33,7 +33,7 @@ def ours(dtype: str, seconds: float) -> float:
     from cql_atari.feed.online.complete import complete
     from cql_atari.training import run
 
-    files = ["gin_configs/finetune.gin", "gin_configs/networks/nature.gin"]
+    files = ["gin_configs/finetune.gin", "gin_configs/ablations/nature.gin"]
     bindings = [
         "GAME = 'Breakout'", "MODE = None", "online.difficulty = None",
         f"network.dtype = '{dtype}'",

@@ -5,10 +5,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Sequence
+import tokenize
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import gin
+from absl import logging
+from gin import config_parser
 
 from cql_atari.core.settings import SECTIONS, Config, tuples
 from cql_atari.core.settings_check import check
@@ -23,45 +27,220 @@ _CONFIGURABLES = {
     name: gin.external_configurable(section, name=name, module="cql_atari")
     for name, section in SECTIONS.items()
 }
-gin.add_config_file_search_path(str(HOME))
+_COMMAND_LINE = "--gin_bindings"
+_SHOWN = 60  # characters of a value in a comment
+_MISTAKES = (
+    ValueError, TypeError, SyntaxError, AttributeError, OSError, RecursionError, MemoryError,
+    tokenize.TokenError,
+)  # fmt: skip
+
+
+class Binding(NamedTuple):
+    """One line `name = value` of what was given.
+
+    Attributes:
+      name: "section.parameter", or a macro's name.
+      value: as written, with `_Macro` in place of %NAME.
+      given: the gin file, as the user named it, that has it or includes it; or "--gin_bindings".
+      place: the file and line where it stands; or "--gin_bindings".
+    """
+
+    name: str
+    value: Any
+    given: str
+    place: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Macro:
+    name: str
+
+    def __repr__(self) -> str:
+        return f"%{self.name}"
+
+
+class _AsWritten(config_parser.ParserDelegate):
+    """Leaves macros as they are written; references to functions have no use here."""
+
+    def configurable_reference(self, name: str, evaluate: bool) -> None:
+        raise ValueError(f"@{name} refers to a function; only values can be set.")
+
+    def macro(self, name: str) -> _Macro:
+        return _Macro(name)
 
 
 def load(gin_files: Sequence[str] = (), gin_bindings: Sequence[str] = ()) -> Config:
     """Reads gin files, then bindings (later ones win), checks every value and locks gin.
 
+    A file that undoes what an earlier one set is reported on stderr; see `undone`.
+
     Raises:
-      UserError: for a missing file, a misspelt name or a value that doesn't fit.
+      UserError: for a missing file, one that imports a module or includes itself, a misspelt name
+        or a value that doesn't fit.
     """
-    paths = [_find(path) for path in gin_files]
-    for path in paths:
-        _refuse_imports(path)
+    bindings = read(gin_files, gin_bindings)
+    for line in undone(bindings):
+        logging.warning("%s", line)
+    values = {binding.name: binding.value for binding in bindings}
     gin.clear_config()
+    # Not gin.parse_config_files: it looks for an included file among Python's packages as well.
     with gin.unlock_config():
-        try:
-            gin.parse_config_files_and_bindings(paths, list(gin_bindings), finalize_config=False)
-            sections = {name: make() for name, make in _CONFIGURABLES.items()}
-            gin.finalize()
-        except (ValueError, TypeError, SyntaxError, AttributeError, OSError) as error:
-            raise UserError(_explain(str(error))) from error
+        for binding in bindings:
+            if "." not in binding.name:  # a macro
+                continue
+            try:
+                gin.bind_parameter(binding.name, _resolved(binding.value, values))
+            except _MISTAKES as error:
+                raise UserError(f"{binding.place}: {_explain(error)}") from error
+        sections = {name: make() for name, make in _CONFIGURABLES.items()}
+        gin.finalize()
     return check(Config(**{name: tuples(section) for name, section in sections.items()}))
 
 
-def _refuse_imports(path: str, above: tuple[str, ...] = ()) -> None:
-    """Refuses a file that imports a module, itself or through what it includes: that runs code.
+def read(gin_files: Sequence[str] = (), gin_bindings: Sequence[str] = ()) -> list[Binding]:
+    """Every binding in the order in which they count, the last of a name wins. Runs nothing.
 
     Raises:
-      UserError: for an import, or a file that includes itself.
+      UserError: for a file that is missing, can't be parsed, includes itself or imports a module.
     """
-    if path in above:
-        raise UserError(f"gin file {path} includes itself: {' -> '.join([*above, path])}.")
-    for number, line in enumerate(Path(path).read_text(errors="replace").splitlines(), 1):
-        if re.match(r"\s*(import|from)\s", line):
-            raise UserError(
-                f"{path}, line {number}: {line.strip()!r} would run a module's code; nothing here "
-                "needs that. Delete the line, and read a stranger's gin file before you use it."
-            )
-        if included := re.match(r"""\s*include\s+['"](.+)['"]""", line):
-            _refuse_imports(_find(included.group(1)), (*above, path))
+    found = [binding for path in gin_files for binding in _read_file(_find(path), path)]
+    for text in gin_bindings:
+        found += _read_binding(text)
+    return found
+
+
+def undone(bindings: Sequence[Binding]) -> list[str]:
+    """What a file sets otherwise than an earlier file did, a sentence each.
+
+    The first file is what the others are laid over: it may be changed, but a change must not be
+    lost. So may anything by `--gin_bindings`, which are given for that.
+    """
+    defaults = _values(Config())
+    first = bindings[0].given if bindings else ""
+    history: dict[str, list[tuple[str, Any]]] = {}
+    for binding in bindings:
+        if binding.name not in defaults or binding.given == _COMMAND_LINE:
+            continue
+        states = history.setdefault(binding.name, [("the default", defaults[binding.name])])
+        if states[-1][0] == binding.given:  # what a file includes is one with it
+            states.pop()
+        states.append((binding.given, binding.value))
+    return [
+        f"{name} = {_short(new)} ({file}) replaces {_short(old)} ({earlier}); if the earlier value "
+        "should hold, give its file later."
+        for name, states in history.items()
+        for (_, before), (earlier, old), (file, new) in zip(states, states[1:], states[2:])
+        if new != old and (earlier != first or new == before)
+    ]
+
+
+def annotated(config: Config, loaded: Config, bindings: Sequence[Binding]) -> str:
+    """The configuration as gin text, which `load` reads back. A comment on each line says what set
+    the value and, where it isn't that of gin_configs/multigame.gin, what that has.
+
+    Args:
+      config: what is shown.
+      loaded: what `load` gave; where `config` differs from it, a value follows from others.
+      bindings: what `read` gave.
+    """
+    values, given, paper = _values(config), _values(loaded), _values(Config())
+    places = {binding.name: binding.place for binding in bindings}
+    lines = []
+    for name, value in values.items():
+        source = places.get(name, "default") if value == given[name] else "follows from others"
+        differs = "" if value == paper[name] else f"; multigame.gin: {_short(paper[name])}"
+        lines.append(f"{name} = {value!r}  # {source}{differs}\n")
+    return "".join(lines)
+
+
+def _resolved(value: Any, values: Mapping[str, Any]) -> Any:
+    """A value with those of macros in their place; the last binding of a macro counts."""
+    if isinstance(value, _Macro):
+        if value.name not in values:
+            raise ValueError(f"{value} has no value; bind {value.name} = ... as well.")
+        if _holds_macro(found := values[value.name]):  # no loop, and no growth without end
+            raise ValueError(f"{value.name} = {found!r}: a macro can't refer to another one.")
+        return found
+    if isinstance(value, (list, tuple)):
+        return type(value)(_resolved(item, values) for item in value)
+    return value
+
+
+def _holds_macro(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(map(_holds_macro, value))
+    return isinstance(value, _Macro)
+
+
+def _values(config: Config) -> dict[str, Any]:
+    return {
+        f"{section}.{name}": value
+        for section in SECTIONS
+        for name, value in vars(getattr(config, section)).items()
+    }
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _read_file(path: str, given: str, above: tuple[str, ...] = ()) -> Iterator[Binding]:
+    """The bindings of a file, with those of an included one in its place."""
+    real = str(Path(path).resolve())
+    if real in above:
+        raise UserError(f"gin file {path} includes itself: {' -> '.join([*above, real])}.")
+    shown = str(Path(real).relative_to(HOME)) if Path(real).is_relative_to(HOME) else path
+    try:
+        text = Path(path).read_text()
+        for statement in config_parser.ConfigParser(text, _AsWritten()):
+            place = f"{shown}, line {statement.location.line_num}"
+            if isinstance(statement, config_parser.IncludeStatement):
+                yield from _read_file(_find(statement.filename), given, (*above, real))
+            elif isinstance(statement, config_parser.ImportStatement):
+                raise _refused(place, statement)
+            elif isinstance(statement, config_parser.BindingStatement):
+                yield Binding(_name(statement, place), statement.value, given, place)
+    except _MISTAKES as error:
+        raise UserError(f"gin file {shown}: {_explain(error)}") from error
+
+
+def _read_binding(text: str) -> Iterator[Binding]:
+    try:
+        for statement in config_parser.ConfigParser(text, _AsWritten()):
+            if isinstance(statement, config_parser.ImportStatement):
+                raise _refused(_COMMAND_LINE, statement)
+            if not isinstance(statement, config_parser.BindingStatement):
+                raise UserError(f"{_COMMAND_LINE}={text!r}: give section.parameter = value.")
+            name = _name(statement, _COMMAND_LINE)
+            yield Binding(name, statement.value, _COMMAND_LINE, _COMMAND_LINE)
+    except _MISTAKES as error:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        advice = f"Text needs quotes: {_COMMAND_LINE}=\"{name} = '{value}'\"."
+        if not equals:
+            advice = "Give section.parameter = value."
+        elif not re.match(r"[\w~./-]+$", value):
+            advice = ""
+        message = f"{_COMMAND_LINE}={text!r}: {_explain(error)} {advice}"
+        raise UserError(message.rstrip()) from error
+
+
+def _name(statement: config_parser.BindingStatement, place: str) -> str:
+    """ "section.parameter", or a macro's name, which has no parameter."""
+    if statement.scope and statement.arg_name:
+        raise UserError(
+            f"{place}: {statement.scope}/{statement.selector}.{statement.arg_name} has a scope, "
+            f"which nothing here reads; delete {statement.scope + '/'!r}."
+        )
+    section = statement.selector.removeprefix("cql_atari.")
+    return f"{section}.{statement.arg_name}" if statement.arg_name else section
+
+
+def _refused(place: str, statement: config_parser.ImportStatement) -> UserError:
+    return UserError(
+        f"{place}: {statement.format()!r} would run a module's code; nothing here needs that. "
+        "Delete the line, and read a stranger's gin file before you use it."
+    )
 
 
 def _find(path: str) -> str:
@@ -76,11 +255,20 @@ def _find(path: str) -> str:
     )  # fmt: skip
 
 
-def _explain(message: str) -> str:
-    """gin's message, its first paragraph, with the nearest parameter where a name is misspelt."""
-    known = [f"{name}.{f.name}" for name, s in SECTIONS.items() for f in dataclasses.fields(s)]
-    first = message.strip().split("\n\n")[0].strip()
-    wrong = re.search(r"matching '([\w.]+)'|parameter named '(\w+)'", message)
+def _explain(error: BaseException) -> str:
+    """gin's message, its first line, with the nearest parameter where a name is misspelt."""
+    if isinstance(error, (RecursionError, MemoryError)):
+        return "gin: brackets are nested too deeply."
+    if isinstance(error, tokenize.TokenError):
+        return "gin: a bracket or a quote isn't closed."
+    known = list(_values(Config()))
+    first = str(error).strip().splitlines()[0]
+    if isinstance(error, SyntaxError):
+        location = error.args[1] if len(error.args) > 1 else None
+        line = f" in line {location[1]}, {location[3].strip()!r}" if location else ""
+        message = str(error.args[0]).strip().splitlines()[0].rstrip(".")
+        first = f"{re.sub('^malformed node.*', 'Unable to parse value', message)}{line}."
+    wrong = re.search(r"matching '([\w.]+)'|parameter named '(\w+)'", first)
     hint = ""
     if wrong:
         word = wrong.group(1) or wrong.group(2)

@@ -28,13 +28,14 @@ FLAGS = flags.FLAGS
 def main(argv: list[str]) -> int:
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; flags start with --.")
-    config = config_lib.load(FLAGS.gin_files, FLAGS.gin_bindings)
+    loaded = config = config_lib.load(FLAGS.gin_files, FLAGS.gin_bindings)
     if config.train.phase == "online":
         from cql_atari.feed.online.complete import complete
 
         config = complete(config)
     if FLAGS.print_config:
-        print(settings.to_gin(config), end="")
+        bindings = config_lib.read(FLAGS.gin_files, FLAGS.gin_bindings)
+        print(config_lib.annotated(config, loaded, bindings), end="")
         from cql_atari.methods import build
 
         trunk, head = build.count_parameters(config)
@@ -127,7 +128,7 @@ def _define_flags() -> None:
     flags.DEFINE_multi_string("gin_bindings", [], "gin binding; repeats, wins over the files.")
     flags.DEFINE_string("workdir", "runs/train", "Folder of the run; the same one goes on with it.")
     flags.DEFINE_string("tpu", None, "TPU to train on: local (this host's) or its name.")
-    flags.DEFINE_bool("print_config", False, "Print the effective configuration, then exit.")
+    flags.DEFINE_bool("print_config", False, "Print every value and what set it, then exit.")
     flags.DEFINE_bool(
         "accept_config_change", False, "Go on with a run under another configuration."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,42 +54,100 @@ def test_every_gin_file_builds():
         assert (heads > 0) == (config.train.method != "decision_transformer")
 
 
-@pytest.mark.parametrize("network", ["resnet_small", "resnet34", "resnet50", "resnet101"])
-@pytest.mark.parametrize("ablation", sorted(Path(f).stem for f in FILES if "/ablations/" in f))
-def test_an_ablation_holds_in_either_order_with_a_resnets_size(ablation, network):
-    files = [f"gin_configs/ablations/{ablation}.gin", f"gin_configs/networks/{network}.gin"]
-    if ablation in ("impala", "nature"):
-        return  # these are networks themselves: the later one wins, as it should
-    first, last = (config_lib.load([MULTIGAME, *order]) for order in (files, files[::-1]))
-    assert first == last
-    assert first != config_lib.load([MULTIGAME, files[1]])
+def names(folder: str) -> list[str]:
+    return [Path(name).stem for name in FILES if f"/{folder}/" in name]
+
+
+@pytest.mark.parametrize("ablation", names("ablations"))
+def test_an_ablation_holds_in_either_order_with_any_network_file(ablation):
+    ablated = f"gin_configs/ablations/{ablation}.gin"
+    for network in names("networks"):
+        files = [ablated, f"gin_configs/networks/{network}.gin"]
+        lost = config_lib.undone(config_lib.read([MULTIGAME, *files]))
+        if ablation in ("impala", "nature") and not network.startswith("transformer"):
+            # Networks themselves: the later one wins, and says so.
+            same = network == ablation
+            assert same or any(
+                "network." in line and all(f in line for f in files) for line in lost
+            )
+            continue
+        first, last = (config_lib.load([MULTIGAME, *order]) for order in (files, files[::-1]))
+        assert first == last and lost == []
+        assert first != config_lib.load([MULTIGAME, files[1]])
+
+
+def test_a_value_that_another_file_replaces_is_reported_with_both_files(tmp_path):
+    def lost(*given):
+        return config_lib.undone(config_lib.read([*map(str, given)], ["feed.n_step = 7"]))
+
+    ablation, quick = "gin_configs/ablations/one_step.gin", "gin_configs/quickstart.gin"
+    words = f"feed.n_step = 10 ({quick}) replaces 1 ({ablation})"
+    assert [line.split(";")[0] for line in lost(MULTIGAME, ablation, quick)] == [words]
+    # The first file is what others are laid over, and what a file includes is one with it.
+    assert lost(MULTIGAME, quick) == lost(ablation, quick) == lost("gin_configs/laptop.gin") == []
+    # Unless what it changed is as before again.
+    (tmp_path / "back.gin").write_text("feed.n_step = 3\n")
+    assert len(lost(ablation, tmp_path / "back.gin")) == 1
+
+
+def test_each_value_says_what_set_it_and_what_multigame_has():
+    files, bindings = [MULTIGAME, "gin_configs/laptop.gin"], ["train.seed = 3"]
+    config = config_lib.load(files, bindings)
+    changed = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=10))
+    text = config_lib.annotated(changed, config, config_lib.read(files, bindings))
+    lines = dict(line.split(" = ", 1) for line in text.splitlines())
+    number = 1 + (ROOT / files[1]).read_text().splitlines().index("loss.auxiliary_cloning = 0.0")
+    small = (ROOT / "gin_configs/networks/resnet_small.gin").read_text().splitlines()
+    number_small = 1 + small.index("network.depths = (1, 1)")
+    assert lines["loss.auxiliary_cloning"] == f"0.0  # gin_configs/laptop.gin, line {number}"
+    assert lines["network.depths"] == (
+        f"(1, 1)  # gin_configs/networks/resnet_small.gin, line {number_small}; "
+        "multigame.gin: (3, 4, 23, 3)"
+    )
+    assert lines["train.seed"] == "3  # --gin_bindings; multigame.gin: 0"
+    assert lines["network.feature_norm"] == "True  # default"
+    assert lines["train.steps"] == "10  # follows from others; multigame.gin: 10000000"
+    assert config_lib.load((), text.splitlines()) == changed
 
 
 def test_defaults_are_the_papers_run():
     assert config_lib.load([MULTIGAME]) == settings.Config()
 
 
-@pytest.mark.parametrize(
-    "name, changed",
-    [
-        ("mse", {"loss.kind", "loss.cql_alpha"}),
-        ("hl_gauss", {"loss.kind", "loss.v_max"}),
-        ("no_feature_norm", {"network.feature_norm"}),
-        ("no_spatial_embedding", {"network.pooling"}),
-        ("mean_pool", {"network.pooling"}),
-        ("no_cql", {"loss.cql_alpha"}),
-        ("one_step", {"feed.n_step"}),
-        ("double_q", {"loss.double_q"}),
-        ("cloning", {"train.method"}),
-        ("bfloat16", {"network.dtype"}),
-    ],
-)
-def test_an_ablation_changes_what_it_says_and_nothing_else(name, changed):
-    def lines(files):
-        return set(settings.to_gin(config_lib.load(files)).splitlines())
+CHANGES = {
+    "auxiliary_cloning": {"loss.auxiliary_cloning"},
+    "best_ten_percent": {"data.best_fraction", "train.method"},
+    "bfloat16": {"network.dtype"},
+    "cloning": {"train.method"},
+    "double_q": {"loss.double_q"},
+    "five_step": {"feed.n_step"},
+    "hl_gauss": {"loss.kind", "loss.v_max", "loss.num_atoms"},
+    "impala": {
+        "network.encoder",
+        "network.impala_width",
+        "network.pooling",
+        "network.feed_forward",
+    },
+    "mean_pool": {"network.pooling"},
+    "mse": {"loss.kind", "loss.cql_alpha"},
+    "nature": {"network.encoder", "network.pooling", "network.feed_forward"},
+    "no_cql": {"loss.cql_alpha"},
+    "no_feature_norm": {"network.feature_norm"},
+    "no_spatial_embedding": {"network.pooling"},
+    "one_step": {"feed.n_step"},
+    "ten_step": {"feed.n_step"},
+    "unmasked_actions": {"loss.mask_unused_actions"},
+}
 
-    new = lines([MULTIGAME, f"gin_configs/ablations/{name}.gin"]) - lines([MULTIGAME])
-    assert {line.split(" = ")[0] for line in new} == changed
+
+@pytest.mark.parametrize("name", names("ablations"))
+def test_an_ablation_changes_one_thing_or_its_head_says_what_else(name):
+    path = f"gin_configs/ablations/{name}.gin"
+    assert {binding.name for binding in config_lib.read([path])} == CHANGES[name]
+    if len(CHANGES[name]) > 1:
+        also = (ROOT / path).read_text().split("# Also: ")[1].split("\n#\n")[0]
+        named = {word for word in CHANGES[name] if word in also}
+        assert len(CHANGES[name] - named) == 1, "all but the one that it is about"
 
 
 def test_later_files_and_bindings_win():
@@ -152,8 +211,16 @@ def test_round_trips_through_gin_text_and_json():
         ("train.strategy = 'gpu'", ["'gpu'", "mean 'mirrored'", "'tpu'"]),
         ("network.dtype = 'bfloat16'", ["mean 'mixed_bfloat16'"]),
         ("train.jit_compile = 1", ["train.jit_compile = 1", "bool | None"]),
-        ("feed.kind = '", ["parse"]),
-        ("train.seed = %missing", ["missing"]),
+        ("feed.kind = '", ["--gin_bindings=", "feed.kind", "parse"]),
+        ("train.seed = %missing", ["%missing has no value"]),
+        ("data.dir=/d/x", ["'data.dir=/d/x'", "needs quotes", "\"data.dir = '/d/x'\""]),
+        ("data.dir = runs/x", ["needs quotes", "\"data.dir = 'runs/x'\""]),
+        ("data.dir", ["--gin_bindings='data.dir'", "section.parameter = value"]),
+        ("import evil", ["'import evil' would run a module's code"]),
+        ("include 'x.gin'", ["section.parameter = value"]),
+        ("actor/train.seed = 3", ["has a scope", "'actor/'"]),
+        ("train.seed = " + "[" * 5_000 + "]" * 5_000, ["nested too deeply"]),
+        ("data.games = ('Pong',", ["isn't closed"]),
     ],
 )
 def test_mistakes_name_the_value_and_the_mend(binding, words):
@@ -227,8 +294,33 @@ def test_a_gin_file_that_imports_is_refused_before_anything_runs(tmp_path, monke
             config_lib.load([str(tmp_path / f"{name}.gin")])
 
 
-def test_a_gin_file_that_includes_itself_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("include '{folder}/../{name}/loop.gin'\n", "includes itself"),
+        ("include 'none.gin'\n", "no gin file 'none.gin'"),
+        ("A = %B\nB = %A\ntrain.seed = %A\n", "A = %B: a macro can't refer to another one"),
+        ("data.games = " + "[" * 5_000 + "\n", "nested too deeply"),
+        ("train.seed = 1\ndata.dir = /x\n", "loop.gin: .*line 2, 'data.dir = /x'"),
+        ("data.dir = 'x\n", "loop.gin: "),
+        ("\0\1", "loop.gin: "),
+        ("train.seed = @feed()\n", "@feed refers to a function"),
+        ("data.games = (\n", "isn't closed"),
+    ],
+)
+def test_a_hostile_or_broken_gin_file_is_one_clear_error(tmp_path, text, words):
     path = tmp_path / "loop.gin"
-    path.write_text(f"include '{path}'\n")
-    with pytest.raises(UserError, match="includes itself"):
+    path.write_text(text.format(folder=tmp_path, name=tmp_path.name))
+    with pytest.raises(UserError, match=words):
         config_lib.load([str(path)])
+
+
+def test_a_file_that_includes_others_is_found_from_any_folder(tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-m", "cql_atari.train", "--gin_files=gin_configs/quickstart.gin",
+         "--gin_bindings=data.dir='nowhere'", f"--workdir={tmp_path / 'run'}"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert "nowhere" in ended.stderr

@@ -154,7 +154,7 @@ def test_the_command_prints_a_plan():
     ],
 )
 def test_the_command_plans_the_other_phases_without_a_flag(file, batch, run):
-    nature = "--gin_files=gin_configs/networks/nature.gin"
+    nature = "--gin_files=gin_configs/ablations/nature.gin"
     printed = command(f"--gin_files=gin_configs/{file}.gin", nature)
     assert printed[0].split(maxsplit=1)[1] == batch
     assert any(line.startswith("run ") and run in line for line in printed)

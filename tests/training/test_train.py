@@ -230,7 +230,11 @@ def test_print_config_counts_parameters_and_does_not_train(tmp_path):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert "network.widths = (16, 32)" in lines
+    assert any(
+        line.startswith("network.widths = (16, 32)  # gin_configs/networks/resnet_small.gin, line ")
+        for line in lines
+    )
+    assert "network.depths = (1, 1) (gin_configs/networks" not in result.stderr  # laid over it
     assert lines[-1] == f"head parameters: {40 * (512 * 18 * 51 + 18 * 51)}"
     assert lines[-2].startswith("trunk parameters: ")
     assert not (tmp_path / "r").exists()
