@@ -171,6 +171,10 @@ def test_packed_play_gives_the_batches_of_the_files_that_were_packed(data, tmp_p
         first_batch(tmp_path, "data.suffixes = (2, 5)", "data.fraction = 0.5",
                     "feed.kind = 'packed'"),
     )  # fmt: skip
+    best = "data.best_fraction = 0.2"
+    chosen = first_batch(data, best)
+    same(first_batch(tmp_path, best, "feed.kind = 'packed'"), chosen)
+    assert not np.array_equal(chosen.frames, first_batch(data).frames)
 
 
 def test_what_is_not_packed_is_said_to_be_so(data):

@@ -92,8 +92,10 @@ def count(
         for whole, extent in zip(index.extents, kept):
             total = None
             if extent.terminal and extent.starts:
-                steps = _segment(file, index, first, min(SEGMENT_STEPS, whole.steps), 1)
-                total = float(steps.returns[0])
+                total = 0.0  # that of a game of no step, which has no segment
+                if whole.steps:
+                    steps = _segment(file, index, first, min(SEGMENT_STEPS, whole.steps), 1)
+                    total = float(steps.returns[0])
             counted.append(extent._replace(total=total))
             first += -(-whole.steps // SEGMENT_STEPS)
     return counted

@@ -262,7 +262,7 @@ def _decode(files: Sequence[bytes], where: str, pool: Executor) -> np.ndarray:
     """The frames of PNG files, uint8 [T, 84, 84]."""
     for step, png in enumerate(files):
         if not png.startswith(_PNG):  # before anything is allocated
-            raise UserError(f"{where}: frame {step} is no PNG of 84 x 84 pixels. {MEND}")
+            raise UserError(f"{where}: frame {step} is no 8-bit grey PNG of 84 x 84. {MEND}")
     frames = np.empty((len(files), *FRAME_SHAPE), np.uint8)
 
     def decode(steps: range) -> None:

@@ -46,6 +46,15 @@ def test_reading_gives_what_was_written(folder):
     assert sorted(p.name for p in folder.iterdir()) == ["4.index", "4.segments"]
 
 
+def test_a_count_tells_the_returns_of_whole_games(folder):
+    """Of the four, the third has no end and the fourth no start."""
+    whole = [EPISODES[0].rewards.sum(), 0.0]
+    assert whole[0] != 0
+    assert [e.total for e in reader.count(folder, "Pong", 4)] == [*whole, None, None]
+    cut = [e.total for e in reader.count(folder, "Pong", 4, fraction=0.4)]  # 36 of 89 steps
+    assert cut == [None]
+
+
 @pytest.mark.parametrize("fraction", [0.001, 0.44, 0.5, 0.63, 0.999])
 def test_a_fraction_is_the_first_steps(folder, fraction):
     found = list(reader.read_episodes(folder, "Pong", fraction=fraction))

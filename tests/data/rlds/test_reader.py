@@ -28,6 +28,8 @@ from cql_atari.feed.transitions import block
 
 FULL = games.to_full_actions(GAME)
 NARROW = tf.io.encode_png(np.zeros((84, 83, 1), np.uint8)).numpy()
+COLOUR = tf.io.encode_png(np.zeros((84, 84, 3), np.uint8)).numpy()
+DEEP = tf.io.encode_png(np.zeros((84, 84, 1), np.uint16)).numpy()
 CUT_SHORT = tf.io.encode_png(np.zeros((84, 84, 1), np.uint8)).numpy()[:60]
 
 
@@ -181,8 +183,10 @@ def set_value(column: str, kind: str, step: int, value):
         (lambda f: f.pop("steps/action"), ("no int64_list 'steps/action'",)),
         (lambda f: f["steps/reward"].int64_list.value.append(1), ("no float_list 'steps/reward'",)),
         (lambda f: f.clear(), ("no bytes_list 'steps/observation'",)),
-        (set_value("observation", "bytes_list", 1, b"GIF89a"), ("frame 1 is no PNG of 84 x 84",)),
-        (set_value("observation", "bytes_list", 0, NARROW), ("frame 0 is no PNG of 84 x 84",)),
+        (set_value("observation", "bytes_list", 1, b"GIF89a"), ("frame 1 is no 8-bit grey PNG",)),
+        (set_value("observation", "bytes_list", 0, NARROW), ("frame 0 is no 8-bit grey PNG",)),
+        (set_value("observation", "bytes_list", 3, COLOUR), ("frame 3 is no 8-bit grey PNG",)),
+        (set_value("observation", "bytes_list", 5, DEEP), ("frame 5 is no 8-bit grey PNG",)),
         (set_value("observation", "bytes_list", 2, CUT_SHORT), ("frame 2 is a damaged PNG",)),
     ],
 )
