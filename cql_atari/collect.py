@@ -139,7 +139,7 @@ def _print_summary(job: Job, directory: Path) -> None:
     for name in dict.fromkeys(part.behaviour for part in scripted.parts_of(job) if job.mixture):
         own = [episode for episode in episodes if episode["behaviour"] == name]
         steps = sum(episode["length"] for episode in own)
-        mean = np.mean([episode["score"] for episode in own]) if own else float("nan")
+        mean = np.mean([episode["score"] for episode in own])
         print(f"  {name}: {steps} steps, {len(own)} episodes, mean score {mean:.1f}")
 
 

@@ -182,6 +182,15 @@ def _next_part(
     return int(rng.choice(len(weights), p=weights / weights.sum()))
 
 
+def _check_all_played(job: Job, parts: Sequence[Part], lengths: list[list[int]]) -> None:
+    if absent := [part.behaviour for part, own in zip(parts, lengths) if not own]:
+        longest = max(max(own) for own in lengths if own)
+        raise UserError(
+            f"{absent[0]} got none of the {job.steps} steps of {job.game}: another player's "
+            f"episode of {longest} steps went on where its share ended; raise --steps_per_game"
+        )
+
+
 def play(job: Job, directory: Path, report: Callable[[int], None]) -> None:
     """Plays one game and writes its files into an empty directory.
 
@@ -192,6 +201,9 @@ def play(job: Job, directory: Path, report: Callable[[int], None]) -> None:
       job: what to play. The last episode is cut when `job.steps` agent steps are reached.
       directory: where `replay_logs`, `episodes.jsonl` and `collection.json` go.
       report: called with the number of steps played since it was last called.
+
+    Raises:
+      UserError: where others' episodes took up all steps of one of the players.
     """
     from cql_atari.data.dopamine.writer import ReplayWriter
     from cql_atari.envs import acting, atari
@@ -236,6 +248,7 @@ def play(job: Job, directory: Path, report: Callable[[int], None]) -> None:
                 "rom_md5": env.rom_md5,
             }
             log.write(json.dumps(episode) + "\n")
+    _check_all_played(job, parts, lengths)
     writer.finish()
     (directory / FILE).write_text(json.dumps(job._asdict(), indent=2) + "\n")
 

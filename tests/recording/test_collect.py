@@ -414,6 +414,16 @@ def test_a_mixture_that_a_game_cannot_play_stops_all_before_anything_is_played(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("order", ["worst_first", "shuffled"])
+def test_a_player_that_long_episodes_leave_out_is_an_error_not_a_silent_gap(tmp_path, order):
+    """One game of Freeway takes 2,048 steps or so."""
+    mixture = "fixed:DOWN*0.999@0.3; scripted*0.001@0.2"
+    job = MIXED._replace(game="Freeway", steps=500, mixture=mixture, order=order, seed=2)
+    with pytest.raises(UserError, match=r"scripted got none of the 500 steps of Freeway: .* 500"):
+        scripted.collect_game(tmp_path, job, lambda _: None)
+    assert list((tmp_path / "Freeway").iterdir()) == []
+
+
 # What is there already.
 
 
@@ -614,10 +624,10 @@ def test_no_space_is_one_line_and_leaves_nothing(tmp_path):
 
 
 def test_a_mixture_in_one_command(tmp_path):
-    mixture = "fixed:DOWN*0.75@0.3; scripted*0.25@0.2"
+    mixture = "fixed:FIRE*0.5@0.5; scripted*0.5@1.0"
     command = [
-        sys.executable, "-m", "cql_atari.collect", f"--data_dir={tmp_path}", "--games=Boxing",
-        "--steps_per_game=60", f"--mixture={mixture}", "--order=shuffled",
+        sys.executable, "-m", "cql_atari.collect", f"--data_dir={tmp_path}", "--games=Breakout",
+        "--steps_per_game=900", f"--mixture={mixture}", "--order=shuffled",
     ]  # fmt: skip
     beyond = subprocess.run([*command, "--run=6"], check=False, text=True, capture_output=True)
     assert beyond.returncode and "[1, 5]" in beyond.stderr and not list(tmp_path.iterdir())
@@ -625,9 +635,9 @@ def test_a_mixture_in_one_command(tmp_path):
     done = subprocess.run([*command, "--run=5"], check=False, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     _, *by_player = done.stdout.splitlines()
-    assert [line.split(":")[:-1] for line in by_player] == [["  fixed", "DOWN"], ["  scripted"]]
-    assert sum(int(re.findall(r"(\d+) steps", line)[0]) for line in by_player) == 60
-    found = json.loads((tmp_path / "Boxing" / "5" / "collection.json").read_text())
+    assert [line.split(":")[:-1] for line in by_player] == [["  fixed", "FIRE"], ["  scripted"]]
+    assert sum(int(re.findall(r"(\d+) steps", line)[0]) for line in by_player) == 900
+    found = json.loads((tmp_path / "Breakout" / "5" / "collection.json").read_text())
     assert (found["mixture"], found["order"]) == (mixture, "shuffled")
 
 
