@@ -223,7 +223,7 @@ class Online:
     """
 
     frames: int = number(3_000_000, 1)
-    num_envs: int = number(8, 1)
+    num_envs: int = number(8, 1, 1024)
     mode: int | None = number(None, 0)
     difficulty: int | None = number(None, 0)
     sticky: float = number(0.25, 0, 1)
@@ -293,7 +293,7 @@ class Evaluation:
     every: int = number(62_500, 0, per_call=True)
     curve_episodes: int = number(4, 1)
     episodes: int = number(16, 1)
-    envs_per_game: int = number(8, 1)
+    envs_per_game: int = number(8, 1, 1024)
     epsilon: float = number(0.001, 0, 1)
     sticky: float = number(0.0, 0, 1)
     max_frames: int = number(108_000, 1)

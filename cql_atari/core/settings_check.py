@@ -8,18 +8,43 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
+import json
 import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from cql_atari.core import games
-from cql_atari.core.settings import Config
-from cql_atari.core.types import UserError
+from cql_atari.core.settings import Config, Network, from_dict
+from cql_atari.core.types import NUM_ACTIONS, UserError
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "int": (int,), "float": (float, int), "bool": (bool,), "str": (str,), "None": (type(None),),
 }  # fmt: skip
+
+# 16 GB; the paper's largest network has 98 million weights with all heads. A recorded configuration
+# may be a stranger's: what no machine here can hold is refused before it is built.
+_MOST_WEIGHTS = 4 * 10**9
+_MOST_LAYERS = 1_000
+
+
+def from_json(text: str | bytes, where: str) -> Config:
+    """A recorded configuration, checked.
+
+    Args:
+      text: what `settings.to_dict` gave, as JSON.
+      where: named in errors.
+
+    Raises:
+      UserError: where it is no JSON, or not a configuration of this version.
+    """
+    try:
+        return check(from_dict(json.loads(text)))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not valid JSON: {error}") from error
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def check(config: Config) -> Config:
@@ -83,7 +108,30 @@ def _check_numbers(name: str, value: Any, metadata: Mapping[str, Any], per_call:
             )
 
 
+def _check_size(config: Config) -> None:
+    network, transformer = config.network, config.transformer
+    largest = max(_most_weights(network, config.loss.num_atoms * len(config.data.games)),
+                  20 * transformer.depth * transformer.width**2)  # fmt: skip
+    layers = sum(network.depths) + len(network.feed_forward) + transformer.depth
+    if largest > _MOST_WEIGHTS or layers > _MOST_LAYERS:
+        raise UserError(
+            f"the network would have up to {largest:,} weights in {layers:,} layers; at most "
+            f"{_MOST_WEIGHTS:,} in {_MOST_LAYERS:,} are allowed. Lower the sizes in `network` (or "
+            "`transformer`)."
+        )
+
+
+def _most_weights(network: Network, outputs: int) -> int:
+    """About the weights of the largest network with these sizes; none is built to count them."""
+    blocks = sum(18 * depth * width**2 for depth, width in zip(network.depths, network.widths))
+    channels = max(4 * network.widths[-1], 32 * network.impala_width, 64) if network.widths else 0
+    layers = [channels * max(network.embedding_blocks, 121), *network.feed_forward]
+    dense = sum(a * b for a, b in itertools.pairwise(layers))
+    return blocks + (150 * network.impala_width) ** 2 + dense + layers[-1] * NUM_ACTIONS * outputs
+
+
 def _check_together(config: Config) -> None:
+    _check_size(config)
     for game in config.data.games:
         games.spec(game)
     for name in ("games", "runs", "suffixes"):

@@ -95,14 +95,22 @@ def steps(directory: Path) -> list[int]:
 
     One that was moved aside when its process died, before the new one of that step was in its
     place, comes back.
+
+    Raises:
+      UserError: for a plain file in the place of a folder.
     """
     if not directory.is_dir():
+        if directory.exists():
+            raise UserError(f"{directory} is a file where checkpoints should be; move it away.")
         return []
     for aside in directory.glob("replaced-*"):
         final = directory / aside.name.removeprefix("replaced-")
         if not final.exists():
             aside.rename(final)
-    return sorted(int(p.name) for p in directory.iterdir() if re.fullmatch("[0-9]+", p.name))
+    found = [path for path in directory.iterdir() if re.fullmatch("[0-9]+", path.name)]
+    if files := [path for path in found if not path.is_dir()]:
+        raise UserError(f"{files[0]} is a file where a checkpoint should be; move it away.")
+    return sorted(int(path.name) for path in found)
 
 
 def restore(path: Path, checkpoint: tf.train.Checkpoint, partial: bool = False) -> None:

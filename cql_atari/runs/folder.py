@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cql_atari.core import settings
-from cql_atari.core.settings_check import check
+from cql_atari.core.settings_check import from_json
 from cql_atari.core.types import UserError
 
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: saved; run the same command to go on
@@ -89,10 +89,7 @@ def read_config(workdir: Path) -> settings.Config:
     path = workdir / "config.json"
     if not path.is_file():
         raise UserError(f"{workdir} holds no run (no config.json); give a train --workdir.")
-    try:
-        return check(settings.from_dict(json.loads(path.read_text())))
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
+    return from_json(path.read_bytes(), str(path))
 
 
 @contextlib.contextmanager

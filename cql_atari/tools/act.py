@@ -1,7 +1,12 @@
-"""python -m cql_atari.tools.act --learner=HOST:PORT: acts for an online run of another process."""
+"""python -m cql_atari.tools.act --learner=HOST:PORT: acts for an online run of another process.
+
+Its configuration comes from the learner, within the limits of any configuration; but which ROM
+files it opens is said here, by --rom_dir.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import sys
 import time
@@ -39,12 +44,19 @@ def main(argv: list[str]) -> int:
         config = wire.config()
         if expected is not None:
             compare(config, expected, FLAGS.learner)
+        config = with_roms_of_here(config, FLAGS.rom_dir)
         print(f"acting for {FLAGS.learner} in {config.data.games[0]}", file=sys.stderr)
         finished = _act(config, wire, should_stop)
     if not finished:
         return folder.EXIT_INTERRUPTED
     print(f"the learner at {FLAGS.learner} has finished", file=sys.stderr)
     return 0
+
+
+def with_roms_of_here(config: Config, rom_dir: str | None) -> Config:
+    """The learner's configuration with this host's folder of ROM files, or those of ale-py."""
+    evaluation = dataclasses.replace(config.evaluation, rom_dir=rom_dir)
+    return dataclasses.replace(config, evaluation=evaluation)
 
 
 def compare(theirs: Config, ours: Config, learner: str) -> None:
@@ -109,6 +121,7 @@ def _act(config: Config, wire: ActorEnd, should_stop: Callable[[], bool]) -> boo
 def _define_flags() -> None:
     # Not at import: every command has its own, and a test imports them all.
     flags.DEFINE_string("learner", None, "HOST:PORT that the learner shows.", required=True)
+    flags.DEFINE_string("rom_dir", None, "This host's <rom>.bin files; default: ale-py's.")
     flags.DEFINE_multi_string("gin_files", [], "What the learner's configuration should be.")
     flags.DEFINE_multi_string("gin_bindings", [], "What the learner's configuration should be.")
 

@@ -62,6 +62,14 @@ def test_a_folder_that_is_no_number_is_no_checkpoint(tmp_path):
     assert lib.steps(tmp_path) == [10]
 
 
+@pytest.mark.parametrize("path", ["checkpoints", "checkpoints/0000000010"])
+def test_a_plain_file_in_a_folders_place_is_named(tmp_path, path):
+    (tmp_path / path).parent.mkdir(exist_ok=True)
+    (tmp_path / path).write_text("")
+    with pytest.raises(UserError, match=f"{path} is a file where .* should be; move it away"):
+        lib.restore_latest(tmp_path / "checkpoints", state(0.0))
+
+
 def test_nothing_there_is_a_fresh_start(tmp_path):
     assert lib.restore_latest(tmp_path / "none", state(0.0)) is None
 

@@ -74,6 +74,13 @@ def test_another_configuration_is_refused_with_the_difference():
     assert "-online.sticky = 0.25\n+online.sticky = 0.1\n" in str(refusal.value)
 
 
+def test_the_learner_does_not_say_which_folder_is_opened_here():
+    theirs = tiny.config("evaluation.rom_dir = '/etc'")
+    assert act.with_roms_of_here(theirs, None).evaluation.rom_dir is None
+    ours = act.with_roms_of_here(theirs, "/roms")
+    assert ours == tiny.config("evaluation.rom_dir = '/roms'")
+
+
 def test_no_learner_there_is_said_within_the_stated_time(monkeypatch):
     monkeypatch.setattr(exchange, "ANSWER_SECONDS", 1)
     with pytest.raises(UserError, match=r"no learner answers at localhost:9 .waited up to 1 s"):

@@ -13,7 +13,7 @@ import reverb
 
 from cql_atari.core import settings
 from cql_atari.core.settings import Config
-from cql_atari.core.settings_check import check
+from cql_atari.core.settings_check import from_json
 from cql_atari.core.types import UserError
 from cql_atari.feed.online.replay import TRANSITIONS
 
@@ -91,7 +91,7 @@ class ActorEnd:
         """
         self.check()
         item = next(self._client.sample(_CONFIG))
-        return check(settings.from_dict(json.loads(bytes(item[0].data[0].item()))))
+        return from_json(bytes(item[0].data[0].item()), f"the configuration of {self.address}")
 
     def weights(self) -> tuple[int, list[np.ndarray]] | None:
         """(frames acted when they were published, the newest weights); None: it has finished."""

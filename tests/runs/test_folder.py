@@ -1,0 +1,65 @@
+"""What a run's folder says of itself, whoever wrote it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cql_atari.core import settings
+from cql_atari.core.types import UserError
+from cql_atari.runs import folder
+
+GOOD = settings.to_dict(settings.Config())
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "null", "5", '"x"', "", "[" * 100_000, '{"data": ' * 100_000, '{"data": []}',
+     '{"data": null}', '{"loss": 1}', '{"train": {"seed": NaN}}', '{"train": {"seed": {}}}',
+     '{"train": {"seed": ' + "9" * 5_000 + "}}", "\0", '{"network": {"depths": [[1]]}}'],
+)  # fmt: skip
+def test_a_configuration_that_is_none_is_one_clear_error(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config\.json"):
+        folder.read_config(tmp_path)
+
+
+def test_bytes_that_are_no_text_are_one_clear_error(tmp_path):
+    (tmp_path / "config.json").write_bytes(b"\xff\xfe{")
+    with pytest.raises(UserError, match=r"config\.json"):
+        folder.read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "section, changes",
+    [
+        ("network", {"widths": [10**6] * 4}),
+        ("network", {"depths": [10**9] * 4}),
+        ("network", {"depths": [1] * 10_000, "widths": [1] * 10_000}),
+        ("network", {"feed_forward": [10**6, 10**6]}),
+        ("network", {"feed_forward": [1] * 10_000}),
+        ("network", {"encoder": "impala", "impala_width": 10**6}),
+        ("network", {"embedding_blocks": 10**9}),
+        ("loss", {"num_atoms": 10**9}),
+        ("transformer", {"width": 64 * 10**6}),
+        ("transformer", {"depth": 10**6, "width": 64}),
+    ],
+)
+def test_a_network_that_no_machine_here_holds_is_refused_before_it_is_built(
+    tmp_path, section, changes
+):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**GOOD, section: {**GOOD[section], **changes}}))
+    with pytest.raises(
+        UserError, match=r"config\.json: the network would have up to [\d,]+ weights"
+    ):
+        folder.read_config(tmp_path)
+
+
+def test_the_largest_networks_of_ours_are_far_from_the_limit(tmp_path):
+    large = {
+        "network": {**GOOD["network"], "depths": (3, 8, 36, 3), "widths": (128, 256, 512, 1024)}
+    }
+    (tmp_path / "config.json").write_text(json.dumps({**GOOD, **large}))
+    assert folder.read_config(tmp_path).network.widths[-1] == 1024
