@@ -300,6 +300,23 @@ def test_worst_first_plays_one_after_the_other_and_shuffled_does_not(mixed):
         assert turns == np.digitize(starts, [600, 1_800]).tolist()
 
 
+@pytest.mark.parametrize(
+    "lengths, turn",
+    [
+        ([[], [], []], 0),
+        ([[99], [], []], 0),
+        ([[60, 40], [], []], 1),
+        ([[150], [], []], 1),
+        ([[150], [49], []], 1),
+        ([[150], [50], []], 2),  # it gets the less where the one before played the longer
+        ([[250], [], []], 2),
+    ],
+)
+def test_in_order_a_long_episode_shortens_the_next_stretch_only(lengths, turn):
+    rng = np.random.default_rng(0)
+    assert scripted._next_part("worst_first", [100, 100, 100], lengths, rng) == turn
+
+
 def test_shuffled_keeps_the_shares_at_all_times():
     """Episodes of 100 and of 10 steps, half the steps each: so in every tenth of 20,000, too."""
     rng, lengths, turns = np.random.default_rng(0), [[], []], []
