@@ -43,6 +43,8 @@ environment: $(STAMP)
 $(STAMP): requirements.lock setup.py
 	@test -n "$(PYTHON)" || { echo "error: Python 3.10 or 3.11 is needed (dm-reverb 0.14 has wheels up to 3.11, ale-py 0.12 from 3.10)." >&2; \
 	  echo "Get it with: apt install python3.11 python3.11-venv, or: uv python install 3.11, or: conda create -n cql python=3.11; then: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 11))' || \
+	  { echo "error: PYTHON=$(PYTHON) isn't Python 3.10 or 3.11; .venv stays as it is." >&2; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	$(PY) -m pip install --disable-pip-version-check --no-deps -r requirements.lock
 	$(PY) -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .

@@ -13,8 +13,12 @@ if [[ $# -eq 0 || $1 == --help ]]; then
   exit $(($# ? 0 : 2))
 fi
 
+# The repository's own environment, whether it is active or not.
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+python=$root/.venv/bin/python
+if [[ ! -x $python ]]; then python=python; fi
 # shellcheck disable=SC2034  # for those who source this
-python=${PYTHON:-python}
+python=${PYTHON:-$python}
 # After the flags that a pre-trained run and its baseline share: a frozen or slower encoder, or a whole
 # network to start with, is none of the baseline's.
 # shellcheck disable=SC2034

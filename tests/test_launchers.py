@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,6 +71,7 @@ class Stage:
         lines = [(*line, *("", 0, 0)[len(line) - 1 :]) for line in script]
         (self.folder / "script").write_text(json.dumps(lines))
         path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
+        environment = {"PYTHON": "python", **environment}
         files = {name.upper(): str(self.folder / name) for name in ("tape", "script")}
         return subprocess.Popen(
             [ROOT / "launchers" / launcher, *map(str, arguments)],
@@ -169,6 +171,35 @@ def test_the_real_python_is_asked(stage):
     ended = stage.run("local.sh", "--gin_files=multigam.gin", PYTHON=sys.executable)
     assert ended.returncode == 2
     assert "did you mean 'gin_configs/multigame.gin'" in ended.stderr
+
+
+def test_without_PYTHON_the_repositorys_own_environment_is_used_from_any_folder(stage, tmp_path):
+    repository = tmp_path / "re po"
+    shutil.copytree(ROOT / "launchers", repository / "launchers")
+    own = repository / ".venv" / "bin" / "python"
+    for wanted in ("python", str(own)):
+        if wanted != "python":
+            own.parent.mkdir(parents=True)
+            own.symlink_to(tmp_path / "bin" / "python")
+        ended = stage.run(repository / "launchers" / "local.sh", "--x", cwd=tmp_path, PYTHON="")
+        assert ended.returncode == 0
+        assert shlex.split(ended.stderr.removeprefix("+ "))[0] == wanted
+
+
+def test_make_with_a_wrong_python_leaves_the_environment(tmp_path):
+    for name in ("Makefile", "requirements.lock", "setup.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "kept").write_text("")
+    (tmp_path / "python3.12").write_text("#!/bin/sh\nexit 1\n")  # as it answers to the question
+    (tmp_path / "python3.12").chmod(0o755)
+    ended = subprocess.run(
+        ["make", "environment", "PYTHON=./python3.12"], cwd=tmp_path, text=True,
+        capture_output=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert ended.returncode != 0
+    assert "error: PYTHON=./python3.12 isn't Python 3.10 or 3.11" in ended.stderr
+    assert (tmp_path / ".venv" / "kept").exists()
 
 
 # Several hosts.

@@ -53,7 +53,10 @@ def make(name: str, game: str) -> Behaviour:
             raise UserError(f"{game} has no action {argument!r}; it has {', '.join(names)}")
         action = games.ACTION_NAMES.index(argument)
         return lambda ram, rng: action
-    raise UserError(f"unknown behaviour {name!r}; use random, scripted or fixed:<ACTION>")
+    raise UserError(
+        f"unknown behaviour {name!r}; there are random, scripted and fixed:<ACTION>, and where a "
+        "trained network may play also checkpoint:<workdir> and online."
+    )
 
 
 def _with_memory(script: Script) -> Behaviour:

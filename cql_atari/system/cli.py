@@ -5,31 +5,39 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
+import select
 import sys
 from collections.abc import Callable
 
-from absl import app
+from absl import app, flags
 
 from cql_atari.core.types import UserError
 
 EXIT_USER_ERROR = 2
 EXIT_CTRL_C = 130  # as shells count: 128 + SIGINT
+EXIT_NO_READER = 141  # 128 + SIGPIPE
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
     """Parses flags, runs `main` and exits with its code; 2 and one message for a `UserError`, 130
-    for an interruption that `main` lets through.
+    for an interruption that `main` lets through, 141 where nobody reads the output any more.
     """
 
     def guarded(argv: list[str]) -> int | None:
         try:
-            return main(argv)
+            code = main(argv)
+            sys.stdout.flush()  # here, where a reader that is gone is noticed
+            return code
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
         except KeyboardInterrupt:  # before there was anything to save, or a second one
             print("interrupted", file=sys.stderr)
             return EXIT_CTRL_C
         except OSError as error:
+            if _has_no_reader():  # `| head`; whatever is left to print goes nowhere
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+                return EXIT_NO_READER
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             print(f"error: {error}; free some space and run the same command.", file=sys.stderr)
@@ -41,4 +49,26 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         from gym_notices import notices
 
         notices.notices.clear()
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """The arguments that are no flags. Without any argument the command says what it is for."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        missing = re.findall(r"Flag --(\w+) must have a value", str(error))
+        message = f"give --{' and --'.join(missing)}" if missing else str(error)
+        usage = f"{(sys.modules['__main__'].__doc__ or '').strip()}\n\n" if len(argv) == 1 else ""
+        print(f"{usage}error: {message.rstrip('.')}. --help lists all flags.", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+
+
+def _has_no_reader() -> bool:
+    """Whether standard output is a pipe whose other end is closed."""
+    try:
+        poll = select.poll()
+        poll.register(1, 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except OSError:
+        return False
