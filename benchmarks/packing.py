@@ -25,6 +25,7 @@ import reading
 from feeds import DISCOUNT, law_of, resident_bytes
 from tqdm import tqdm
 
+from cql_atari.data.dopamine.files import fingerprints
 from cql_atari.data.dopamine.reader import read_episodes
 from cql_atari.data.packed import files
 from cql_atari.data.packed import writer as packed_writer
@@ -39,7 +40,7 @@ def measure_pack(directories: dict[str, Path], rounds: int) -> None:
     processes = len(os.sched_getaffinity(0))
     games = list(directories)
     sources_of = [
-        Source(game, 1, str(path), "dopamine", (0,), 1.0, {}, {})
+        Source(game, 1, str(path), "dopamine", (0,), 1.0, {}, {0: fingerprints(path, 0)})
         for game, path in directories.items()
     ]
     steps = sum(reading.count_frames(path) for path in directories.values())
