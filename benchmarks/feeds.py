@@ -22,18 +22,17 @@ import gc
 import itertools
 import multiprocessing
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import common
 import numpy as np
 import reading
-import reverb
 from tqdm import tqdm
 
-from cql_atari.core.types import FRAME_SHAPE, STACK
+from cql_atari.core.types import FRAME_SHAPE, STACK, Extent
 from cql_atari.data.dopamine.reader import read_episodes, survey
 from cql_atari.data.packed import files
 from cql_atari.data.packed import writer as packed_writer
@@ -41,7 +40,7 @@ from cql_atari.data.sources import Source
 from cql_atari.feed import drawing, packed, positions
 from cql_atari.feed.memory import store as memory
 from cql_atari.feed.replay import reader, service, writer
-from cql_atari.feed.replay.order import Part
+from cql_atari.feed.replay.interleave import Part
 from cql_atari.feed.sampling import BatchLaw
 from cql_atari.feed.transitions import count
 from cql_atari.methods.method import Sequences, Transitions
@@ -55,41 +54,44 @@ DISCOUNT = 0.99
 ROWS = 30_000  # transitions a round, rounded up to whole super-batches
 
 
-Parts = dict[str, list[Part]]
+class Recorded(NamedTuple):
+    """A game's first suffix, or its first few episodes."""
+
+    extents: list[Extent]
+    read: Part
+
+
+Parts = dict[str, Recorded]
 
 
 def parts_of(directories: dict[str, Path], episodes: int | None = None) -> Parts:
-    """The first suffix of each game, or its first few episodes."""
-
-    def part(game: str, path: Path) -> Part:
-        return Part(
+    def part(game: str, path: Path) -> Recorded:
+        return Recorded(
+            survey(path, game, 0)[:episodes],
             lambda: itertools.islice(read_episodes(path, game, [0]), episodes),
-            lambda: survey(path, game, 0)[:episodes],
         )
 
-    return {game: [part(game, path)] for game, path in directories.items()}
+    return {game: part(game, path) for game, path in directories.items()}
 
 
 @contextlib.contextmanager
 def open_memory(parts: Parts, n_step: int, **options) -> Iterator:
-    """Yields a function that makes data sets of a law, and one that waits until all is loaded."""
+    """Yields a function that makes data sets of a law, once all is loaded."""
     store = load(parts)
     reads = Transitions(n_step, DISCOUNT)
-    yield lambda law: drawing.dataset(store, law, reads, **options), lambda: None
+    yield lambda law: drawing.dataset(store, law, reads, **options)
 
 
 @contextlib.contextmanager
 def open_memory_windows(parts: Parts, n_step: int, **options) -> Iterator:
     """The same for windows of 4 steps."""
     store = load(parts)
-    yield lambda law: drawing.dataset(store, law, Sequences(STACK), **options), lambda: None
+    yield lambda law: drawing.dataset(store, law, Sequences(STACK), **options)
 
 
 def load(parts: Parts) -> memory.Store:
-    table = positions.episodes(
-        {game: [e for part in mine for e in part.survey() or ()] for game, mine in parts.items()}
-    )
-    episodes = (part.read() for mine in parts.values() for part in mine)
+    table = positions.episodes({game: mine.extents for game, mine in parts.items()})
+    episodes = (mine.read() for mine in parts.values())
     return memory.load(itertools.chain.from_iterable(episodes), table)
 
 
@@ -101,10 +103,8 @@ def open_packed_play(parts: Parts) -> Iterator[packed.Packed]:
         for game, mine in parts.items():
             directory = files.folder(folder, game, 1)
             directory.mkdir(parents=True)
-            for suffix, part in enumerate(mine):
-                packed_writer.write_suffix(directory, suffix, part.read(), {"left_out": []})
-            suffixes = tuple(range(len(mine)))
-            found.append(Source(game, 1, str(directory), "packed", suffixes, 1.0, {}, {}))
+            packed_writer.write_suffix(directory, 0, mine.read(), {"left_out": []})
+            found.append(Source(game, 1, str(directory), "packed", (0,), 1.0, {}, {}))
         store = packed.open_packed(list(parts), found)
         yield store
         store.close()
@@ -115,33 +115,28 @@ def open_packed(parts: Parts, n_step: int, **options) -> Iterator:
     """The same for packed play."""
     with open_packed_play(parts) as store:
         reads = Transitions(n_step, DISCOUNT)
-        yield lambda law: drawing.dataset(store, law, reads, **options), lambda: None
+        yield lambda law: drawing.dataset(store, law, reads, **options)
 
 
 @contextlib.contextmanager
 def open_packed_windows(parts: Parts, n_step: int, **options) -> Iterator:
     """The same for windows of 4 steps of packed play."""
     with open_packed_play(parts) as store:
-        yield lambda law: drawing.dataset(store, law, Sequences(STACK), **options), lambda: None
+        yield lambda law: drawing.dataset(store, law, Sequences(STACK), **options)
 
 
 @contextlib.contextmanager
 def open_replay(parts: Parts, n_step: int, **options) -> Iterator:
-    """The same for the replay."""
+    """The same for the replay, once its windows are full."""
+    reads = {game: [mine.read] for game, mine in parts.items()}
     with (
-        service.serve(list(parts), n_step=n_step, transitions_per_game=WINDOW) as replay,
-        writer.stream(replay, parts, discount=DISCOUNT, seed=0) as writers,
+        service.serve(list(parts), n_step=n_step) as replay,
+        writer.stream(
+            replay, reads, discount=DISCOUNT, seed=0, transitions_per_game=WINDOW
+        ) as writers,
     ):
-        client = reverb.Client(replay.address)
-
-        def settle() -> None:
-            """Until every writer is done, or has filled its table and waits for the learner."""
-            while any(thread.name.startswith("write-") for thread in threading.enumerate()):
-                if all(t.current_size == t.max_size for t in client.server_info().values()):
-                    break
-                time.sleep(0.1)
-
-        yield lambda law: reader.dataset(replay, law, check=writers.check, **options), settle
+        writer.wait_until_filled(writers, lambda: False)
+        yield lambda law: reader.dataset(replay, law, check=writers.check, **options)
 
 
 FEEDS = {
@@ -191,16 +186,13 @@ def measure_speed(
     """For a process of its own: one line a batch size, one for memory."""
     options = {"seed": 0, "start_step": 0, "steps_per_call": k}
     parts = parts_of(directories)
-    extents = [e for mine in parts.values() for part in mine for e in part.survey() or ()]
-    transitions = sum(count(extent, n_step) for extent in extents)
+    transitions = sum(count(e, n_step) for mine in parts.values() for e in mine.extents)
     frames = np.random.default_rng(0).integers(256, size=(20_000, *FRAME_SHAPE), dtype=np.uint8)
     window = STACK if kind.endswith("windows") else STACK + n_step
-    with FEEDS[kind](parts_of(directories, 2), n_step, **options) as (make_dataset, settle):
-        settle()
+    with FEEDS[kind](parts_of(directories, 2), n_step, **options) as make_dataset:
         next(iter(make_dataset(law_of(32))))  # what any feed takes once, whatever it holds
     before = resident_bytes()
-    with FEEDS[kind](parts, n_step, **options) as (make_dataset, settle):
-        settle()
+    with FEEDS[kind](parts, n_step, **options) as make_dataset:
         next(iter(make_dataset(law_of(32))))
         grown = resident_bytes() - before
         common.emit(
@@ -230,10 +222,9 @@ def first_batch(kind: str, directory: Path, n_step: int, k: int, started: float)
     """For a process of its own: seconds from its start and from opening the feed, peak MB."""
     opened = time.monotonic()
     options = {"seed": 0, "start_step": 0, "steps_per_call": k}
-    with FEEDS[kind](parts_of({GAMES[0]: directory}), n_step, **options) as (make_dataset, settle):
+    with FEEDS[kind](parts_of({GAMES[0]: directory}), n_step, **options) as make_dataset:
         next(iter(make_dataset(law_of(32))))
         now = time.monotonic()
-        settle()
     return now - started, now - opened, reading.peak_mb()
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import multiprocessing
 import os
 import shutil
@@ -98,7 +99,7 @@ def run_feed(kind: str, data: Path, cache: Path) -> dict[str, float]:
     ):
         batches = iter(feed.batches(slice(None)))
         drawn = 0
-        while drawn < frames or any(place.pass_ < 1 for place in feed.state()["places"].values()):
+        while drawn < frames:  # each once, on average
             next(batches)
             drawn += call
     return {"frames": frames, "peak_mb": reading.peak_mb(), "peak_anonymous_mb": max(samples)}
@@ -133,23 +134,20 @@ def measure_size(slots: int, rounds: int) -> None:
 
 
 def insert_per_second(directories: dict[str, Path]) -> float:
-    """For a process of its own: frames/s of the games' files into their tables, all at once."""
-    from cql_atari.data.dopamine.reader import read_episodes, survey
+    """For a process of its own: frames/s of the games' files into their windows, all at once."""
+    from cql_atari.data.dopamine.reader import read_episodes
     from cql_atari.feed.replay import service, writer
-    from cql_atari.feed.replay.order import Part
 
-    def part(game: str, path: Path) -> Part:
-        return Part(lambda: read_episodes(path, game), lambda: survey(path, game, 0))
-
-    parts = {game: [part(game, path)] for game, path in directories.items()}
+    parts = {
+        game: [functools.partial(read_episodes, path, game)] for game, path in directories.items()
+    }
     frames = sum(reading.count_frames(path) for path in directories.values())
-    with service.serve(list(parts), n_step=1, transitions_per_game=2 * INSERTED) as replay:
+    with service.serve(list(parts), n_step=1) as replay:
         start = time.perf_counter()
-        with writer.stream(replay, parts, discount=0.99, seed=0) as writers:
-            for thread in threading.enumerate():
-                if thread.name.startswith("write-"):  # they end when all is written and confirmed
-                    thread.join()
-            writers.check()
+        with writer.stream(
+            replay, parts, discount=0.99, seed=0, transitions_per_game=2 * INSERTED
+        ) as writers:
+            writer.wait_until_filled(writers, lambda: False)
             return frames / (time.perf_counter() - start)
 
 

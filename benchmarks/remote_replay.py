@@ -15,14 +15,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import common
 import reading
-import reverb
 from tqdm import tqdm
 
 from cql_atari import config as config_lib
@@ -71,17 +69,6 @@ def batches(stack: contextlib.ExitStack, config: Config) -> Iterator:
     return iterator
 
 
-def settle(address: str) -> None:
-    """Until all writers are done, here and there."""
-    for thread in threading.enumerate():
-        if thread.name.startswith("write-"):
-            thread.join()
-    client, sizes = reverb.Client(address), []
-    while len(sizes) < 4 or sizes[-4] != sizes[-1]:
-        sizes.append(sum(table.current_size for table in client.server_info().values()))
-        time.sleep(1)
-
-
 def per_second(iterator: Iterator, rows: int) -> float:
     """Transitions/s; super-batches that were made in advance don't count."""
     for _ in range(3):
@@ -100,7 +87,6 @@ def measure(config: Config, address: str, rounds: int) -> None:
     with contextlib.ExitStack() as stack:
         here = batches(stack, config)
         there = batches(stack, dataclasses.replace(config, feed=elsewhere))
-        settle(address)
         rates = [
             (per_second(there, rows), per_second(here, rows))
             for _ in tqdm(range(rounds), desc=f"batch {config.batch_size}")

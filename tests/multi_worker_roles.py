@@ -14,8 +14,7 @@ import numpy as np
 import strategy_runs
 import tiny
 
-from cql_atari.core.types import Extent
-from cql_atari.feed.replay import order, reader, service, writer
+from cql_atari.feed.replay import reader, service, writer
 from cql_atari.feed.sampling import BatchLaw
 from cql_atari.system import hosts as cluster
 from cql_atari.training import strategy
@@ -25,7 +24,7 @@ CALLS = 3
 
 
 def serve():
-    with service.serve(tiny.GAMES, n_step=3, transitions_per_game=160) as replay:
+    with service.serve(tiny.GAMES, n_step=3) as replay:
         sys.stdout.write(f"{replay.address}\n")
         sys.stdout.flush()
         sys.stdin.read()
@@ -33,12 +32,10 @@ def serve():
 
 def write(replay):
     def part(game):
-        played = [e for e in tiny.episodes() if e.game == game]
-        extents = [Extent(len(e.frames), e.terminal, e.starts) for e in played]
-        return order.Part(lambda: played, lambda: extents)
+        return lambda: [e for e in tiny.episodes() if e.game == game]
 
     parts = {game: [part(game)] for game in tiny.GAMES}
-    with writer.stream(replay, parts, discount=0.99, seed=0):
+    with writer.stream(replay, parts, discount=0.99, seed=0, transitions_per_game=160):
         sys.stdin.read()
 
 
@@ -52,7 +49,8 @@ def work(replay, out):
     def from_replay(rows):
         asked.append(rows)
         law = BatchLaw(8, 2)
-        return reader.dataset(replay, law, seed=0, start_step=0, steps_per_call=2, rows=rows)
+        return reader.dataset(replay, law, seed=0, start_step=0, steps_per_call=2, rows=rows,
+                              private=False)  # fmt: skip
 
     train = strategy_runs.trainer(devices, config)
     left = {}

@@ -59,9 +59,13 @@ class Feed:
       transitions_per_draw: transitions from each drawn game. Reconstructed: 4; 128 x 4 = 512 [Q].
       n_step: steps of the n-step return. Reconstructed: 3.
       discount: gamma. Reconstructed: 0.99.
-      transitions_per_game: transitions that a game's replay table holds at a time.
-      samples_per_insert: how often each of them is drawn, on average, before newer data replace
-        it. 8 as in Dopamine's DQN: batches of 32, one every 4 steps.
+      transitions_per_game: transitions that a game's replay holds at a time.
+      samples_per_insert: how often each transition is drawn before newer data replace it. 8 as in
+        Dopamine's DQN: batches of 32, one every 4 steps.
+      parts_at_once: files (suffixes of runs) of a game that the replay reads in turns, so that what
+        it holds is a sample over as much of the training time. An open `.gz` suffix of a million
+        slots takes about 14 MB, by arithmetic: with 40 games 4 take 2.2 GB beside windows of 4 GB,
+        10 would take 5.6 GB.
       memory_gb: most that the memory feed may take, 10^9 bytes; None: 80 % of what is free.
       cache_dir: where the memory feed keeps its frames as a memory-mapped file in place of RAM.
       servers: "host:port" of processes of `python -m cql_atari.tools.serve_replay` that hold the
@@ -75,6 +79,7 @@ class Feed:
     discount: float = number(0.99, 0, 1)
     transitions_per_game: int = number(250_000, 1)
     samples_per_insert: float = number(8.0, 0, above=True)
+    parts_at_once: int = number(4, 1)
     memory_gb: float | None = number(None, 0, above=True)
     cache_dir: str | None = None
     servers: tuple[str, ...] = ()

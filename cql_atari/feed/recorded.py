@@ -22,9 +22,10 @@ from cql_atari.feed.memory import cache
 from cql_atari.feed.memory import store as memory
 from cql_atari.feed.replay import reader as replay_reader
 from cql_atari.feed.replay import remote, service, writer
-from cql_atari.feed.replay.order import Part, Place
+from cql_atari.feed.replay.interleave import Part
+from cql_atari.feed.replay.reader import Dealt
 from cql_atari.feed.replay.service import Replay
-from cql_atari.feed.replay.writer import Writers
+from cql_atari.feed.replay.writer import Place, Writers
 from cql_atari.feed.sampling import BatchLaw
 from cql_atari.methods.method import Sequences, Transitions
 from cql_atari.system.free_memory import free_bytes
@@ -53,20 +54,20 @@ def open_feed(
       should_stop: whether to stop loading, or waiting for the replay; called from any thread.
 
     Raises:
-      UserError: if the data don't fit in memory, or as the readers and `replay_remote` do.
+      UserError: if the data don't fit in memory, or as the readers and `replay.remote` do.
       KeyboardInterrupt: if told to stop before the first batch can be drawn.
     """
     feed, seed = config.feed, config.train.seed
     law = BatchLaw(feed.draws, feed.transitions_per_draw)
     steps_per_call = config.train.steps_per_call
+    failures: list[UserError] = []
+
+    def check() -> None:
+        if failures:
+            raise failures[0]
+
     if feed.kind != "replay":
         position = {"seed": seed, "start_step": start_step, "steps_per_call": steps_per_call}
-        failures: list[UserError] = []
-
-        def check() -> None:
-            if failures:
-                raise failures[0]
-
         with _open_store(config, found, reads, should_stop) as store:
             yield Feed(
                 lambda rows: drawing.dataset(
@@ -85,8 +86,22 @@ def open_feed(
         with remote.open_remote(config, start_step, should_stop) as dataset:
             yield Feed(dataset)
         return
-    places = {game: Place(*place) for game, place in state.get("places", {}).items()}
-    with open_replay(config, found, places=places) as (replay, writers):
+    with open_replay(config, found, places=state.get("places", {})) as (replay, writers, begun):
+        writer.wait_until_filled(writers, should_stop)
+        first = [Dealt(begun[game].lead, begun[game].dealt) for game in replay.games]
+        steps = {start_step: first}
+
+        def state_at(step: int) -> dict[str, Any]:
+            for past in [number for number in list(steps) if number < step]:
+                del steps[past]
+            behind = replay_reader.lag(len(replay.games))
+            places = {}
+            for game, dealt in zip(replay.games, steps[step]):
+                needed = max(dealt.lead - behind, 0)
+                place = writers.place(game, needed)
+                places[game] = place._replace(lead=dealt.lead - needed, dealt=dealt.rows)
+            return {"places": places}
+
         yield Feed(
             lambda rows: replay_reader.dataset(
                 replay,
@@ -95,10 +110,14 @@ def open_feed(
                 start_step=start_step,
                 steps_per_call=steps_per_call,
                 rows=rows,
+                dealt=first,
+                note=steps.__setitem__,
                 check=writers.check,
                 should_stop=should_stop,
+                failures=failures,
             ),
-            lambda: {"places": writers.places()},
+            state_at,
+            check=check,
         )
 
 
@@ -107,37 +126,50 @@ def open_replay(
     config: Config,
     found: Sequence[Source],
     *,
-    places: Mapping[str, Place],
+    places: Mapping[str, Any],
     port: int = 0,
     record: Mapping[str, Any] | None = None,
-) -> Iterator[tuple[Replay, Writers]]:
-    """The replay and its writers in this process, for as long as the context lasts.
+) -> Iterator[tuple[Replay, Writers, dict[str, Place]]]:
+    """The replay, its writers and where these began, for as long as the context lasts.
 
     Args:
-      config: of the tables; `data.games` are their names.
+      config: of the replay; `data.games` are its tables.
       found: the recorded play.
-      places: where the writers go on; those that it lacks begin at the start.
+      places: where to go on, as `Feed.state` has them; games that it lacks begin at the start.
       port, record: as `service.serve`.
+
+    Raises:
+      UserError: for places that aren't any.
     """
     feed = config.feed
     parts: dict[str, list[Part]] = {game: [] for game in config.data.games}
     for source, suffix in _each(found):
-        read = functools.partial(sources.read_part, source, suffix)
-        parts[source.game].append(Part(read, functools.partial(sources.survey, source, suffix)))
+        parts[source.game].append(functools.partial(sources.read_part, source, suffix))
+    begun = {game: _place(places.get(game), len(parts[game])) for game in parts}
     with (
-        service.serve(
-            config.data.games,
-            n_step=feed.n_step,
+        service.serve(config.data.games, n_step=feed.n_step, port=port, record=record) as replay,
+        writer.stream(
+            replay,
+            parts,
+            discount=feed.discount,
+            seed=config.train.seed,
             transitions_per_game=feed.transitions_per_game,
             samples_per_insert=feed.samples_per_insert,
-            port=port,
-            record=record,
-        ) as replay,
-        writer.stream(
-            replay, parts, discount=feed.discount, seed=config.train.seed, places=places
+            parts_at_once=feed.parts_at_once,
+            places=begun,
         ) as writers,
     ):
-        yield replay, writers
+        yield replay, writers, begun
+
+
+def _place(saved: Any, num_parts: int) -> Place:
+    try:
+        return writer.read_place(saved, num_parts) if saved else Place()
+    except (TypeError, ValueError, IndexError) as error:
+        raise UserError(
+            f"where a game's data go on can't be read: {saved!r} ({error}). Without it the game's "
+            "data begin at the start."
+        ) from error
 
 
 @contextmanager

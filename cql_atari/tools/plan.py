@@ -23,6 +23,7 @@ FLAGS = flags.FLAGS
 
 # Measured by benchmarks/feeds.py (README, "How fast"); overridden by flags.
 FEED_RATE_PER_CORE = 22_900  # transitions/s that one core takes from the replay into batches
+PART_BYTES = 14e6  # of a suffix of a million slots that is being read
 REPLAY_BYTES = 400  # of a transition in the replay, compressed; by game from about 300 to 2,000
 COLUMN_BYTES = 16  # action, reward, discount, game
 # Measured by benchmarks/checkpoints.py: 1.57 GB in 2.6 s to a local disk, synced, and back in 1.0 s
@@ -141,8 +142,10 @@ def _reading(config: Config, rate: float, devices: Devices) -> list[tuple[str, s
         games, read = len(config.data.games), rate / feed.samples_per_insert
         held = games * feed.transitions_per_game
         lines += [
-            ("replay", f"{held:,} transitions in {games} tables, about "
+            ("replay", f"{held:,} transitions in {games} windows, about "
                        f"{_bytes(held * REPLAY_BYTES)}"),
+            ("reading", f"{feed.parts_at_once} suffixes a game at once, about "
+                        f"{_bytes(games * feed.parts_at_once * PART_BYTES)}"),
             ("its turnover", f"every {held / read / 60:,.0f} min, "
                              f"{read:,.0f} transitions/s read from files"),
         ]  # fmt: skip

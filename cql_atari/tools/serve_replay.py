@@ -1,8 +1,8 @@
 """python -m cql_atari.tools.serve_replay --gin_files=... --port=8000: replay for other hosts.
 
 A learner finds it by `feed.servers = ('host:8000',)`. Several servers share a run's games by
---games. The place of every game's writer in the data is kept in the folder --workdir, so a server
-that is started again goes on there and fills its tables anew.
+--games. Where every game's draws go on is kept in the folder --workdir: a server that is started
+again goes on there, once it has read what its windows held.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from cql_atari import config as config_lib
 from cql_atari.core import settings
 from cql_atari.core.types import UserError
 from cql_atari.data import sources
-from cql_atari.feed.replay.order import Place
 from cql_atari.runs import folder as workdir
 from cql_atari.runs import manifest
 from cql_atari.system import cli
@@ -92,13 +91,13 @@ def serve(
     record = remote.make_record(config, selection)
     with recorded.open_replay(
         config, found, places=read_places(folder), port=FLAGS.port, record=record
-    ) as (replay, writers):
+    ) as (replay, writers, _):
         logging.info("serving %s at port %d", ", ".join(replay.games), FLAGS.port)
         watch(replay.address, writers, folder, should_stop)
 
 
 def watch(address: str, writers: Writers, folder: Path, should_stop: Callable[[], bool]) -> None:
-    """Until asked to stop: every 30 s logs metrics and keeps the writers' places."""
+    """Until asked to stop: every 30 s logs metrics and keeps where the games' draws go on."""
     import reverb
 
     client = reverb.Client(address)
@@ -108,61 +107,57 @@ def watch(address: str, writers: Writers, folder: Path, should_stop: Callable[[]
         writers.check()
         if time.monotonic() >= due:
             due = time.monotonic() + _LOG_SECONDS
-            now = measure(client.server_info(), time.monotonic())
+            now = measure(client.server_info(), writers.filled(), time.monotonic())
             logging.info("\n%s", describe(before, now))
             before = now
-            write_places(folder, writers.places())
+            write_places(folder, writers)
         time.sleep(_POLL_SECONDS)
-    write_places(folder, writers.places())
+    write_places(folder, writers)
 
 
 class Measure(NamedTuple):
-    """What has happened to a table by a time.
+    """What has happened to a game by a time.
 
     Attributes:
       seconds: the time.
-      size: segments that it holds.
-      max_size: segments that it may hold.
-      needed: segments before it is drawn from.
-      inserts: segments written.
-      draws: segments drawn.
-      writer_waits: whether a writer waits for draws.
+      held: segments in the window.
+      size: segments that it will hold.
+      queued: drawn segments that wait for a learner.
+      full: whether no more fit in the queue.
+      taken: segments that learners have taken.
     """
 
     seconds: float
+    held: int
     size: int
-    max_size: int
-    needed: int
-    inserts: int
-    draws: int
-    writer_waits: bool
+    queued: int
+    full: bool
+    taken: int
 
 
-def measure(tables: Mapping[str, Any], seconds: float) -> dict[str, Measure]:
-    """The games' tables of a server's `server_info`."""
-    measured = {}
-    for game, table in tables.items():
-        limiter = table.rate_limiter_info
-        if "segment" not in (table.signature or {}):
-            continue  # the record
-        inserts, draws = limiter.insert_stats.completed, limiter.sample_stats.completed
-        measured[game] = Measure(
-            seconds, table.current_size, table.max_size, limiter.min_size_to_sample, inserts, draws,
-            writer_waits=(inserts + 1) * limiter.samples_per_insert - draws > limiter.max_diff,
-        )  # fmt: skip
-    return measured
+def measure(
+    tables: Mapping[str, Any], filled: Mapping[str, tuple[int, int]], seconds: float
+) -> dict[str, Measure]:
+    """The games of a server's `server_info` and of `Writers.filled`."""
+    return {
+        game: Measure(
+            seconds, held, size, tables[game].current_size,
+            tables[game].current_size >= tables[game].max_size,
+            tables[game].rate_limiter_info.sample_stats.completed,
+        )
+        for game, (held, size) in filled.items()
+    }  # fmt: skip
 
 
 def describe(before: Mapping[str, Measure], now: Mapping[str, Measure]) -> str:
-    """A table of all games: size, rates since `before`, and who waits."""
-    rows: list[tuple[str, ...]] = [("game", "segments", "inserts/s", "draws/s", "waiting")]
+    """A table of all games: the window, segments taken since `before`, and who waits."""
+    rows: list[tuple[str, ...]] = [("game", "window", "queued", "taken/s", "waiting")]
     for game, new in now.items():
-        old = before.get(game, Measure(new.seconds - 1, 0, 0, 0, new.inserts, new.draws, False))
-        seconds = new.seconds - old.seconds
-        rates = ((new.inserts - old.inserts) / seconds, (new.draws - old.draws) / seconds)
-        waiting = "learner" if new.size < new.needed else "writer" if new.writer_waits else "-"
-        size = f"{new.size:,} of {new.max_size:,}"
-        rows.append((game, size, *(f"{rate:,.1f}" for rate in rates), waiting))
+        old = before.get(game, new._replace(seconds=new.seconds - 1))
+        rate = (new.taken - old.taken) / (new.seconds - old.seconds)
+        waiting = "writer" if new.full else "learner" if not new.queued else "-"
+        window = f"{new.held:,} of {new.size:,}"
+        rows.append((game, window, f"{new.queued}", f"{rate:,.1f}", waiting))
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join(
         "  ".join(f"{cell:<{w}}" if i in (0, 4) else f"{cell:>{w}}" for i, (cell, w) in
@@ -170,24 +165,26 @@ def describe(before: Mapping[str, Measure], now: Mapping[str, Measure]) -> str:
     )  # fmt: skip
 
 
-def read_places(folder: Path) -> dict[str, Place]:
-    """Where the writers of the server before stood; {} where there was none."""
+def read_places(folder: Path) -> dict[str, Any]:
+    """Where the games' draws of the server before stood; {} where there was none."""
     path = folder / PLACES
     if not path.exists():
         return {}
     try:
-        return {game: Place(*map(int, place)) for game, place in
-                json.loads(path.read_text()).items()}  # fmt: skip
-    except (ValueError, TypeError, AttributeError) as error:
+        places = json.loads(path.read_text())
+        if not isinstance(places, dict):
+            raise ValueError("it is no object")
+        return places
+    except (ValueError, RecursionError) as error:
         raise UserError(
-            f"{path} is damaged ({error}); without it the writers begin at the data's start."
+            f"{path} is damaged ({error}); without it the games' data begin at the start."
         ) from error
 
 
-def write_places(folder: Path, places: Mapping[str, Place]) -> None:
+def write_places(folder: Path, writers: Writers) -> None:
     """Replaces the file at once."""
     partial = folder / f"{PLACES}.partial"
-    partial.write_text(json.dumps(places))
+    partial.write_text(json.dumps({game: writers.place(game, None) for game in writers.filled()}))
     partial.rename(folder / PLACES)
 
 

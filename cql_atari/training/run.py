@@ -48,7 +48,7 @@ def train(
     Raises:
       UserError: also where another host is gone, or the network has diverged.
     """
-    if config.feed.kind != "replay":
+    if config.train.phase == "offline" and not config.feed.servers:
         tf.config.experimental.enable_op_determinism()
 
     # 1. Devices, then everything that owns variables.
@@ -88,7 +88,11 @@ def train(
             return
         check_finite(learner, f"step {step} is not saved", "an earlier checkpoint is good")
         checkpoint.save(
-            checkpoints, tf.train.Checkpoint(**learner.saved), step, config.train.keep, feed.state()
+            checkpoints,
+            tf.train.Checkpoint(**learner.saved),
+            step,
+            config.train.keep,
+            feed.state(step),
         )
         feed.saved()
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 
 from cql_atari.core.types import FRAME_SHAPE, Episode, Extent
-from cql_atari.feed.replay.order import Part
 
 
 def make_episode(
@@ -39,16 +38,6 @@ def extents(episodes: Iterable[Episode], games: Iterable[str]) -> dict[str, list
     for episode in episodes:
         found[episode.game].append(extent(episode))
     return found
-
-
-def known(episodes: list[Episode]) -> Part:
-    """A part whose extents a survey tells."""
-    return Part(lambda: episodes, lambda: [extent(episode) for episode in episodes])
-
-
-def unknown(read: Callable[[], Iterable[Episode]]) -> Part:
-    """A part that nobody can survey."""
-    return Part(read, lambda: None)
 
 
 def tags(frames: np.ndarray) -> np.ndarray:

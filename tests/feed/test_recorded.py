@@ -1,16 +1,14 @@
-"""Feeds on real files: refusal before loading, cached files and their keys, stops, and a real
-training run that is killed and goes on in the data where its checkpoint says."""
+"""Feeds on real files: refusal before loading, cached files and their keys, stops, and real
+training runs with the replay that are killed and go on as if nothing had happened."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import gzip
 import itertools
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny
 
 from cql_atari.core.settings import Data
@@ -27,12 +26,9 @@ from cql_atari.data import sources
 from cql_atari.data.dopamine.format import DOPAMINE
 from cql_atari.data.dopamine.writer import ReplayWriter
 from cql_atari.feed import recorded
-from cql_atari.feed.replay.order import Place, order
-from cql_atari.feed.replay.segments import pack
-from cql_atari.feed.transitions import block
+from cql_atari.feed.replay.interleave import Open, Position
 from cql_atari.methods.method import Sequences, Transitions
 from cql_atari.runs import checkpoint
-from cql_atari.runs import folder as workdir
 from cql_atari.tools import pack as pack_tool
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -184,50 +180,40 @@ def test_what_is_not_packed_is_said_to_be_so(data):
 
 @pytest.mark.parametrize("kind", ["memory", "replay"])
 @pytest.mark.parametrize("calls", [0, 5, 20])
-def test_a_stop_ends_the_wait_for_the_first_batch(data, kind, calls):
-    """The replay would need 40,000 transitions before its first batch."""
+def test_a_stop_ends_the_wait_for_the_first_batch(data, kind, calls, monkeypatch):
+    """The replay's windows, of more than there is, fill in 11 s, were they not stopped."""
+
+    def slowly(source, suffix):
+        for episode in read_part(source, suffix):
+            time.sleep(0.1)
+            yield episode
+
+    read_part = sources.read_part
+    monkeypatch.setattr(sources, "read_part", slowly)
     answers = itertools.chain([False] * calls, itertools.repeat(True))
     with pytest.raises(KeyboardInterrupt):
         first_batch(data, f"feed.kind = '{kind}'", "feed.transitions_per_game = 2_000_000",
                     should_stop=lambda: next(answers))  # fmt: skip
 
 
-# A real run with the replay. The driver notes which episodes its writers insert.
+# Real runs with the replay.
 
-DRIVER = """
-import sys, zlib
-from cql_atari import train
-from cql_atari.system import cli
-from cql_atari.feed.replay import writer as replay_writer
-original = replay_writer._insert
-log = open(sys.argv.pop(1), "a")
-
-def insert(writer, game, segments, stop):
-    done = original(writer, game, segments, stop)
-    if done and segments:
-        print(game, zlib.crc32(b"".join(packed for packed, _ in segments)), file=log, flush=True)
-    return done
-
-replay_writer._insert = insert
-train._define_flags()
-cli.run(train.main)
-"""
 BINDINGS = (
     "data.suffixes = None",
     "feed.kind = 'replay'",
     "feed.n_step = 1",
     "feed.transitions_per_game = 160",
-    "feed.samples_per_insert = 1.0",
-    "train.steps = 100_000",
+    "feed.samples_per_insert = 2.0",
+    "feed.parts_at_once = 3",
     "train.save_every = 20",
     "train.log_every = 20",
 )
 
 
-def start(folder, data, log, *bindings) -> subprocess.Popen:
+def start(folder, data, *bindings) -> subprocess.Popen:
     every = (*tiny.BINDINGS, f"data.dir = '{data}'", *BINDINGS, *bindings)
     return subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(log), f"--workdir={folder}",
+        [sys.executable, "-m", "cql_atari.train", f"--workdir={folder}",
          *(f"--gin_bindings={binding}" for binding in every)],
         cwd=ROOT, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -242,68 +228,68 @@ def wait_for(condition, process):
         time.sleep(0.02)
 
 
-def stream_of(data, game):
-    """Every episode's checksum in the order of the passes, with its place."""
-    config, found = make(data, *BINDINGS)
-    source = next(source for source in found if source.game == game)
-    parts = [
-        [b"".join(p for p, _ in pack(block(e, 1, config.feed.discount), 1))
-         for e in sources.read_part(source, suffix)]
-        for suffix in source.suffixes
-    ]  # fmt: skip
-    for pass_ in itertools.count():
-        for nth, part in enumerate(order(len(parts), seed=0, game=game, pass_=pass_)):
-            for episode, packed in enumerate(parts[part]):
-                if packed:
-                    yield Place(pass_, nth, episode), str(zlib.crc32(packed))
+def newest(folder):
+    return max(checkpoint.steps(folder / "checkpoints"), default=0)
 
 
-def saved_places(folder):
-    steps = checkpoint.steps(folder / "checkpoints")
-    saved = checkpoint.read_extra(folder / "checkpoints", steps[-1])["places"]
-    return steps[-1], {game: Place(*place) for game, place in saved.items()}
+def weights(folder):
+    path = folder / "checkpoints" / f"{newest(folder):010d}" / "variables"
+    reader = tf.train.load_checkpoint(str(path))
+    names = [n for n in reader.get_variable_to_shape_map() if "VARIABLE_VALUE" in n]
+    return {name: reader.get_tensor(name) for name in names}
 
 
-def written(log, game):
-    lines = (line.split() for line in log.read_text().splitlines())
-    return [checksum for name, checksum in lines if name == game]
-
-
-def test_a_killed_run_goes_on_in_the_data_where_its_checkpoint_says(tmp_path, data):
-    """Tables of 160 transitions, data of 1,400 in 8 parts: the second life begins at the place of
-    the first one's last checkpoint, and goes on into the next pass.
-    """
-    folder, step, places = tmp_path / "run", 0, {game: Place() for game in tiny.GAMES}
-
-    def has_come(after, far):
-        if not checkpoint.steps(folder / "checkpoints"):
-            return False
-        now, reached = saved_places(folder)
-        return now > after and min(reached.values()) >= far
-
-    for number, far in [(signal.SIGKILL, Place(0, 3)), (signal.SIGTERM, Place(1, 2))]:
-        log = tmp_path / f"log{step}"
-        process = start(folder, data, log)
-        wait_for(functools.partial(has_come, step, far), process)
-        process.send_signal(number)
+def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(tmp_path, data):
+    """Some 640 draws a game: the windows of 160 transitions slide on by 2 to 3 times their size."""
+    folder = tmp_path / "broken"
+    short = ("train.steps = 160", "evaluation.episodes = 1", "evaluation.max_frames = 8")
+    alone = start(tmp_path / "alone", data, *short)
+    process = start(folder, data, *short)
+    wait_for(lambda: newest(folder) >= 20, process)
+    process.kill()
+    process.communicate()
+    assert newest(folder) < 160
+    for process in (start(folder, data, *short), alone):
         _, errors = process.communicate(timeout=120)
-        assert process.returncode in (-signal.SIGKILL, workdir.EXIT_INTERRUPTED), errors
-        for game in tiny.GAMES:
-            inserted = written(log, game)
-            stream = (packed for place, packed in stream_of(data, game) if place >= places[game])
-            assert inserted == list(itertools.islice(stream, len(inserted)))
-        step, places = saved_places(folder)
+        assert process.returncode == 0, errors
+    ours, theirs = weights(folder), weights(tmp_path / "alone")
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
 
 
-def test_a_stop_while_the_replay_fills_ends_the_run_at_once(tmp_path, data):
-    """It would need 2,000,000 transitions; nothing is lost, so nothing is saved."""
-    log = tmp_path / "log"
-    process = start(tmp_path / "run", data, log, "feed.transitions_per_game = 100_000_000")
-    wait_for(lambda: log.exists() and len(written(log, "Freeway")) > 200, process)
-    process.send_signal(signal.SIGTERM)
-    sent = time.monotonic()
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == workdir.EXIT_INTERRUPTED and "Traceback" not in errors
-    assert time.monotonic() - sent < 20  # about one, of which most is Python's and Reverb's end
-    assert not list((tmp_path / "run").glob("checkpoints/*"))
-    assert json.loads((tmp_path / "run" / "manifest.json").read_text())
+def test_batches_go_on_bit_for_bit_from_any_step_over_three_passes(data):
+    """Two steps a call: at an odd step a run ended within a call. 9,600 draws a game."""
+    steps = {first: {} for first in (0, 20, 301, 1500)}
+
+    def draw(first, count, state):
+        config, found = make(data, *BINDINGS)
+        reads = Transitions(config.feed.n_step, config.feed.discount)
+        options = {"reads": reads, "state": state, "should_stop": lambda: False}
+        drawn = []
+        with recorded.open_feed(config, found, first, **options) as feed:
+            for batch in itertools.islice(iter(feed.batches(slice(None))), count // 2):
+                for k in range(2):
+                    drawn.append(zlib.crc32(b"".join(part[k].numpy().tobytes() for part in batch)))
+                    if not state and (at := len(drawn)) in steps:
+                        steps[at] = json.loads(json.dumps(feed.state(at)))
+        return drawn
+
+    whole = draw(0, 2400, {})
+    assert len(set(whole)) == len(whole)
+    for first in (20, 301, 1500):
+        assert draw(first, 200, steps[first]) == whole[first : first + 200]
+
+
+def test_the_places_of_an_older_checkpoint_are_gone_on_from(data):
+    """(passes, parts, episodes) of writers that read one part after the other."""
+    places = {tiny.GAMES[0]: [1, 3, 4], tiny.GAMES[1]: [0, 0, 0]}
+    config, found = make(data, *BINDINGS)
+    options = {"reads": Transitions(1, 0.99), "state": {"places": places}}
+    with recorded.open_feed(config, found, 6, **options, should_stop=lambda: False) as feed:
+        next(iter(feed.batches(slice(None))))
+        begun = feed.state(6)["places"]
+    assert begun[tiny.GAMES[0]].start == Position(12, (Open(11, 4),))
+    assert begun[tiny.GAMES[1]].start == Position()
+    with pytest.raises(UserError, match="can't be read: 'x'"):
+        first_batch(data, *BINDINGS, state={"places": {tiny.GAMES[0]: "x"}})

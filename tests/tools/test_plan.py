@@ -35,7 +35,8 @@ def test_hand_numbers_of_the_paper_run():
     # 0.8 of a core, of 48 on a feed host, for 8 hosts of 8 replicas: 0.8 / 48 / 8.
     assert found["feed hosts"].startswith("1 of 48 cores")
     assert "; 0.0021 a trainer's host of 8 replicas (both assumed)" in found["feed hosts"]
-    assert found["replay"].startswith("10,000,000 transitions in 40 tables, about 4 GB")
+    assert found["replay"].startswith("10,000,000 transitions in 40 windows, about 4 GB")
+    assert found["reading"] == "4 suffixes a game at once, about 2.24 GB"
     assert found["its turnover"] == "every 83 min, 2,000 transitions/s read from files"
     # 10M steps of 32 ms = 88.9 h.
     assert found["time"].startswith("88.9 h = 3.7 days, 5,689 replica-hours")
@@ -61,7 +62,7 @@ def test_feed_hosts_by_hand():
     assert "; 0.5 a trainer's host" in found["feed hosts"]
 
 
-READING = {"host cores for it", "feed hosts", "replay", "its turnover"}
+READING = {"host cores for it", "feed hosts", "replay", "reading", "its turnover"}
 
 
 def test_the_online_phase_acts_and_reads_no_files():

@@ -19,7 +19,8 @@ import tiny
 from dopamine_files import steps_of, write_run
 
 from cql_atari.core.types import UserError
-from cql_atari.feed.replay.order import Place
+from cql_atari.feed.replay.interleave import START
+from cql_atari.feed.replay.writer import Place, read_place
 from cql_atari.runs import checkpoint
 from cql_atari.runs import folder as workdir
 from cql_atari.tools import serve_replay
@@ -120,11 +121,14 @@ def test_servers_and_learner_outlive_each_other(tmp_path):
                 assert server.poll() is None
                 assert stopped(server) == workdir.EXIT_INTERRUPTED
                 wait_for(lambda: "no replay server" in log.read_text(), second, log)
+                asked = time.monotonic()
                 assert stopped(second) == workdir.EXIT_INTERRUPTED
+                assert time.monotonic() - asked < 15  # the server is gone: once 46 s
     text = log.read_text() + server_log.read_text()
     assert "Traceback" not in text and newest(folder) >= reached + 20
     places = serve_replay.read_places(tmp_path / "served")
-    assert places.keys() == set(GAMES) and min(places.values()) > Place()
+    assert places.keys() == set(GAMES)
+    assert all(read_place(place, 16).period > 0 for place in places.values())
     selection = json.loads((folder / "manifest.json").read_text())
     assert [source["game"] for source in selection["sources"]] == list(GAMES)
 
@@ -141,38 +145,42 @@ def test_games_are_shared_in_the_order_of_the_run():
 
 
 def test_metrics_by_hand():
-    """A table of 10 at 8 draws an insert: a writer waits from 80 inserts' worth ahead on."""
+    """A writer waits while its queue of 64 is full, a learner while it is empty."""
 
-    def info(size, inserts, draws):
-        done = [SimpleNamespace(completed=n) for n in (inserts, draws)]
-        limiter = SimpleNamespace(min_size_to_sample=2, samples_per_insert=8.0, max_diff=80.0,
-                                  insert_stats=done[0], sample_stats=done[1])  # fmt: skip
-        return SimpleNamespace(current_size=size, max_size=10, rate_limiter_info=limiter,
-                               signature={"segment": None})  # fmt: skip
+    def info(queued, taken):
+        stats = SimpleNamespace(sample_stats=SimpleNamespace(completed=taken))
+        return SimpleNamespace(current_size=queued, max_size=64, rate_limiter_info=stats)
 
-    record = SimpleNamespace(**{**vars(info(1, 1, 0)), "signature": None})
     before = serve_replay.measure(
-        {"Pong": info(1, 1, 0), "Boxing": info(9, 9, 0), "record": record}, 100.0
+        {"Pong": info(0, 0), "Boxing": info(9, 40), "record": info(1, 3)},
+        {"Pong": (1, 10), "Boxing": (10, 10)}, 100.0,
+    )  # fmt: skip
+    now = serve_replay.measure(
+        {"Pong": info(64, 168), "Boxing": info(10, 80)},
+        {"Pong": (10, 10), "Boxing": (10, 10)},
+        110.0,
     )
-    now = serve_replay.measure({"Pong": info(10, 31, 168), "Boxing": info(10, 12, 40)}, 110.0)
     assert [line.split() for line in serve_replay.describe({}, before).splitlines()[1:]] == [
-        ["Pong", "1", "of", "10", "0.0", "0.0", "learner"],
-        ["Boxing", "9", "of", "10", "0.0", "0.0", "-"],
+        ["Pong", "1", "of", "10", "0", "0.0", "learner"],
+        ["Boxing", "10", "of", "10", "9", "0.0", "-"],
     ]
     assert [line.split() for line in serve_replay.describe(before, now).splitlines()[1:]] == [
-        ["Pong", "10", "of", "10", "3.0", "16.8", "writer"],
-        ["Boxing", "10", "of", "10", "0.3", "4.0", "-"],
+        ["Pong", "10", "of", "10", "64", "16.8", "writer"],
+        ["Boxing", "10", "of", "10", "10", "4.0", "-"],
     ]
 
 
 def test_places_are_kept_and_damage_is_told(tmp_path):
     assert serve_replay.read_places(tmp_path) == {}
-    places = {"Pong": Place(1, 2, 3), "Boxing": Place()}
-    serve_replay.write_places(tmp_path, places)
-    assert serve_replay.read_places(tmp_path) == places
-    (tmp_path / serve_replay.PLACES).write_text('{"Pong": 1}')
-    with pytest.raises(UserError, match=r"places\.json is damaged"):
-        serve_replay.read_places(tmp_path)
+    places = {"Pong": Place(1, START, 3), "Boxing": Place()}
+    writers = SimpleNamespace(filled=lambda: places, place=lambda game, drawn: places[game])
+    serve_replay.write_places(tmp_path, writers)
+    found = serve_replay.read_places(tmp_path)
+    assert {game: read_place(place, 6) for game, place in found.items()} == places
+    for damaged in ("[1]", '{"Pong": 1', "[" * 100_000):
+        (tmp_path / serve_replay.PLACES).write_text(damaged)
+        with pytest.raises(UserError, match=r"places\.json is damaged"):
+            serve_replay.read_places(tmp_path)
 
 
 # Before it serves.

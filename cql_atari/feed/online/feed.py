@@ -98,8 +98,8 @@ def open_feed(
         )
         stack.callback(leaving.set)  # before anything waits for what draws from recorded play
 
-        def mark() -> dict[str, Any]:
-            rest = recorded.state() if recorded else {"places": {}}
+        def mark(step: int) -> dict[str, Any]:
+            rest = recorded.state(step) if recorded else {"places": {}}
             return {"frames": ledger.frames, **rest, **(recorder.mark() if recorder else {})}
 
         yield Feed(

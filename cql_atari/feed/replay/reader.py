@@ -1,35 +1,64 @@
-"""Batches from the replay, by the batch law; games are a pure function of (seed, step).
+"""Batches from the replay, by the batch law, as a function of the seed and the queues' segments.
 
-How the draws depend on each other. Segments are drawn independently of each other, in proportion
-to their transitions, and a row's transition is uniform over its segment's; so every row is uniform
-over the transitions of its game's table. The rows of one batch come from different draws of
-segments: given the tables, they are independent. Only batches of the same super-batch depend on
-each other: a drawn segment gives at most one row to each of them and 8 to all. For each game a
-super-batch draws as many segments as the game has rows in the batch where it has most, so speed
-comes from K: with K = 1 each row costs a segment.
+How the draws depend on each other. The games of a step are those of the batch law, independent of
+everything else. Of a game, its window's segments arrive in a shuffled order, each once a period;
+and of every segment that arrives each row is dealt once. So within a period no transition of the
+window is drawn twice, and all are drawn equally often: draws are uniform over the window, without
+replacement within a period.
+
+Rows of one segment (16 neighbouring steps) are dealt far apart: the n-th row that a game's rows
+need comes from one of 16 segments that are `spacing` arrivals apart from each other, so two rows of
+the same segment have at least 16 * spacing - 15 others of the game between them, less where
+segments are shorter. `spacing` shares `_OPEN` segments among the games (2 for 40 games, 28 for 3),
+so a batch has two rows of a segment only if it has more rows of one game than that.
 """
 
 from __future__ import annotations
 
 import itertools
+import queue
 import threading
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import NamedTuple
 
 import numpy as np
 import reverb
 import tensorflow as tf
-import tqdm
 
-from cql_atari.core.types import FRAME_SHAPE, STACK, Batch
-from cql_atari.feed.replay.segments import ROWS, unpack
+from cql_atari.core.types import FRAME_SHAPE, STACK, Batch, UserError
+from cql_atari.feed.replay.segments import ROWS, Segment, unpack
 from cql_atari.feed.replay.service import Replay
 from cql_atari.feed.sampling import BatchLaw, draw_games
 from cql_atari.feed.transitions import empty_frames
 
 _FETCH = 16  # segments that cross from Reverb to Python at a time
-_POLL_SECONDS = 0.05
-_ROWS_PER_DRAW = 8  # half of a full segment's: more would save little, and repeat much
+_STARVED_MS = 1_000  # how soon a reader that waits sees that it should stop
+_POLL_SECONDS = 0.5
+_OPEN = 1_280  # segments that all games together keep open, 0.16 MB each
+
+
+class Dealt(NamedTuple):
+    """How far a game's segments have been dealt.
+
+    Attributes:
+      lead: the newest segment that rows were dealt at, counted in arrivals.
+      rows: that were dealt at it.
+    """
+
+    lead: int = 0
+    rows: int = 0
+
+
+def spacing(num_games: int) -> int:
+    """Arrivals between the segments that are dealt from at a time."""
+    return max(_OPEN // (ROWS * num_games), 1)
+
+
+def lag(num_games: int) -> int:
+    """Segments before the newest that a reader needs again to go on."""
+    return (ROWS - 1) * spacing(num_games)
 
 
 def dataset(
@@ -40,55 +69,66 @@ def dataset(
     start_step: int,
     steps_per_call: int,
     rows: slice = slice(None),
+    private: bool = True,
+    dealt: Sequence[Dealt] | None = None,
+    note: Callable[[int, list[Dealt]], None] = lambda step, dealt: None,
     check: Callable[[], None] = lambda: None,
     should_stop: Callable[[], bool] = lambda: False,
+    failures: list[UserError] | None = None,
 ) -> tf.data.Dataset:
-    """Waits for the first fill, then returns what `memory.dataset` does: `Batch` of [K, B].
-
-    The data set ends when the replay closes.
+    """What `memory.dataset` returns: `Batch` of [K, B]. It ends when the replay closes.
 
     Args:
-      replay: the tables.
+      replay: the queues.
       law: the batch law.
-      seed: non-negative; decides the games of every step. Reverb's draws take no seed.
+      seed: non-negative; decides the games of every step.
       start_step: the learner step of the first batch.
       steps_per_call: K.
       rows: this host's rows of the global batch.
-      check: raises if the tables' writers failed; called while waiting and once an element.
-      should_stop: whether to stop waiting.
-
-    Raises:
-      KeyboardInterrupt: if told to stop before the first fill.
+      private: whether no other host reads these queues. Then rows of other hosts are dealt, too,
+        and left out: the hosts' batches together are those that one host would draw.
+      dealt: how far each game has been dealt; the queues begin at its first segment that is still
+        needed.
+      note: told of each step, before its super-batch is given: the next step's number and how far
+        all games are dealt then. Called from another thread.
+      check: raises if a writer failed; called while nothing arrives.
+      should_stop: whether to end; asked while nothing arrives.
+      failures: where what is no segment is told: what iterating raises is TensorFlow's.
     """
-    _wait_for_first_fill(replay, check, should_stop)
-    streams = [segments(replay.address, game) for game in replay.games]
-    assembling = threading.Lock()
+    ended = threading.Event()
+    threads: list[threading.Thread] = []
 
-    def super_batches() -> Iterator[Batch]:
-        drawn = batches(
-            streams, law, replay.n_step,
-            seed=seed, start_step=start_step, steps_per_call=steps_per_call, rows=rows,
+    def make() -> Iterator[Batch]:
+        streams = {game: arrivals(replay.address, game, ended.is_set) for game in replay.games}
+        return batches(
+            streams, law, replay.n_step, seed=seed, start_step=start_step,
+            steps_per_call=steps_per_call, rows=rows, private=private, dealt=dealt, note=note,
         )  # fmt: skip
-        while True:
-            check()
-            with assembling:
-                if not streams:
-                    return
-                batch = next(drawn)
-            yield batch
+
+    def wait() -> bool:
+        check()
+        return not should_stop()
 
     def close() -> None:
-        with assembling:
-            while streams:
-                streams.pop().close()
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+    def elements() -> Iterator[Batch]:
+        try:
+            yield from ahead(make, ended, wait, threads.append)
+        except UserError as error:
+            if failures is not None:
+                failures.append(error)
+            raise
 
     replay.readers.callback(close)
     signature = spec(law, replay.n_step, steps_per_call, rows)
-    return tf.data.Dataset.from_generator(super_batches, output_signature=signature).prefetch(1)
+    return tf.data.Dataset.from_generator(elements, output_signature=signature)
 
 
 def spec(law: BatchLaw, n_step: int, steps_per_call: int, rows: slice) -> Batch:
-    """The `tf.TensorSpec`s of a data set's elements; arguments as `batches`."""
+    """The `tf.TensorSpec`s of a data set's elements; arguments of `dataset`."""
     shape = (steps_per_call, len(range(law.batch_size)[rows]))
     return Batch(
         frames=tf.TensorSpec((*shape, STACK + n_step, *FRAME_SHAPE), tf.uint8),
@@ -99,8 +139,67 @@ def spec(law: BatchLaw, n_step: int, steps_per_call: int, rows: slice) -> Batch:
     )
 
 
+class Ended(Exception):
+    """A reader was told to end."""
+
+
+def ahead(
+    make: Callable[[], Iterator[Batch]],
+    ended: threading.Event,
+    wait: Callable[[], bool],
+    started: Callable[[threading.Thread], None] = lambda thread: None,
+) -> Iterator[Batch]:
+    """The elements of an iterator, the next one made in a thread meanwhile.
+
+    Args:
+      make: makes the iterator, in the thread.
+      ended: set to end; set here where nobody wants more.
+      wait: called again and again while there is no element; False: to end.
+      started: told of the thread.
+
+    Raises:
+      Exception: what the iterator or `wait` raises.
+    """
+    ready: queue.Queue[Batch | Exception] = queue.Queue(1)
+
+    def put(item: Batch | Exception) -> None:
+        while not ended.is_set():
+            try:
+                return ready.put(item, timeout=_POLL_SECONDS)
+            except queue.Full:
+                pass
+        raise Ended
+
+    def fill() -> None:
+        try:
+            for item in make():
+                put(item)
+        except Ended:
+            pass
+        except Exception as error:
+            with suppress(Ended):
+                put(error)
+
+    thread = threading.Thread(target=fill, name="draw", daemon=True)
+    started(thread)
+    thread.start()
+    try:
+        while not ended.is_set():
+            try:
+                item = ready.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                if not wait():
+                    return
+                continue
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        ended.set()
+
+
 def batches(
-    streams: Sequence[Iterator[bytes]],
+    streams: Mapping[str, Iterator[bytes]],
     law: BatchLaw,
     n_step: int,
     *,
@@ -108,95 +207,144 @@ def batches(
     start_step: int,
     steps_per_call: int,
     rows: slice,
+    private: bool,
+    dealt: Sequence[Dealt] | None = None,
+    note: Callable[[int, list[Dealt]], None] = lambda step, dealt: None,
 ) -> Iterator[Batch]:
     """Super-batches without end, as NumPy arrays.
 
     Args:
-      streams: each game's endless segments.
+      streams: each game's endless draws, in the run's order of games.
       law: the batch law.
       n_step: the n of the transitions.
-      seed, start_step, steps_per_call, rows: as `dataset`.
+      seed, start_step, steps_per_call, rows, private, dealt, note: as `dataset`.
     """
-    random = np.random.default_rng([seed, start_step])
+    reached = list(dealt or [Dealt()] * len(streams))
+    between = spacing(len(streams))
+    dealers = [
+        deal(stream, n_step, between, start, game)
+        for (game, stream), start in zip(streams.items(), reached)
+    ]
     for first in itertools.count(start_step, steps_per_call):
         draws = [draw_games(law, len(streams), seed, first + k) for k in range(steps_per_call)]
-        games = np.repeat(np.stack(draws), law.transitions_per_draw, axis=1)[:, rows]
-        yield _assemble(games, streams, n_step, random)
+        games = np.repeat(np.stack(draws), law.transitions_per_draw, axis=1)
+        mine = np.zeros(games.shape, bool)
+        mine[:, rows] = True
+        if not private:
+            games, mine = games[:, rows], mine[:, rows]
+        yield _assemble(games, mine, dealers, n_step, first=first, reached=reached, note=note)
 
 
 def _assemble(
-    games: np.ndarray, streams: Sequence[Iterator[bytes]], n_step: int, random: np.random.Generator
+    games: np.ndarray,
+    mine: np.ndarray,
+    dealers: Sequence[Iterator[tuple[Segment, int, Dealt]]],
+    n_step: int,
+    *,
+    first: int,
+    reached: list[Dealt],
+    note: Callable[[int, list[Dealt]], None],
 ) -> Batch:
-    """A super-batch whose rows are of the given games, int32 [K, B]."""
-    window = STACK + n_step
-    frames = empty_frames(games.size, window)
-    actions = np.empty(games.size, np.int32)
-    rewards, discounts = np.empty(games.size, np.float32), np.empty(games.size, np.float32)
-    for game in np.unique(games):
-        for packed, slots in _deal(games == game, streams[game]):
-            segment = unpack(packed, n_step)
-            length = len(segment.actions)
-            picks = random.permutation(length)[np.arange(len(slots)) % length]
-            for slot, pick in zip(slots, picks):
-                frames[slot] = segment.frames[pick : pick + window]
-            actions[slots] = segment.actions[picks]
-            rewards[slots] = segment.rewards[picks]
-            discounts[slots] = segment.discounts[picks]
-    shape = games.shape
+    """A super-batch.
+
+    Args:
+      games: int32 [K, B], the game of each row to deal.
+      mine: bool [K, B], which to keep, equally many of each batch.
+      dealers: each game's rows.
+      n_step: the n of the transitions.
+      first: the step of its first batch.
+      reached: of each game, how far it is dealt; brought up to date.
+      note: as `dataset`.
+    """
+    window, size = STACK + n_step, int(mine.sum())
+    frames = empty_frames(size, window)
+    actions = np.empty(size, np.int32)
+    rewards, discounts = np.empty(size, np.float32), np.empty(size, np.float32)
+    slot = 0
+    for after, (drawn, kept) in enumerate(zip(games.tolist(), mine.tolist()), first + 1):
+        for game, keep in zip(drawn, kept):
+            segment, row, reached[game] = next(dealers[game])
+            if keep:
+                frames[slot] = segment.frames[row : row + window]
+                actions[slot] = segment.actions[row]
+                rewards[slot] = segment.rewards[row]
+                discounts[slot] = segment.discounts[row]
+                slot += 1
+        note(after, list(reached))
+    shape = (len(games), size // len(games))
     return Batch(
         frames=frames.reshape(*shape, window, *FRAME_SHAPE),
         actions=actions.reshape(shape),
         rewards=rewards.reshape(shape),
         discounts=discounts.reshape(shape),
-        games=games,
+        games=games[mine].reshape(shape),
     )
 
 
-def _deal(wanted: np.ndarray, segments: Iterator[bytes]) -> Iterator[tuple[bytes, np.ndarray]]:
-    """Deals a game's slots to segments like cards, so that no batch has two of one segment.
+def deal(
+    draws: Iterator[bytes], n_step: int, between: int, start: Dealt, game: str
+) -> Iterator[tuple[Segment, int, Dealt]]:
+    """Every row of every segment once: (segment, row in it, how far that is).
+
+    With each arrival a row of the newest segment is due, the next one of the segment `between`
+    arrivals before, and so on to the 16th. Which row of a segment is its first, its draw says.
 
     Args:
-      wanted: bool [K, B], the slots (indices into K * B) that are the game's.
-      segments: the game's segments; as many are taken as the fullest batch has slots, or more
-        if each would have to serve over 8.
+      draws: as `window.draws`, from the first that is still needed.
+      n_step: the n of the transitions.
+      between: arrivals between neighbouring rows of a segment.
+      start: how far the rows were dealt before.
+      game: whose they are.
+
+    Raises:
+      UserError: for bytes that are no draw.
     """
-    slots = np.flatnonzero(wanted)
-    count = max(wanted.sum(axis=1).max(), -(-len(slots) // _ROWS_PER_DRAW))
-    for i, packed in enumerate(itertools.islice(segments, int(count))):
-        yield packed, slots[i::count]
+    opened: deque[tuple[Segment, int]] = deque(maxlen=(ROWS - 1) * between + 1)
+    for arrival, drawn in enumerate(draws):
+        opened.append(_open(drawn, n_step, game))
+        if arrival < start.lead:
+            continue
+        due = []
+        for nth, at in enumerate(range(len(opened) - 1, -1, -between)):
+            segment, turn = opened[at]
+            length = len(segment.actions)
+            if nth < length:
+                due.append((segment, (turn + nth) % length))
+        skip = start.rows if arrival == start.lead else 0
+        for nth, (segment, row) in enumerate(due[skip:], skip + 1):
+            yield segment, row, Dealt(arrival, nth)
 
 
-def segments(address: str, game: str) -> Generator[bytes, None, None]:
-    """An endless stream of independent draws from a game's table."""
-    draws = reverb.TrajectoryDataset(
+def _open(drawn: bytes, n_step: int, game: str) -> tuple[Segment, int]:
+    try:
+        return unpack(drawn[1:], n_step), drawn[0]
+    except (ValueError, IndexError) as error:
+        raise UserError(
+            f"the replay's table {game} holds what is no segment of this run ({error}): another "
+            "program wrote it there. Close the replay's port to all but this run's hosts, start "
+            "the replay again, then the run: the last checkpoint is good."
+        ) from error
+
+
+def arrivals(address: str, game: str, ended: Callable[[], bool]) -> Iterator[bytes]:
+    """The draws in a game's queue, in their order.
+
+    Raises:
+      Ended: when told to.
+    """
+    queued = reverb.TrajectoryDataset(
         address,
         game,
         dtypes={"segment": tf.string},
         shapes={"segment": tf.TensorShape(())},
         max_in_flight_samples_per_worker=2 * _FETCH,
-        num_workers_per_iterator=1,
-    )
-    for sample in draws.batch(_FETCH):
-        yield from sample.data["segment"].numpy()
-
-
-def _wait_for_first_fill(
-    replay: Replay, check: Callable[[], None], should_stop: Callable[[], bool]
-) -> None:
-    client = reverb.Client(replay.address)
-
-    def tables() -> list[reverb.reverb_types.TableInfo]:
-        return [table for name, table in client.server_info().items() if name in replay.games]
-
-    needed = [table.rate_limiter_info.min_size_to_sample for table in tables()]
-    with tqdm.tqdm(
-        total=sum(needed) * ROWS, desc="filling the replay", unit="transition", delay=2
-    ) as bar:
-        filled: list[int] = []
-        while filled != needed:
-            check()
-            if should_stop():
-                raise KeyboardInterrupt
-            filled = [min(table.current_size, n) for table, n in zip(tables(), needed)]
-            bar.update(sum(filled) * ROWS - bar.n)
-            time.sleep(_POLL_SECONDS)
+        num_workers_per_iterator=1,  # more would change the order
+        rate_limiter_timeout_ms=_STARVED_MS,  # the data set ends then; nothing is lost
+    ).batch(_FETCH)
+    while not ended():
+        for sample in queued:
+            for drawn in sample.data["segment"].numpy():
+                if ended():
+                    raise Ended
+                yield drawn
+    raise Ended

@@ -1,17 +1,15 @@
 """The replay on other hosts: which server has which game, and batches whatever happens to servers.
 
 A lost server is waited for. Reverb's own samplers wait too, but silently, for ever, and minutes
-longer than needed; so they run in a thread of their own, which is left behind when a server is
-lost and ends by itself once it hears from the server again.
+longer than needed; so the thread that they run in is left behind when a server is lost.
 """
 
 from __future__ import annotations
 
-import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -24,7 +22,7 @@ from cql_atari.core.types import Batch, UserError
 from cql_atari.feed.replay import reader, service
 from cql_atari.feed.sampling import BatchLaw
 
-VERSION = 1  # of segments and record
+VERSION = 2  # of segments, queues and record
 _ANSWER_SECONDS = 3  # a server that takes longer is taken for lost
 _POLL_SECONDS = 1.0
 _REMIND_SECONDS = 30.0
@@ -96,33 +94,53 @@ def open_remote(
     remote, errors, closed = find(config, should_stop), [], threading.Event()
     law = BatchLaw(config.feed.draws, config.feed.transitions_per_draw)
     n_step, k = config.feed.n_step, config.train.steps_per_call
-
-    def dataset(rows: slice) -> tf.data.Dataset:
-        def draw(done: int) -> Iterator[Batch]:
-            streams = [reader.segments(at, game) for game, at in remote.addresses.items()]
-            return reader.batches(
-                streams, law, n_step,
-                seed=config.train.seed, start_step=start_step + done * k, steps_per_call=k,
-                rows=rows,
-            )  # fmt: skip
-
-        def elements() -> Iterator[Batch]:
-            try:
-                yield from _keep_on(draw, remote.addresses, check_again, stop)
-            except KeyboardInterrupt:
-                return
-            except Exception as error:
-                errors.append(error)
-
-        signature = reader.spec(law, n_step, k, rows)
-        return tf.data.Dataset.from_generator(elements, output_signature=signature)
+    remind = _Reminder()
 
     def stop() -> bool:
         return closed.is_set() or should_stop()
 
-    def check_again() -> None:
-        if find(config, stop).manifest != remote.manifest:
-            raise UserError("a replay server came back with other data than it served before.")
+    def elements(rows: slice) -> Iterator[Batch]:
+        done = 0
+        while True:
+            ended = threading.Event()
+
+            def draw(ended: threading.Event = ended, done: int = done) -> Iterator[Batch]:
+                def over() -> bool:
+                    return ended.is_set() or closed.is_set()
+
+                streams = {
+                    game: reader.arrivals(at, game, over) for game, at in remote.addresses.items()
+                }
+                return reader.batches(
+                    streams, law, n_step, seed=config.train.seed, start_step=start_step + done * k,
+                    steps_per_call=k, rows=rows, private=False,
+                )  # fmt: skip
+
+            try:
+                for batch in reader.ahead(draw, ended, answer):
+                    yield batch
+                    done += 1
+                return
+            except (_LostError, tf.errors.OpError) as error:
+                logging.warning("a replay server is lost: %s", error)
+            if find(config, stop).manifest != remote.manifest:
+                raise UserError("a replay server came back with other data than it served before.")
+
+    def answer() -> bool:
+        """Whether to go on waiting for a batch."""
+        return not stop() and _check_all(remote.addresses, remind)
+
+    def guarded(rows: slice) -> Iterator[Batch]:
+        try:
+            yield from elements(rows)
+        except KeyboardInterrupt:
+            return
+        except Exception as error:
+            errors.append(error)
+
+    def dataset(rows: slice) -> tf.data.Dataset:
+        signature = reader.spec(law, n_step, k, rows)
+        return tf.data.Dataset.from_generator(lambda: guarded(rows), output_signature=signature)
 
     try:
         yield dataset
@@ -132,65 +150,8 @@ def open_remote(
             raise errors[0]
 
 
-def _keep_on(
-    draw: Callable[[int], Iterator[Batch]],
-    addresses: Mapping[str, str],
-    wait: Callable[[], None],
-    should_stop: Callable[[], bool],
-) -> Iterator[Batch]:
-    """The elements of `draw(0)`, begun anew at `draw(elements given)` after a server was lost."""
-    done, remind = 0, _Reminder()
-    while True:
-        ready: queue.Queue[Batch | Exception] = queue.Queue(1)
-        ended = threading.Event()
-        threading.Thread(
-            target=_fill, args=(draw, done, ready, ended), name="draw", daemon=True
-        ).start()
-        try:
-            while True:
-                try:
-                    item = ready.get(timeout=_POLL_SECONDS)
-                except queue.Empty:
-                    if should_stop():
-                        raise KeyboardInterrupt from None
-                    if not _all_answer(addresses, remind):
-                        break
-                    continue
-                if isinstance(item, tf.errors.OpError):
-                    logging.warning("a replay server ended the connection: %s", item.message)
-                    time.sleep(_POLL_SECONDS)
-                    break
-                if isinstance(item, Exception):
-                    raise item
-                yield item
-                done += 1
-        finally:
-            ended.set()
-        wait()
-
-
-def _fill(
-    draw: Callable[[int], Iterator[Batch]],
-    done: int,
-    ready: queue.Queue[Batch | Exception],
-    ended: threading.Event,
-) -> None:
-    """Puts elements, or the error that ended them, until nobody wants them."""
-    elements = draw(done)
-    item: Batch | Exception
-    while not ended.is_set():
-        try:
-            item = next(elements)
-        except Exception as error:
-            item = error
-        while not ended.is_set():
-            try:
-                ready.put(item, timeout=_POLL_SECONDS)
-                break
-            except queue.Full:
-                pass
-        if isinstance(item, Exception):
-            return
+class _LostError(Exception):
+    """A server doesn't answer."""
 
 
 class _Reminder:
@@ -205,22 +166,22 @@ class _Reminder:
             self._due = time.monotonic() + _REMIND_SECONDS
 
 
-def _all_answer(addresses: Mapping[str, str], remind: _Reminder) -> bool:
-    """Whether all servers answer; says which tables hold a learner up."""
+def _check_all(addresses: Mapping[str, str], remind: _Reminder) -> bool:
+    """True; says which queues hold a learner up.
+
+    Raises:
+      _LostError: if a server doesn't answer.
+    """
     for address in sorted(set(addresses.values())):
         tables = _tables(address, reverb.Client(address))
         if tables is None:
-            return False
-        for game in sorted(tables.keys() & addresses.keys()):
-            size, needed = (
-                tables[game].current_size,
-                tables[game].rate_limiter_info.min_size_to_sample,
-            )
-            if size < needed and addresses[game] == address:
-                remind(
-                    "waiting for the replay server at %s to fill: %s has %d of %d segments",
-                    address, game, size, needed,
-                )  # fmt: skip
+            raise _LostError(f"{address} doesn't answer")
+        if empty := [game for game, at in addresses.items()
+                     if at == address and tables[game].current_size == 0]:  # fmt: skip
+            remind(
+                "waiting for the replay server at %s: nothing to draw yet of %s",
+                address, ", ".join(empty),
+            )  # fmt: skip
     return True
 
 
@@ -244,7 +205,7 @@ def _ask_patiently(address: str, should_stop: Callable[[], bool]) -> dict[str, A
     if service.RECORD not in tables:
         raise UserError(
             f"{address} serves {', '.join(sorted(tables)) or 'nothing'}: no replay of "
-            "`python -m cql_atari.tools.serve_replay`; mend feed.servers."
+            "`python -m cql_atari.tools.serve_replay`; change feed.servers."
         )
     if waited:
         logging.warning("the replay server at %s answers", address)
@@ -262,7 +223,7 @@ def _tables(address: str, client: reverb.Client) -> dict[str, Any] | None:
 
 
 def _check_agreement(address: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    names: Sequence[str] = ("version", "n_step", "discount")
+    names = ("version", "n_step", "discount")
     if differences := [
         f"{name} {theirs.get(name)!r} there, {ours[name]!r} here"
         for name in names

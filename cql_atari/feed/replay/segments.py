@@ -51,10 +51,17 @@ def unpack(packed: bytes, n_step: int) -> Segment:
     """The inverse of `pack`; the arrays share one read-only buffer.
 
     Raises:
-      ValueError: if the segment was packed with another n.
+      ValueError: if the segment was packed with another n, or the bytes are no segment.
     """
-    data = isal_zlib.decompress(packed)
     context = LEAD + n_step
+    longest = ROWS * _COLUMN_BYTES + (ROWS + context) * _FRAME_BYTES
+    inflate = isal_zlib.decompressobj()
+    try:  # a few bytes from elsewhere could inflate to more than there is memory
+        data = inflate.decompress(packed, longest + 1)
+    except isal_zlib.error as error:  # type: ignore[misc]  # its stub has an instance
+        raise ValueError(f"{len(packed)} bytes can't be inflated: {error}") from error
+    if not inflate.eof or inflate.unused_data:
+        raise ValueError(f"{len(packed)} bytes are no segment: cut off, too long or with a rest")
     rows, rest = divmod(len(data) - context * _FRAME_BYTES, _COLUMN_BYTES + _FRAME_BYTES)
     if rest or not 0 < rows <= ROWS:
         raise ValueError(f"a segment of {len(data)} bytes was not written with {n_step=}")

@@ -1,4 +1,4 @@
-"""The replay's tables: a Reverb server in this process with one table a game.
+"""The replay's queues: a Reverb server in this process with one table a game.
 
 Reverb can't be bound to loopback: the server listens on all interfaces, without authentication.
 """
@@ -10,7 +10,6 @@ import ipaddress
 import json
 import socket
 import struct
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -22,11 +21,10 @@ import tensorflow as tf
 from absl import logging
 
 from cql_atari.core.types import UserError
-from cql_atari.feed.replay.segments import ROWS
 
 RECORD = "record"  # the table that says what a server of recorded play serves
 _SIOCGIFADDR = 0x8915
-_FIRST_FILL = 50  # a fiftieth of the window; Dopamine's DQN starts at 20,000 of 1,000,000
+QUEUE = 64  # drawn segments that wait for a reader
 
 
 class Replay(NamedTuple):
@@ -50,46 +48,25 @@ def serve(
     games: Sequence[str],
     *,
     n_step: int,
-    transitions_per_game: int,
-    samples_per_insert: float = 8.0,
     port: int = 0,
     record: Mapping[str, Any] | None = None,
 ) -> Iterator[Replay]:
     """Runs the server for as long as the context lasts.
 
-    A table holds the newest segments of its game and draws them in proportion to their
-    transitions, so draws are uniform over transitions. Drawing starts when a table holds a fiftieth
-    of the window, and never waits from then on. Writers fill the window at full speed; after
-    that they wait until each segment has been drawn `samples_per_insert` times on average.
+    Each table is a queue, read first in, first out, each segment once: what is drawn, and how
+    often, its writer decides. So two runs read the same, and several readers share the draws.
 
     Args:
       games: names of the tables.
       n_step: the n of the transitions.
-      transitions_per_game: what each table holds (rounded to whole segments of 16).
-      samples_per_insert: draws of each before newer data replace it, on average.
       port: to listen on; 0: any free one.
       record: what other processes are told of it, JSON-ready; see `read_record`.
 
     Raises:
       UserError: if the port is taken.
     """
-    size = max(transitions_per_game // ROWS, 1)
-    tables = [
-        reverb.Table(
-            name=game,
-            sampler=reverb.selectors.Prioritized(priority_exponent=1.0),
-            remover=reverb.selectors.Fifo(),
-            max_size=size,
-            rate_limiter=reverb.rate_limiters.RateLimiter(
-                samples_per_insert=samples_per_insert,
-                min_size_to_sample=max(size // _FIRST_FILL, 1),
-                min_diff=-sys.float_info.max,
-                max_diff=size * samples_per_insert,
-            ),
-            signature={"segment": tf.TensorSpec((), tf.string)},
-        )
-        for game in games
-    ]
+    signature = {"segment": tf.TensorSpec((), tf.string)}
+    tables = [reverb.Table.queue(game, QUEUE, signature=signature) for game in games]
     if record is not None:
         tables.append(
             reverb.Table(

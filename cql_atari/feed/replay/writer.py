@@ -1,40 +1,77 @@
-"""Streams episodes into the replay's tables: one background thread a game.
+"""Fills the replay's queues with recorded play: one background thread a game.
 
-Each pass of a game goes over its parts in an order of its own (`feed.order`), part after part,
-opening one at a time. An episode is compressed into segments before its thread waits for the table,
-by one of `_DECODERS` threads, which alone hold frames. So memory, however much data there are, is
-at most that of the tables and
+A game's thread reads several parts of its data in turns (`interleave`), keeps a window of
+compressed segments (`window`), and puts what is drawn from it into the game's queue, where it
+waits while the queue is full. Only `_DECODERS` threads hold frames. So memory, however much data
+there are, is at most that of the windows and
 
 * `_DECODERS` episodes, twice each (read, padded): 1.5 GB if all had 27,000 steps, the reader's
   longest; 80 MB at the 1,400 steps that are usual;
-* for each game its compressed episode and `_PENDING` segments (0.4 KB a step or so), and what its
-  reader keeps (`.gz`: 5 MB of buffers, 9 MB of columns for a million slots).
+* for each game a compressed episode, what replaces the oldest of its window at the period's end,
+  and for each part that is open what its reader keeps (`.gz`: 5 MB of buffers, 9 MB of columns for
+  a million slots).
 """
 
 from __future__ import annotations
 
-import itertools
-import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import reverb
+import tqdm
 
 from cql_atari.core.types import Episode, UserError
-from cql_atari.feed.replay.order import Part, Place, order
+from cql_atari.feed.replay import window
+from cql_atari.feed.replay.interleave import START, Open, Packed, Part, Position, interleave
 from cql_atari.feed.replay.segments import ROWS, pack
 from cql_atari.feed.replay.service import Replay
-from cql_atari.feed.transitions import block, count
+from cql_atari.feed.transitions import block
 
 _DECODERS = 4  # each has an arena of the allocator, so few of them keep its leftovers few, too
-_PENDING = 32  # segments a writer may be ahead of its table
+_PENDING = 32  # segments a writer may be ahead of its queue
 _PATIENCE_MS = 200  # how soon a writer that waits for the learner sees that it should stop
+_POLL_SECONDS = 0.05
 
-Segments = list[tuple[bytes, int]]  # what `segments.pack` yields of one episode
+
+class Place(NamedTuple):
+    """Where a game stands in its draws. JSON keeps it as nested lists.
+
+    Attributes:
+      period: of the window.
+      start: where in the stream that period's window begins.
+      drawn: segments of the period that have been drawn.
+      lead, dealt: of the reader; see `reader.Dealt`.
+    """
+
+    period: int = 0
+    start: Position = START
+    drawn: int = 0
+    lead: int = 0
+    dealt: int = 0
+
+
+def read_place(saved: Sequence[Any], num_parts: int) -> Place:
+    """A place from JSON; also as it was kept when parts were read one after the other.
+
+    That was (passes done, parts of this pass done, episodes of the next one done).
+
+    Raises:
+      ValueError, TypeError, IndexError: if it is neither.
+    """
+    if isinstance(saved[1], int):
+        pass_, part, episodes = map(int, saved)
+        nth = pass_ * num_parts + part
+        if not episodes:
+            return Place(start=Position(nth))
+        return Place(start=Position(nth + 1, (Open(nth, episodes),)))
+    period, (opened, open_, skip), *rest = saved
+    start = Position(int(opened), tuple(Open(*map(int, part)) for part in open_), int(skip))
+    return Place(int(period), start, *map(int, rest))
 
 
 class Writers(NamedTuple):
@@ -42,11 +79,45 @@ class Writers(NamedTuple):
 
     Attributes:
       check: raises the first error of any of them.
-      places: where each game's stands, for `stream` to go on from.
+      filled: (segments that the windows hold, segments that they will hold) of each game.
+      place: the place of a game from which its draws go on, so many draws after the first of these
+        writers; None: after all so far.
     """
 
     check: Callable[[], None]
-    places: Callable[[], dict[str, Place]]
+    filled: Callable[[], dict[str, tuple[int, int]]]
+    place: Callable[[str, int | None], Place]
+
+
+class _Stopped(Exception):
+    """A thread was told to stop."""
+
+
+class _Progress:
+    """What a writer's thread tells the others."""
+
+    def __init__(self, place: Place, size: int):
+        self._first, self._lock = place, threading.Lock()
+        self._starts = {place.period: place.start}
+        self._size = 0
+        self.filled = (0, size)
+        self.drawn = 0
+
+    def note(self, period: int, size: int, start: Position) -> None:
+        with self._lock:
+            self._size, self.filled = size, (size, size)
+            self._starts[period] = start
+
+    def place(self, drawn: int | None) -> Place:
+        with self._lock:
+            drawn = self.drawn if drawn is None else drawn
+            if not self._size:
+                return self._first
+            periods, rest = divmod(self._first.drawn + drawn, self._size)
+            period = self._first.period + periods
+            for past in [number for number in self._starts if number < period]:
+                del self._starts[past]
+            return Place(period, self._starts[period], rest)
 
 
 @contextmanager
@@ -56,23 +127,26 @@ def stream(
     *,
     discount: float,
     seed: int,
+    transitions_per_game: int,
+    samples_per_insert: float = 8.0,
+    parts_at_once: int = 4,
     places: Mapping[str, Place] | None = None,
 ) -> Iterator[Writers]:
-    """Writes for as long as the context lasts; the games' threads fill their tables together.
+    """Writes for as long as the context lasts.
 
-    A game that is known to fit in its table is written once from the start, wherever its place was
-    (or as whole passes until it is ready to be drawn from). Any other is written over and over, as
-    a window that slides over the data from its place on: earlier parts aren't opened, earlier
-    episodes of the same part are read over. An episode is written when the last of its segments is
-    on its way to the table, so no window is repeated; what an interrupted learner had yet to draw
-    of the old one isn't made up for.
+    Nothing of a game is drawn before its window is full (or holds all of its data), so draws are
+    those of the whole window from the first one on, also where a run goes on: then its window is
+    read again from where it began.
 
     Args:
       replay: where to.
       parts: what each game's data are made of.
       discount: gamma.
-      seed: decides the order of the parts.
-      places: where the writers begin; a game that it lacks begins at the start.
+      seed: decides the order of parts and draws.
+      transitions_per_game: of a window (rounded to whole segments of 16).
+      samples_per_insert: how often each of them is drawn before newer data replace it.
+      parts_at_once: of a game, that are open at a time.
+      places: where to begin; a game that it lacks begins at the start.
 
     Yields:
       The writers. The first error of one is raised on leaving, too: it takes the place of whatever
@@ -83,13 +157,17 @@ def stream(
     """
     stop, decoders = threading.Event(), ThreadPoolExecutor(_DECODERS, "decode")
     errors: list[Exception] = []
-    current = {game: (places or {}).get(game, Place()) for game in replay.games}
+    begin = {game: (places or {}).get(game, Place()) for game in replay.games}
+    size = max(transitions_per_game // ROWS, 1)
+    progress = {game: _Progress(begin[game], size) for game in replay.games}
 
     def check() -> None:
         if errors:
             raise errors[0]
 
-    def encode_next(episodes: Iterator[Episode], wanted: bool) -> Segments | None:
+    def encode_next(episodes: Iterator[Episode], wanted: bool) -> list[Packed] | None:
+        if stop.is_set():
+            raise _Stopped
         episode = next(episodes, None)
         if episode is None or not wanted:
             return None if episode is None else []
@@ -97,18 +175,27 @@ def stream(
         del episode
         return list(pack(padded, replay.n_step))
 
-    def take(episodes: Iterator[Episode], wanted: bool) -> Segments | None:
+    def take(episodes: Iterator[Episode], wanted: bool) -> list[Packed] | None:
         return decoders.submit(encode_next, episodes, wanted).result()
 
-    def run(game: str) -> None:
-        def start_pass(place: Place) -> Iterator[tuple[Place, Segments]]:
-            ordered = order(len(parts[game]), seed=seed, game=game, pass_=place.pass_)
-            return _read_pass([parts[game][i] for i in ordered], place, take)
+    def segments(game: str) -> Iterator[tuple[bytes, Position]]:
+        found = interleave(
+            parts[game], begin[game].start,
+            at_once=parts_at_once, enough=size, seed=seed, game=game, take=take,
+        )  # fmt: skip
+        for nth, segment in enumerate(found, 1):
+            progress[game].filled = (min(nth, size), size)
+            yield segment
 
+    def run(game: str) -> None:
         try:
-            _write(
-                replay, game, parts=parts[game], start_pass=start_pass, places=current, stop=stop
-            )
+            draws = window.draws(
+                segments(game), size=size, times=samples_per_insert, seed=seed, game=game,
+                period=begin[game].period, note=progress[game].note,
+            )  # fmt: skip
+            _write(replay, game, draws, skip=begin[game].drawn, progress=progress[game], stop=stop)
+        except _Stopped:
+            pass
         except Exception as error:
             errors.append(error)
 
@@ -119,7 +206,11 @@ def stream(
     for thread in threads:
         thread.start()
     try:
-        yield Writers(check, lambda: dict(current))
+        yield Writers(
+            check,
+            lambda: {game: mine.filled for game, mine in progress.items()},
+            lambda game, drawn: progress[game].place(drawn),
+        )
     finally:
         stop.set()
         for thread in threads:
@@ -128,95 +219,61 @@ def stream(
         check()
 
 
-def _read_pass(
-    parts: Sequence[Part],
-    start: Place,
-    take: Callable[[Iterator[Episode], bool], Segments | None],
-) -> Iterator[tuple[Place, Segments]]:
-    """The rest of a pass, compressed: each episode with the place that follows it.
+def wait_until_filled(writers: Writers, should_stop: Callable[[], bool]) -> None:
+    """Waits until every window is full, with a bar.
 
-    Args:
-      parts: in the order of the pass.
-      start: where to begin; episodes that are read over come without segments.
-      take: reads the next episode and compresses it, if it is wanted; None after the last.
+    Raises:
+      KeyboardInterrupt: if told to stop before.
+      Exception: as `Writers.check`.
     """
-    skipped = start.episode
-    for nth in range(start.part, len(parts)):
-        episodes = iter(parts[nth].read())
-        for number in itertools.count(1):
-            segments = take(episodes, number > skipped)
-            if segments is None:
-                break
-            yield Place(start.pass_, nth, max(number, skipped)), segments
-        skipped = 0
-        yield Place(start.pass_, nth + 1), []
+    total = sum(size for _, size in writers.filled().values()) * ROWS
+    with tqdm.tqdm(total=total, desc="filling the replay", unit="transition", delay=2) as bar:
+        while True:
+            writers.check()
+            if should_stop():
+                raise KeyboardInterrupt
+            filled = writers.filled().values()
+            bar.update(sum(held for held, _ in filled) * ROWS - bar.n)
+            if all(held == size for held, size in filled):
+                return
+            time.sleep(_POLL_SECONDS)
 
 
 def _write(
     replay: Replay,
     game: str,
+    draws: Iterator[bytes],
     *,
-    parts: Sequence[Part],
-    start_pass: Callable[[Place], Iterator[tuple[Place, Segments]]],
-    places: dict[str, Place],
+    skip: int,
+    progress: _Progress,
     stop: threading.Event,
 ) -> None:
-    client = reverb.Client(replay.address)
-    table = client.server_info()[game]
-    fits = _fit(parts, replay.n_step, table.max_size)
-    enough = table.rate_limiter_info.min_size_to_sample if fits else math.inf
-    place = Place() if fits else places[game]
-    writer = client.trajectory_writer(num_keep_alive_refs=1)
-    written = 0
+    writer = reverb.Client(replay.address).trajectory_writer(num_keep_alive_refs=1)
+    nth = -1
     try:
-        while written < enough:
-            whole, before = place == Place(place.pass_), written
-            for after, segments in start_pass(place):
-                if not _insert(writer, game, segments, stop):
-                    return
-                written += len(segments)
-                places[game] = Place() if fits else after
-            if whole and written == before:
-                raise UserError(
-                    f"no transition of {game} in the data (n_step={replay.n_step}): give files "
-                    f"with episodes longer than {replay.n_step} steps, or leave the game out."
-                )
-            place = Place(place.pass_ + 1)
-        _flush(writer, 0, stop)
+        for nth, packed in enumerate(draws):
+            if nth >= skip:
+                _insert(writer, game, packed, stop)
+                progress.drawn = nth + 1 - skip
+        if nth < 0:
+            raise UserError(
+                f"no transition of {game} in the data (n_step={replay.n_step}): give files with "
+                f"episodes longer than {replay.n_step} steps, or leave the game out."
+            )
     finally:
         writer.close()
 
 
-def _fit(parts: Sequence[Part], n_step: int, segments: int) -> bool:
-    """Whether all parts are known to fit in a table of so many segments."""
-    total = 0
-    for part in parts:
-        extents = part.survey() if total <= segments else None
-        if extents is None:
-            return False
-        total += sum(-(-count(extent, n_step) // ROWS) for extent in extents)
-    return total <= segments
-
-
 def _insert(
-    writer: reverb.TrajectoryWriter, game: str, segments: Segments, stop: threading.Event
-) -> bool:
-    """Writes an episode's segments; False if told to stop before."""
-    for packed, rows in segments:
-        writer.append({"segment": np.array(packed, object)})
-        item = {"segment": writer.history["segment"][-1]}
-        writer.create_item(game, priority=float(rows), trajectory=item)
-        if not _flush(writer, _PENDING, stop):
-            return False
-    return not stop.is_set()
-
-
-def _flush(writer: reverb.TrajectoryWriter, pending: int, stop: threading.Event) -> bool:
-    """Waits until at most `pending` items are unconfirmed; False if told to stop before."""
+    writer: reverb.TrajectoryWriter, game: str, packed: bytes, stop: threading.Event
+) -> None:
+    """Puts a segment into the queue; waits while it is full, and raises if told to stop."""
+    writer.append({"segment": np.array(packed, object)})
+    item = {"segment": writer.history["segment"][-1]}
+    writer.create_item(game, priority=1.0, trajectory=item)
     while not stop.is_set():
         try:
-            writer.flush(pending, timeout_ms=_PATIENCE_MS)
-            return True
+            return writer.flush(_PENDING, timeout_ms=_PATIENCE_MS)
         except reverb.errors.DeadlineExceededError:
             pass
-    return False
+    raise _Stopped

@@ -1,24 +1,23 @@
-"""The replay feed against the memory feed, the batch law, and its promise of independent rows."""
+"""The replay feed against the memory feed, the batch law, and how draws depend on each other."""
 
 from __future__ import annotations
 
-import threading
+import itertools
 from collections import Counter
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as st_numpy
-from synthetic_episodes import extents, keys, known, make_episode
+from synthetic_episodes import extents, keys, make_episode
 
-from cql_atari.core.types import Batch
 from cql_atari.feed import drawing, positions
 from cql_atari.feed.memory import store as memory
 from cql_atari.feed.replay import reader, service, writer
+from cql_atari.feed.replay.reader import Dealt
+from cql_atari.feed.replay.segments import ROWS, pack
 from cql_atari.feed.sampling import BatchLaw, draw_games
+from cql_atari.feed.transitions import block
 
 GAMES = ("Pong", "Breakout")
 EPISODES = {
@@ -31,18 +30,15 @@ EPISODES = {
 
 
 @contextmanager
-def open_replay(n_step=1, episodes=EPISODES, transitions_per_game=1600):
-    """A replay that holds all of the episodes, ready to be read."""
-    parts = {game: [known(mine)] for game, mine in episodes.items()}
+def open_replay(n_step=1, episodes=EPISODES, **options):
+    """A function that reads from a replay of the episodes, once its windows are full."""
+    parts = {game: [lambda mine=mine: iter(mine)] for game, mine in episodes.items()}
+    settings = {"discount": 0.9, "seed": 0, "transitions_per_game": 1600} | options
     with (
-        service.serve(
-            list(episodes), n_step=n_step, transitions_per_game=transitions_per_game
-        ) as replay,
-        writer.stream(replay, parts, discount=0.9, seed=0) as writers,
+        service.serve(list(episodes), n_step=n_step) as replay,
+        writer.stream(replay, parts, **settings) as writers,
     ):
-        for thread in threading.enumerate():
-            if thread.name.startswith("write-"):
-                thread.join()
+        writer.wait_until_filled(writers, lambda: False)
 
         def read(law, count, **options):
             settings = {"seed": 1, "start_step": 0, "steps_per_call": 4} | options
@@ -50,6 +46,18 @@ def open_replay(n_step=1, episodes=EPISODES, transitions_per_game=1600):
             return data, list(data.take(count).as_numpy_iterator())
 
         yield read
+
+
+@pytest.fixture
+def few_open(monkeypatch):
+    """Two arrivals between the rows of a segment, for one game: small data go through sooner."""
+    monkeypatch.setattr(reader, "_OPEN", 2 * ROWS)
+
+
+def drawn(*episodes, n_step=1):
+    """A draw of each of their segments, the nth from its row n on."""
+    segments = [p for e in episodes for p, _ in pack(block(e, n_step, 0.9), n_step)]
+    return [bytes([nth % ROWS]) + p for nth, p in enumerate(segments)]
 
 
 def load():
@@ -83,40 +91,109 @@ def test_games_follow_the_batch_law_from_any_step():
         np.testing.assert_array_equal(part.games, (number >= 3).astype(int))
 
 
-def test_rows_are_uniform_and_independent_within_a_batch():
-    """Counts over the 2nd batches of super-batches: chi-square would be too large for rows that
-    come in company, and wrong for short segments if segments were drawn uniformly.
+def test_two_replays_of_a_seed_give_the_same_batches_whatever_k_and_whoever_has_which_rows():
+    law = BatchLaw(8, 2)
+    found = []
+    for options in ({}, {"steps_per_call": 1}, {"steps_per_call": 8}, {"seed": 2}):
+        with open_replay() as read:
+            batches = read(law, 32 // options.get("steps_per_call", 4), **options)[1]
+            found.append([key for batch in batches for key in keys(batch)])
+    assert found[0] == found[1] == found[2] != found[3]
+    whole = np.concatenate([b.frames for b in _read_rows(law, slice(None))])
+    parts = [np.concatenate([b.frames for b in _read_rows(law, rows)]) for rows in
+             (slice(0, 4), slice(4, 16))]  # fmt: skip
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
+
+
+def _read_rows(law, rows):
+    with open_replay() as read:
+        return read(law, 3, rows=rows)[1]
+
+
+@pytest.mark.parametrize("k", [1, 10, 50])
+def test_a_transition_is_drawn_as_often_as_samples_per_insert_says(k, few_open):
+    """Whatever K: once it was 0.5, 2.6 and 4 times in place of 8. 80 segments through a window
+    of 16; those count that enter it after the first ones and have left it and been dealt. The 8,000
+    draws end before the window reaches a second pass, which would draw some of them again.
     """
+    episodes = {"Pong": [make_episode(i, 16) for i in range(80)]}
+    with open_replay(episodes=episodes, transitions_per_game=256, samples_per_insert=8.0) as read:
+        batches = read(BatchLaw(32, 1), 250 // k, steps_per_call=k)[1]
+    windows = np.concatenate([batch.frames for batch in batches])[:, :, 3, 0, :2].reshape(-1, 2)
+    counts = np.zeros((81, 17), int)
+    np.add.at(counts, (windows[:, 0], windows[:, 1]), 1)
+    stayed = counts[17:60, 1:]  # one part: the window slides over it in order
+    np.testing.assert_array_equal(stayed, 8)
+
+
+def test_draws_are_uniform_and_within_a_period_without_replacement(few_open):
+    """27 transitions, all in the window: in 27 draws from a period's start each comes once."""
     with open_replay(episodes={"Pong": EPISODES["Pong"]}) as read:
-        _, batches = read(BatchLaw(64, 1), 60)
-    counts = Counter(key for batch in batches for key in keys(Batch(*(c[1] for c in batch))))
+        _, batches = read(BatchLaw(27, 1), 100, steps_per_call=10)
+    counts = Counter(key for batch in batches for key in keys(batch))
     assert len(counts) == 1 + 18 + 8
-    assert scipy.stats.chisquare(list(counts.values())).pvalue > 1e-6
+    assert max(counts.values()) - min(counts.values()) <= 2 + reader.lag(1) // 4
 
 
-def test_rows_of_a_batch_share_a_segment_only_by_chance():
-    """Four segments of 16: two rows of a batch meet in one with probability 1/4, measured. In
-    the same super-batch, rows of different batches meet more often, as the docstring says.
-    """
-    episodes = {"Pong": [make_episode(i, 16) for i in range(4)]}
-    with open_replay(episodes=episodes, transitions_per_game=64) as read:
-        _, batches = read(BatchLaw(32, 1), 80, steps_per_call=8)
-    segment = np.stack([batch.frames[..., 3, 0, 0] for batch in batches])  # [80, 8, 32]
-    pairs = segment[..., ::2] == segment[..., 1::2]
-    tolerance = 5 * np.sqrt(0.25 * 0.75 / pairs.size)
-    assert abs(pairs.mean() - 0.25) < tolerance
-    assert (segment[:, 0] == segment[:, 1]).mean() > 0.9
+def test_games_are_drawn_independently_and_uniformly():
+    with open_replay() as read:
+        _, batches = read(BatchLaw(64, 1), 60)
+    counts = np.bincount(np.concatenate([batch.games.ravel() for batch in batches]))
+    assert scipy.stats.chisquare(counts).pvalue > 1e-6
 
 
-@given(
-    st_numpy.arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 12))).filter(np.any),
-)
-def test_deal(wanted):
-    """Every slot once; no segment twice in a batch nor over 8 times; no more than are needed."""
-    dealt = list(reader._deal(wanted, iter(range(10**6))))
-    slots = np.concatenate([mine for _, mine in dealt])
-    np.testing.assert_array_equal(np.sort(slots), np.flatnonzero(wanted))
-    for _, mine in dealt:
-        batches = mine // wanted.shape[1]
-        assert 1 <= len(mine) <= 8 and len(set(batches)) == len(mine)
-    assert len(dealt) == max(wanted.sum(axis=1).max(), np.ceil(wanted.sum() / 8))
+@pytest.mark.parametrize("between", [1, 3, 40])
+def test_rows_of_a_segment_are_dealt_far_apart(between):
+    """Full segments: 16 * between - 15 others lie between two rows of one. Every row comes once."""
+    segments = drawn(*(make_episode(i, 16) for i in range(120)))
+    dealt = reader.deal(iter(segments), 1, between, Dealt(), "Pong")
+    rows = [(int(segment.frames[3, 0, 0]), row) for segment, row, _ in dealt]
+    assert len(set(rows)) == len(rows)
+    full = [number for number, _ in rows]
+    last = {}
+    for nth, number in enumerate(full):
+        if number in last and nth > 16 * 15 * between:  # from when on all 16 rows are dealt
+            assert nth - last[number] - 1 >= 16 * between - 15
+        last[number] = nth
+    done = [number for number in range(1, 121 - 15 * between)]
+    assert all(Counter(full)[number] == 16 for number in done)
+
+
+def test_dealing_goes_on_at_any_row():
+    segments = drawn(*(make_episode(i, 5 + i % 30) for i in range(40)))
+
+    def dealt(segments, start):
+        for segment, row, reached in reader.deal(iter(segments), 1, 2, start, "Pong"):
+            yield (int(segment.frames[3, 0, 0]), row), reached
+
+    whole = list(dealt(segments, Dealt()))
+    behind = (ROWS - 1) * 2
+    for nth in (0, 1, 50, 200, 333, len(whole) - 2):
+        lead, rows = whole[nth][1]
+        needed = max(lead - behind, 0)
+        rest = list(dealt(segments[needed:], Dealt(lead - needed, rows)))
+        assert [row for row, _ in rest] == [row for row, _ in whole[nth + 1 :]]
+
+
+@pytest.mark.parametrize("num_games, rows", [(1, 1265), (3, 401), (40, 17)])
+def test_how_far_apart_rows_of_a_segment_are(num_games, rows):
+    """As the docstring says, and 0.2 GB of open segments in all."""
+    between = reader.spacing(num_games)
+    assert ROWS * between - 15 == rows
+    assert num_games * (reader.lag(num_games) + 1) <= 1_300
+
+
+def test_what_is_noted_is_where_the_next_batch_begins(few_open):
+    segments = drawn(*(make_episode(i, 16) for i in range(60)))
+    notes = {}
+    options = {"seed": 0, "rows": slice(None), "private": True}
+    law = BatchLaw(5, 2)
+    batches = reader.batches({"Pong": iter(segments)}, law, 1, start_step=0, steps_per_call=3,
+                           **options,
+                           note=notes.__setitem__)  # fmt: skip
+    whole = [keys(batch) for batch in itertools.islice(batches, 8)]
+    assert sorted(notes) == list(range(1, 25))  # each step: a run may end within a call
+    rest = reader.batches({"Pong": iter(segments)}, law, 1, start_step=12, steps_per_call=3,
+                          **options,
+                          dealt=notes[12])  # fmt: skip
+    assert [keys(batch) for batch in itertools.islice(rest, 4)] == whole[4:]

@@ -11,11 +11,14 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import reverb
+import tensorflow as tf
 import tiny
-from synthetic_episodes import known, make_episode, tags
+from synthetic_episodes import make_episode, tags
 
 from cql_atari.core.types import UserError
 from cql_atari.feed.replay import reader, remote, service, writer
@@ -43,12 +46,13 @@ def server(games=GAMES, *, n_step=3, manifest=DATA, port=None):
     port = port or some_port()
     mine = dataclasses.replace(tiny.config().data, games=tuple(games))
     record = remote.make_record(dataclasses.replace(config(n_step=n_step), data=mine), manifest)
-    parts = {game: [known([make_episode(GAMES.index(game), 40, game=game)])] for game in games}
+    parts = {
+        game: [lambda game=game: iter([make_episode(GAMES.index(game), 40, game=game)])]
+        for game in games
+    }
     with (
-        service.serve(
-            games, n_step=n_step, transitions_per_game=160, port=port, record=record
-        ) as replay,
-        writer.stream(replay, parts, discount=0.99, seed=0),
+        service.serve(games, n_step=n_step, port=port, record=record) as replay,
+        writer.stream(replay, parts, discount=0.99, seed=0, transitions_per_game=160),
     ):
         yield replay.address
 
@@ -65,8 +69,8 @@ def server_process(port, manifest):
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program], text=True,
-        env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": ":".join([str(Path(__file__).parent), *sys.path])},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     try:
         yield process
@@ -102,7 +106,7 @@ def test_what_does_not_fit_is_refused():
             with pytest.raises(UserError, match=message):
                 remote.find(config(*servers), never)
     with (
-        service.serve(["Pong"], n_step=3, transitions_per_game=160) as replay,
+        service.serve(["Pong"], n_step=3) as replay,
         pytest.raises(UserError, match="serves Pong: no replay of"),
     ):
         remote.find(config(replay.address), never)
@@ -133,7 +137,7 @@ def test_batches_are_those_of_a_replay_in_this_process():
         batches = list(data.take(3).as_numpy_iterator())
         replay = service.Replay(address, GAMES, 3, contextlib.ExitStack())
         local = reader.dataset(
-            replay, law, seed=7, start_step=6, steps_per_call=2, rows=slice(2, 6)
+            replay, law, seed=7, start_step=6, steps_per_call=2, rows=slice(2, 6), private=False
         )
         assert data.element_spec == local.element_spec
     for step, games in enumerate(np.concatenate([batch.games for batch in batches]), 6):
@@ -193,3 +197,31 @@ def test_public_addresses_are_named(caplog, monkeypatch):
 
 def test_own_addresses_include_loopback():
     assert "127.0.0.1" in list(service._own_addresses())
+
+
+def insert(address, wrong):
+    for game in GAMES:
+        with reverb.Client(address).trajectory_writer(1) as writing:
+            writing.append({"segment": np.array(wrong, object)})
+            writing.create_item(game, 1.0, {"segment": writing.history["segment"][-1]})
+
+
+@pytest.mark.parametrize("wrong", [b"", b"no zlib"])
+def test_inserted_bytes_that_are_no_segment_end_the_learner_with_one_error(wrong):
+    """Whether the replay is elsewhere or in the learner's process."""
+    with service.serve(GAMES, n_step=3, record=remote.make_record(config(), DATA)) as replay:
+        insert(replay.address, wrong)
+        with (
+            pytest.raises(UserError, match=f"table {GAMES[0]}|table {GAMES[1]}"),
+            remote.open_remote(config(replay.address), 0, never) as make,
+        ):
+            assert list(make(slice(None)).take(1)) == []
+    with service.serve(GAMES, n_step=3) as replay:
+        insert(replay.address, wrong)
+        failures: list[UserError] = []
+        data = reader.dataset(
+            replay, BatchLaw(4, 2), seed=0, start_step=0, steps_per_call=2, failures=failures
+        )
+        with pytest.raises(tf.errors.OpError):
+            next(iter(data))
+    assert "holds what is no segment" in str(failures[0])

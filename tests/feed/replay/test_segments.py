@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from isal import isal_zlib
 from synthetic_episodes import make_episode
 
 from cql_atari.feed.replay.segments import ROWS, pack, unpack
@@ -32,6 +33,15 @@ def test_every_valid_row_once_and_unchanged(length, n_step, terminal, starts):
     assert sum(lengths) == len(rows)
     assert not lengths or (max(lengths) <= ROWS and max(lengths) - min(lengths) <= 1)
     assert len(lengths) == -(-len(rows) // ROWS)
+
+
+def test_bytes_that_are_no_segment_are_refused():
+    """Seven bytes once ended a learner with an error of the library that inflates."""
+    packed, _ = next(pack(block(make_episode(0, 40), 1, 0.9), 1))
+    bomb = isal_zlib.compress(bytes(1 << 28), 1)
+    for wrong in (b"", b"no zlib", packed[:-1], packed[:-9], packed + b"x", bomb):
+        with pytest.raises(ValueError, match=f"{len(wrong)} bytes"):
+            unpack(wrong, 1)
 
 
 def test_another_n_is_refused():

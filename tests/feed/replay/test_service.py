@@ -1,4 +1,4 @@
-"""The tables' limits, on a real server: first fill, window, writers that wait for the reader."""
+"""The queues, on a real server: nothing before a window is full, writers that wait for readers."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import threading
 import time
 
 import reverb
-from synthetic_episodes import make_episode, tags, unknown
+from synthetic_episodes import make_episode
 
-from cql_atari.feed.replay import reader as replay_reader
-from cql_atari.feed.replay import service, writer
-from cql_atari.feed.sampling import BatchLaw
+from cql_atari.feed.replay import reader, service, writer
 
 ROWS = 16
-LAW = BatchLaw(16, 1)
 
 
 def wait_for(condition, seconds=60.0):
@@ -27,8 +24,8 @@ def size(replay, game="Pong"):
     return reverb.Client(replay.address).server_info()[game].current_size
 
 
-def test_no_batch_before_the_first_fill():
-    """A window of 200 segments needs 4; the last of them comes only when we let it."""
+def test_nothing_is_drawn_before_the_window_is_full():
+    """A window of 4 segments; the last of them comes only when we let it."""
     more = threading.Event()
 
     def episodes():
@@ -38,61 +35,47 @@ def test_no_batch_before_the_first_fill():
             yield make_episode(i, ROWS)
 
     with (
-        service.serve(["Pong"], n_step=1, transitions_per_game=200 * ROWS) as replay,
-        writer.stream(replay, {"Pong": [unknown(episodes)]}, discount=0.9, seed=0) as writers,
+        service.serve(["Pong"], n_step=1) as replay,
+        writer.stream(
+            replay, {"Pong": [episodes]}, discount=0.9, seed=0, transitions_per_game=4 * ROWS
+        ) as writers,
     ):
-        assert wait_for(lambda: size(replay) == 3)
-        drawn = reverb.TrajectoryDataset.from_table_signature(
-            replay.address, "Pong", 1, rate_limiter_timeout_ms=300, max_samples=1
-        )
-        assert not list(drawn)  # the server itself refuses
-
-        results = []
-
-        def read():
-            data = replay_reader.dataset(
-                replay, LAW, seed=0, start_step=0, steps_per_call=1, check=writers.check
-            )
-            results.append(next(iter(data)))
-
-        reader = threading.Thread(target=read)
-        reader.start()
-        reader.join(0.5)
-        assert reader.is_alive() and not results
+        assert wait_for(lambda: writers.filled() == {"Pong": (3, 4)})
+        time.sleep(0.3)
+        assert size(replay) == 0
         more.set()
-        reader.join(60)
-        assert len(results) == 1
+        assert wait_for(lambda: size(replay) == service.QUEUE)
+        assert writers.filled() == {"Pong": (4, 4)}
 
 
-def test_writers_wait_for_the_reader_and_old_segments_leave():
-    """40 endless segments in a table of 10: the writer waits, and goes on as they are drawn."""
-    started = []
+def test_a_writer_waits_while_its_queue_is_full_and_each_segment_is_read_once():
+    """400 segments, each drawn twice, in a window of 10."""
+    read = []
 
     def episodes():
-        for i in range(40):
-            started.append(i)
+        for i in range(200):
+            read.append(i)
             yield make_episode(i, ROWS)
 
-    with service.serve(["Pong"], n_step=1, transitions_per_game=10 * ROWS) as replay:
-        parts = {"Pong": [unknown(episodes)]}
-        with writer.stream(replay, parts, discount=0.9, seed=0) as writers:
-            assert wait_for(lambda: size(replay) == 10)
+    with service.serve(["Pong"], n_step=1) as replay:
+        with writer.stream(
+            replay, {"Pong": [episodes]}, discount=0.9, seed=0, transitions_per_game=10 * ROWS,
+            samples_per_insert=2.0,
+        ):  # fmt: skip
+            assert wait_for(lambda: size(replay) == service.QUEUE)
             time.sleep(0.5)
-            at_rest = len(started)
-            assert at_rest <= 10 + 33  # the table and what a writer may be ahead
-
-            data = replay_reader.dataset(
-                replay, LAW, seed=0, start_step=0, steps_per_call=1, check=writers.check
-            )
-            seen: set[int] = set()
-            batches = iter(data)
-
-            def all_but_a_few_seen():
-                seen.update(tags(next(batches).frames.numpy())[..., -1, 0].flat)
-                return len(seen) > 35
-
-            assert wait_for(all_but_a_few_seen)
-            assert size(replay) == 10
-        at_end = len(started)
+            at_rest = len(read)
+            assert at_rest <= 10 + (service.QUEUE + writer._PENDING) // 2 + 2
+            ended = threading.Event()
+            both = [reader.arrivals(replay.address, "Pong", ended.is_set) for _ in range(2)]
+            taken = [next(both[i % 2]) for i in range(200)]
+            assert wait_for(lambda: size(replay) == service.QUEUE)
+            rows = [draw[1:] for draw in taken]
+            assert max(map(rows.count, rows)) <= 2  # no draw goes to two readers
+            assert at_rest + 80 < len(read) < at_rest + 200
+            ended.set()
+            for stream in both:
+                stream.close()
+        at_end = len(read)
         time.sleep(0.3)
-        assert len(started) == at_end  # leaving the context ended the writer
+        assert len(read) == at_end  # leaving the context ended the writer

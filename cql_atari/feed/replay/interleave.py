@@ -1,0 +1,121 @@
+"""A game's recorded play as one endless stream that is read from several parts at once.
+
+Parts (one suffix of one run each) are opened in an order that each pass over the data has of its
+own. Of those that are open, the one that has given least is read next, an episode at a time, so
+all advance together and any stretch of the stream is a sample over training time.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from cql_atari.core.types import Episode
+
+_STREAM = 2  # `sampling` has 0 and 1; `window` has 3
+
+Part = Callable[[], Iterable[Episode]]  # starts reading a stretch of a game's data
+Packed = tuple[bytes, int]  # as `segments.pack` yields them
+
+
+class Open(NamedTuple):
+    """A part that is being read.
+
+    Attributes:
+      nth: its place in the endless order: pass * number of parts + place in that pass.
+      episodes: that it has given.
+      given: segments, counted from those of the part that had given least when this was opened.
+    """
+
+    nth: int
+    episodes: int = 0
+    given: int = 0
+
+
+class Position(NamedTuple):
+    """How far a stream has been read. JSON keeps it as nested lists.
+
+    Attributes:
+      opened: parts opened so far, over all passes.
+      open: those that aren't finished.
+      skip: segments of the next episode that have been read already.
+    """
+
+    opened: int = 0
+    open: tuple[Open, ...] = ()
+    skip: int = 0
+
+
+START = Position()
+
+
+def order(num_parts: int, *, seed: int, game: str, pass_: int) -> list[int]:
+    """The order of the parts in a pass: a permutation, a pure function of the arguments."""
+    return generator(seed, game, pass_, _STREAM).permutation(num_parts).tolist()
+
+
+def generator(seed: int, game: str, number: int, stream: int) -> np.random.Generator:
+    """Philox as in `sampling`: the key is (seed, number), the counter's high words the rest."""
+    key = np.array([seed, number], np.uint64)
+    counter = np.array([0, 0, zlib.crc32(game.encode()), stream], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def interleave(
+    parts: Sequence[Part],
+    position: Position,
+    *,
+    at_once: int,
+    enough: int,
+    seed: int,
+    game: str,
+    take: Callable[[Iterator[Episode], bool], list[Packed] | None],
+) -> Iterator[tuple[bytes, Position]]:
+    """The stream's segments from a position on, each with its own position.
+
+    Parts that were finished aren't opened; what the open ones gave before is read over.
+
+    Args:
+      parts: what the game's data are made of.
+      position: where to begin.
+      at_once: how many parts are open at a time.
+      enough: if the data from the start have fewer segments, they are given once, and the stream
+        ends. (From any other position, where settings may have changed, after two passes.)
+      seed, game: decide the order of the parts.
+      take: reads the next episode and compresses it, if it is wanted; None after the last.
+    """
+
+    def begin(part: Open) -> Iterator[Episode]:
+        pass_, place = divmod(part.nth, len(parts))
+        nth = order(len(parts), seed=seed, game=game, pass_=pass_)[place]
+        episodes = iter(parts[nth]())
+        for _ in range(part.episodes):
+            take(episodes, False)
+        return episodes
+
+    opened, skip, found = position.opened, position.skip, 0
+    reading = {part: begin(part) for part in position.open}
+    last = len(parts) if position == START else opened + 2 * len(parts)
+    while True:
+        while len(reading) < min(at_once, len(parts)) and (opened < last or found >= enough):
+            part = Open(opened, given=min((part.given for part in reading), default=0))
+            reading[part] = begin(part)
+            opened += 1
+        if not reading:
+            return
+        here = Position(opened, tuple(sorted(reading)))
+        part = min(reading, key=lambda part: (part.given, part.nth))
+        episodes = reading.pop(part)
+        segments = take(episodes, True)
+        if segments is None:
+            continue
+        for nth, (packed, _) in enumerate(segments):
+            if nth >= skip:
+                found += 1
+                yield packed, here._replace(skip=nth) if found > 1 else position
+        skip = 0
+        after = Open(part.nth, part.episodes + 1, part.given + len(segments))
+        reading[after] = episodes

@@ -1,0 +1,60 @@
+"""A window that slides over a stream of segments and is drawn from in a shuffled order.
+
+Time goes in periods. A period draws each segment of the window once, in an order that is a pure
+function of (seed, game, period); meanwhile the next segments are read, and at its end they take
+the place of the oldest. A segment that enters stays for size / step periods, so it is drawn as
+often as was asked for: exactly, where that is a whole number of at most the size. (The stream's
+first segments, there from the first period on, are drawn less often.) Nothing is left to chance
+that a seed doesn't decide: from a period's start in the stream it can be gone on with.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from cql_atari.feed.replay.interleave import Position, generator
+from cql_atari.feed.replay.segments import ROWS
+
+_STREAM = 3
+
+
+def draws(
+    stream: Iterator[tuple[bytes, Position]],
+    *,
+    size: int,
+    times: float,
+    seed: int,
+    game: str,
+    period: int,
+    note: Callable[[int, int, Position], None],
+) -> Iterator[bytes]:
+    """Draws without end, from the first of a period on: a byte, then the segment.
+
+    The byte says which of its rows a reader begins with; it is another one at each draw.
+
+    Args:
+      stream: from the period's start in it. If it ends within the first window, that is all there
+        is: each period then draws the same segments.
+      size: segments of the window.
+      times: how often each is drawn.
+      seed, game: decide the order.
+      period: the first one's number.
+      note: told of each period, before its first draw: its number, the segments of the window, and
+        its start in the stream.
+    """
+    window = list(itertools.islice(stream, size))
+    step = max(round(size / times), 1) if len(window) == size else 0
+    for number in itertools.count(period) if window else ():
+        note(number, len(window), window[0][1])
+        random = generator(seed, game, number, _STREAM)
+        order = random.permutation(len(window))
+        turns = random.integers(ROWS, size=len(window), dtype=np.uint8).tobytes()
+        fresh: list[tuple[bytes, Position]] = []
+        for nth, drawn in enumerate(order, 1):
+            yield turns[drawn : drawn + 1] + window[drawn][0]
+            due = nth * step // len(window) - len(fresh)
+            fresh += itertools.islice(stream, due)
+        window = (window + fresh)[len(fresh) :]
