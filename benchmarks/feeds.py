@@ -34,9 +34,9 @@ from tqdm import tqdm
 
 from cql_atari.core.types import FRAME_SHAPE, STACK, Extent
 from cql_atari.data.dopamine.reader import read_episodes, survey
+from cql_atari.data.format import Source
 from cql_atari.data.packed import files
 from cql_atari.data.packed import writer as packed_writer
-from cql_atari.data.sources import Source
 from cql_atari.feed import drawing, packed, positions
 from cql_atari.feed.memory import store as memory
 from cql_atari.feed.replay import reader, service, writer

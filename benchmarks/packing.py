@@ -27,9 +27,9 @@ from tqdm import tqdm
 
 from cql_atari.data.dopamine.files import fingerprints
 from cql_atari.data.dopamine.reader import read_episodes
+from cql_atari.data.format import Source
 from cql_atari.data.packed import files
 from cql_atari.data.packed import writer as packed_writer
-from cql_atari.data.sources import Source
 from cql_atari.feed import drawing, packed
 from cql_atari.methods.method import Transitions
 from cql_atari.tools import pack

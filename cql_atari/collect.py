@@ -22,7 +22,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import flags
@@ -161,10 +161,15 @@ def _collect_online(jobs: list[Job], data_dir: Path) -> bool:
         files = [agent.GIN_FILE, *values.gin_files]
         return config.load(files, [*values.gin_bindings, *bindings])
 
+    def train(*args: Any) -> bool:
+        from cql_atari.training import run
+
+        return run.train(*args)
+
     values = flags.FLAGS
     jobs = [job._replace(epsilons=()) for job in jobs]
     with folder.stop_on_signals() as should_stop:
-        finished = agent.collect(jobs, data_dir, load, should_stop)
+        finished = agent.collect(jobs, data_dir, load, train, should_stop)
     if not finished:
         print("stopped and saved; run the same command to go on.", file=sys.stderr)
     return finished

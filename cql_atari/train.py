@@ -15,6 +15,7 @@ from cql_atari import config as config_lib
 from cql_atari.core import settings
 from cql_atari.core.types import UserError
 from cql_atari.data import sources
+from cql_atari.data.format import Source
 from cql_atari.runs import folder as workdir
 from cql_atari.runs import manifest
 from cql_atari.system import cli, hosts
@@ -74,7 +75,7 @@ def main(argv: list[str]) -> int:
 
 
 def _feed_opener(
-    config: settings.Config, found: Sequence[sources.Source]
+    config: settings.Config, found: Sequence[Source]
 ) -> Callable[..., contextlib.AbstractContextManager[Feed]]:
     """What opens the feed: of what the agent plays, or of recorded play, whatever the method."""
     from cql_atari.feed import recorded
@@ -94,7 +95,7 @@ def _feed_opener(
 
 
 def _select(
-    config: settings.Config, found: Sequence[sources.Source], should_stop: Callable[[], bool]
+    config: settings.Config, found: Sequence[Source], should_stop: Callable[[], bool]
 ) -> dict[str, Any]:
     """The manifest of the data here, or of those that servers have."""
     if not config.feed.servers:

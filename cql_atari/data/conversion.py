@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cql_atari.core.types import Extent, UserError
-from cql_atari.data.format import BAD_JSON, PathLike, parse_json
 from cql_atari.data.remote_file import exists, open_file
+from cql_atari.data.shared import BAD_JSON, PathLike, parse_json
 
 CONVERSION = "conversion.json"
 CONVERSION_FORMAT = "cql_atari conversion 1"

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tqdm import tqdm
 
@@ -17,48 +17,14 @@ from cql_atari.core.settings import Data
 from cql_atari.core.types import Episode, Extent, UserError
 from cql_atari.data.arrays.format import ARRAYS
 from cql_atari.data.dopamine.format import DOPAMINE
-from cql_atari.data.format import (
-    BAD_JSON,
-    Fingerprints,
-    Format,
-    Ranges,
-    Recording,
-    first_part,
-    parse_json,
-)
+from cql_atari.data.format import Format, Source
 from cql_atari.data.packed.format import PACKED
 from cql_atari.data.rlds.format import RLDS
+from cql_atari.data.shared import BAD_JSON, Ranges, Recording, first_part, parse_json
 
 # Of a run that lies there in several formats the first is read.
 FORMATS: list[Format] = [PACKED, DOPAMINE, RLDS, ARRAYS]
 EXCLUSIONS = "cql_atari exclusions 1"
-
-
-class Source(NamedTuple):
-    """One run of one game's recorded play.
-
-    Attributes:
-      game: CamelCase name.
-      run: number of the run.
-      path: folder of the files, or its gs:// address.
-      format: the name of one of `FORMATS`.
-      suffixes: which suffixes, in order; each is there.
-      fraction: the first part of each suffix.
-      left_out: of a suffix, what not to read, in the format's own unit.
-      files: of each suffix, its files as they were when they were found.
-      best: of each suffix, the positions of the episodes that are among the game's best; None
-        where all are taken.
-    """
-
-    game: str
-    run: int
-    path: str
-    format: str
-    suffixes: tuple[int, ...]
-    fraction: float
-    left_out: dict[int, Ranges]
-    files: dict[int, Fingerprints]
-    best: dict[int, list[int]] | None = None
 
 
 def find(config: Data) -> list[Source]:

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from cql_atari.core.types import Extent, UserError
+from cql_atari.data.format import Source
 from cql_atari.data.packed import files, reader
 from cql_atari.data.packed.files import MEND, SEGMENT_STEPS, Index, count_segments, inflate
-from cql_atari.data.sources import Source
 from cql_atari.feed import positions
 from cql_atari.feed.drawing import Steps
 from cql_atari.feed.positions import Episodes

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from cql_atari.core.settings import Config
 from cql_atari.core.types import Episode, Extent, UserError
 from cql_atari.data import sources
-from cql_atari.data.sources import Source
+from cql_atari.data.format import Source
 from cql_atari.feed import drawing, packed, positions
 from cql_atari.feed.feed import Feed
 from cql_atari.feed.memory import cache

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 GIN_FILE = "gin_configs/collect_online.gin"
 Load = Callable[[Sequence[str]], Config]  # from bindings that win over all others
+Train = Callable[..., bool]  # training.run.train
 
 
 def make_config(job: Job, load: Load) -> Config:
@@ -55,9 +56,17 @@ def collect(
     jobs: Sequence[Job],
     data_dir: Path,
     load: Load,
+    train: Train,
     should_stop: Callable[[], bool],
 ) -> bool:
     """Collects the games that aren't there yet, one after the other.
+
+    Args:
+      jobs: what to collect.
+      data_dir: where to.
+      load: makes a configuration.
+      train: `training.run.train`.
+      should_stop: turns true when the process is asked to stop.
 
     Returns:
       Whether all are there; False when it was asked to stop (what was played is saved then).
@@ -73,10 +82,12 @@ def collect(
             shutil.rmtree(final / "spool", ignore_errors=True)  # if it was killed right there
         else:
             todo.append((job, config, final))
-    return all(_collect_game(*work, should_stop) for work in todo)
+    return all(_collect_game(*work, train, should_stop) for work in todo)
 
 
-def _collect_game(job: Job, config: Config, final: Path, should_stop: Callable[[], bool]) -> bool:
+def _collect_game(
+    job: Job, config: Config, final: Path, train: Train, should_stop: Callable[[], bool]
+) -> bool:
     folder = final.with_name(f".{final.name}.online")
     with held(folder, final):
         wanted = describe(job, _settings(config))
@@ -88,7 +99,6 @@ def _collect_game(job: Job, config: Config, final: Path, should_stop: Callable[[
         from cql_atari.feed.online import feed
         from cql_atari.recording.agent_log import Experience
         from cql_atari.runs import checkpoint
-        from cql_atari.training import run
 
         agent, experience = folder / "agent", Experience(folder, job, config)
         agent.mkdir(exist_ok=True)
@@ -97,7 +107,7 @@ def _collect_game(job: Job, config: Config, final: Path, should_stop: Callable[[
         def open_feed(*args: Any, **options: Any) -> AbstractContextManager[Feed]:
             return feed.open_feed(config, None, *args, recorder=experience, **options)
 
-        if not run.train(config, open_feed, agent, should_stop):
+        if not train(config, open_feed, agent, should_stop):
             return False
         experience.finish(checkpoint.read_extra(agent / "checkpoints", config.train.steps))
         folder.rename(final)

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from cql_atari.core.types import Extent, UserError
 from cql_atari.data import sources
-from cql_atari.data.format import BAD_JSON, parse_json
-from cql_atari.data.sources import Source
+from cql_atari.data.format import Source
+from cql_atari.data.shared import BAD_JSON, parse_json
 from cql_atari.feed.transitions import count
 
 FILE = "manifest.json"

@@ -30,7 +30,8 @@ from cql_atari.core import games
 from cql_atari.core.types import UserError
 from cql_atari.data import sources
 from cql_atari.data.conversion import read_conversion
-from cql_atari.data.format import Format, Recording, Writing
+from cql_atari.data.format import Format, Writing
+from cql_atari.data.shared import Recording
 from cql_atari.runs import folder as workdir
 from cql_atari.system import cli
 

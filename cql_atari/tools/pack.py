@@ -29,8 +29,8 @@ from cql_atari.core import games
 from cql_atari.core.settings import Data
 from cql_atari.core.types import UserError
 from cql_atari.data import sources
+from cql_atari.data.format import Source
 from cql_atari.data.packed import files
-from cql_atari.data.sources import Source
 from cql_atari.runs import folder
 from cql_atari.system import cli
 

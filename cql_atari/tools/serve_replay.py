@@ -22,6 +22,7 @@ from cql_atari import config as config_lib
 from cql_atari.core import settings
 from cql_atari.core.types import UserError
 from cql_atari.data import sources
+from cql_atari.data.format import Source
 from cql_atari.runs import folder as workdir
 from cql_atari.runs import manifest
 from cql_atari.system import cli
@@ -71,7 +72,7 @@ def share(config: settings.Config, games: list[str]) -> settings.Config:
 
 def serve(
     config: settings.Config,
-    found: Sequence[sources.Source],
+    found: Sequence[Source],
     folder: Path,
     should_stop: Callable[[], bool],
 ) -> None:
@@ -82,9 +83,10 @@ def serve(
       KeyboardInterrupt: if asked to stop before it serves.
     """
     from cql_atari.feed import recorded
-    from cql_atari.feed.replay import remote, service
+    from cql_atari.feed.replay import remote
+    from cql_atari.system import ports
 
-    service.check_free(FLAGS.port)
+    ports.check_free(FLAGS.port)
     selection = manifest.make(found, config.feed.n_step, should_stop)
     manifest.record(selection, folder, begun=(folder / PLACES).exists())
     print(manifest.table(selection), file=sys.stderr)

@@ -26,7 +26,8 @@ from tqdm import tqdm
 from cql_atari.core import games
 from cql_atari.core.types import UserError
 from cql_atari.data import sources
-from cql_atari.data.format import FileCheck, Format, Problem, Recording, SuffixCheck
+from cql_atari.data.format import FileCheck, Format, Problem, SuffixCheck
+from cql_atari.data.shared import Recording
 from cql_atari.system import cli
 
 EXIT_WRONG = 1

@@ -15,7 +15,8 @@ from cql_atari.core.settings import Data
 from cql_atari.core.types import Episode, Extent, UserError
 from cql_atari.data import sources
 from cql_atari.data.dopamine import reader as dopamine
-from cql_atari.data.format import FileCheck, Format, Recording, SuffixCheck
+from cql_atari.data.format import FileCheck, Format, SuffixCheck
+from cql_atari.data.shared import Recording
 from cql_atari.runs import manifest
 from cql_atari.tools import verify
 

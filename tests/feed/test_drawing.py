@@ -18,8 +18,8 @@ import tensorflow as tf
 from synthetic_episodes import extents, make_episode
 
 from cql_atari.core.types import Batch, SequenceBatch, UserError
+from cql_atari.data.format import Source
 from cql_atari.data.packed import files, writer
-from cql_atari.data.sources import Source
 from cql_atari.feed import drawing, packed, positions
 from cql_atari.feed.memory import cache
 from cql_atari.feed.memory import store as memory

@@ -21,6 +21,7 @@ from cql_atari.recording import agent, spool
 from cql_atari.recording.folder import Job, describe, is_there
 from cql_atari.runs import checkpoint
 from cql_atari.runs import folder as workdir
+from cql_atari.training import run
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOTS = 300
@@ -116,7 +117,7 @@ def test_killed_and_stopped_it_logs_each_step_that_counts_once(tmp_path):
     assert is_there(describe(JOB, agent._settings(config)), final)
     assert workdir.read_config(final / "agent") == config
     with pytest.raises(UserError, match=r"train.seed 4 there, 5 asked"):
-        agent.collect([JOB._replace(seed=5)], tmp_path, load(BINDINGS), lambda: True)
+        agent.collect([JOB._replace(seed=5)], tmp_path, load(BINDINGS), run.train, lambda: True)
 
 
 def load(bindings: list[str], *files: str) -> agent.Load:
@@ -165,7 +166,11 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(
 ):
     with pytest.raises(UserError, match=message):
         agent.collect(
-            [JOB._replace(steps=steps)], tmp_path, load([*BINDINGS, binding]), lambda: True
+            [JOB._replace(steps=steps)],
+            tmp_path,
+            load([*BINDINGS, binding]),
+            run.train,
+            lambda: True,
         )
     assert list(tmp_path.iterdir()) == []
 

@@ -19,7 +19,7 @@ from dopamine_files import GAME, file_of, load, steps_of, store, write_run
 from cql_atari.core import settings
 from cql_atari.core.types import UserError
 from cql_atari.data import sources
-from cql_atari.data.format import EVERYTHING, Recording
+from cql_atari.data.shared import EVERYTHING, Recording
 from cql_atari.tools import verify
 
 pytestmark = pytest.mark.timeout(120)

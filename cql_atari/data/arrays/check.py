@@ -14,16 +14,9 @@ import numpy as np
 
 from cql_atari.core.types import UserError
 from cql_atari.data.arrays import files
-from cql_atari.data.arrays.reader import segments
-from cql_atari.data.format import (
-    EVERYTHING,
-    FileCheck,
-    Problem,
-    SuffixCheck,
-    blank_and_still,
-    looks_wrong,
-    merge,
-)
+from cql_atari.data.arrays.columns import find_wrong
+from cql_atari.data.format import FileCheck, Problem, SuffixCheck
+from cql_atari.data.shared import EVERYTHING, blank_and_still, looks_wrong, merge
 
 
 def total_bytes(path: Path, suffix: int) -> int:
@@ -52,10 +45,10 @@ def check_suffix(path: Path, game: str, suffix: int, report: Callable[[int], Non
         with files.open_suffix(path, game, suffix) as (columns, frames):
             length = len(columns.actions)
             wrong = np.zeros(length, bool)
-            for found, text in files.find_wrong(columns):
+            for found, text in find_wrong(columns):
                 problems.append(Problem(int(found[0]), text))
                 wrong[found] = True
-            for first, extent in segments(columns, [(0, length)]):
+            for first, extent in files.segments(columns, [(0, length)]):
                 stop = first + extent.steps
                 blank, still = blank_and_still(frames.read(first, stop))
                 report(size * stop // length - size * first // length)

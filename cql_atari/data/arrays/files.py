@@ -27,15 +27,26 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from cql_atari.core import games
-from cql_atari.core.types import FRAME_SHAPE, UserError
+from cql_atari.core.types import FRAME_SHAPE, Extent, UserError
 from cql_atari.data import npy
-from cql_atari.data.format import Fingerprints, PathLike, list_folder, whole_number
+from cql_atari.data.arrays.columns import Columns
 from cql_atari.data.remote_file import MEND, fingerprint
+from cql_atari.data.shared import (
+    LONGEST,
+    PADS,
+    Fingerprints,
+    PathLike,
+    Ranges,
+    list_folder,
+    pieces,
+    total_reward,
+    whole_number,
+)
 
 LAYOUT: dict[str, tuple[tuple[str, ...], tuple[int | None, ...]]] = {
     "frames": (("uint8",), (None, *FRAME_SHAPE)),
@@ -51,25 +62,6 @@ ACTION_SETS = ("minimal", "full")
 _EXPECTED = "expected <Game>/<run>/arrays/K.npz, or K/frames.npy and the others, for K = 0, 1, ..."
 _DAMAGE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError)
 _BLOCK = 1 << 20  # bytes
-
-
-class Columns(NamedTuple):
-    """The small arrays of one suffix, whole; checked where they are kept.
-
-    Attributes:
-      actions: integers [T], indices into the suffix's action set.
-      rewards: float32 or float64 [T].
-      terminals: bool or uint8 [T].
-      starts: bool or uint8 [T].
-      lookup: int32, the full set's index of each of those in the suffix's own; -1 for an action
-        that the game doesn't have.
-    """
-
-    actions: np.ndarray
-    rewards: np.ndarray
-    terminals: np.ndarray
-    starts: np.ndarray
-    lookup: np.ndarray
 
 
 class Rows:
@@ -220,24 +212,18 @@ def open_suffix(path: PathLike, game: str, suffix: int) -> Iterator[tuple[Column
         yield Columns(**arrays, lookup=lookup), rows["frames"]
 
 
-def find_wrong(
-    columns: Columns, start: int = 0, stop: int | None = None
-) -> Iterator[tuple[np.ndarray, str]]:
-    """Of steps [start, stop), for each column with values that can't be: which, and what to say."""
-    known = np.flatnonzero(columns.lookup >= 0)
-    names = f"an index of an action that the game has: {known.tolist()}"
-    for name, is_wrong, expected in (
-        ("actions", lambda x: ~np.isin(x, known), names),
-        ("rewards", lambda x: ~(np.abs(x) <= 1), "a reward clipped to [-1, 1]"),
-        ("terminals", lambda x: x.astype(np.uint8) > 1, "0 or 1"),
-        ("starts", lambda x: x.astype(np.uint8) > 1, "0 or 1"),
-    ):
-        values = getattr(columns, name)
-        found = start + np.flatnonzero(is_wrong(values[start:stop]))
-        if found.size:
-            value = values[found[0]]
-            text = f"{name}[{found[0]}] is {value} ({found.size} such); expected {expected}."
-            yield found, text
+def segments(columns: Columns, kept: Ranges) -> Iterator[tuple[int, Extent]]:
+    """(first step, extent) of each episode in the kept steps."""
+    length = len(columns.actions)
+    ends = np.flatnonzero(columns.terminals) + 1
+    bounds = np.unique(np.concatenate([[0, length], ends, np.flatnonzero(columns.starts)]))
+    for start, stop in pieces(bounds.tolist(), LONGEST + PADS):
+        for low, high in kept:
+            first, last = max(start, low), min(stop, high)
+            if first < last:
+                terminal, starts = bool(columns.terminals[last - 1]), bool(columns.starts[first])
+                total = total_reward(columns.rewards[first:last], terminal, starts)
+                yield first, Extent(last - first, terminal, starts, total)
 
 
 @contextlib.contextmanager

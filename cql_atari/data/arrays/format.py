@@ -6,7 +6,8 @@ from pathlib import Path
 
 from cql_atari.core import games
 from cql_atari.data.arrays import check, files, reader, writer
-from cql_atari.data.format import Format, Recording, Writing, find_runs, list_folder
+from cql_atari.data.format import Format, Writing
+from cql_atari.data.shared import Recording, find_runs, list_folder
 
 _INSIDE = "arrays"
 

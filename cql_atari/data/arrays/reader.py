@@ -13,19 +13,16 @@ import numpy as np
 from cql_atari.core import games
 from cql_atari.core.types import Episode, Extent, UserError
 from cql_atari.data.arrays import files
-from cql_atari.data.arrays.files import Columns, Rows
-from cql_atari.data.format import (
+from cql_atari.data.arrays.columns import Columns, find_wrong
+from cql_atari.data.arrays.files import Rows, segments
+from cql_atari.data.remote_file import MEND
+from cql_atari.data.shared import (
     EVERYTHING,
-    LONGEST,
-    PADS,
     LeftOut,
     PathLike,
     Ranges,
     kept_ranges,
-    pieces,
-    total_reward,
 )
-from cql_atari.data.remote_file import MEND
 
 
 def read_episodes(
@@ -94,27 +91,13 @@ def survey(
         return [extent for _, extent in segments(columns, kept)]
 
 
-def segments(columns: Columns, kept: Ranges) -> Iterator[tuple[int, Extent]]:
-    """(first step, extent) of each episode in the kept steps."""
-    length = len(columns.actions)
-    ends = np.flatnonzero(columns.terminals) + 1
-    bounds = np.unique(np.concatenate([[0, length], ends, np.flatnonzero(columns.starts)]))
-    for start, stop in pieces(bounds.tolist(), LONGEST + PADS):
-        for low, high in kept:
-            first, last = max(start, low), min(stop, high)
-            if first < last:
-                terminal, starts = bool(columns.terminals[last - 1]), bool(columns.starts[first])
-                total = total_reward(columns.rewards[first:last], terminal, starts)
-                yield first, Extent(last - first, terminal, starts, total)
-
-
 def _check(
     path: PathLike, suffix: int, columns: Columns, fraction: float, gaps: Ranges
 ) -> list[tuple[int, int]]:
     """The ranges of steps to read, every value in them checked."""
     kept = kept_ranges(len(columns.actions), fraction, gaps)
     for start, stop in kept:
-        for _, text in files.find_wrong(columns, start, stop):
+        for _, text in find_wrong(columns, start, stop):
             raise UserError(f"{files.place(path, suffix)}: {text} {MEND}")
     return kept
 

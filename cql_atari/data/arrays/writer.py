@@ -13,7 +13,7 @@ from numpy.lib import format as npy
 
 from cql_atari.core.types import FRAME_SHAPE, Episode, Extent, UserError
 from cql_atari.data.conversion import CONVERSION, Converted, read_conversion, to_text
-from cql_atari.data.format import Report, total_reward
+from cql_atari.data.shared import Report, total_reward
 
 _DTYPES: dict[str, np.dtype] = {
     "frames": np.dtype(np.uint8),

@@ -28,18 +28,11 @@ from cql_atari.core import games
 from cql_atari.core.types import UserError
 from cql_atari.data.dopamine import files as replay_files
 from cql_atari.data.dopamine import frame_scan
-from cql_atari.data.dopamine.files import COLUMNS, TERMINAL
-from cql_atari.data.dopamine.frame_scan import OBSERVATION, Frames
+from cql_atari.data.dopamine.files import COLUMNS, OBSERVATION, TERMINAL
+from cql_atari.data.dopamine.frame_scan import Frames
 from cql_atari.data.dopamine.gzip_array import GzipArray
-from cql_atari.data.format import (
-    EVERYTHING,
-    PADS,
-    FileCheck,
-    Problem,
-    SuffixCheck,
-    looks_wrong,
-    merge,
-)
+from cql_atari.data.format import FileCheck, Problem, SuffixCheck
+from cql_atari.data.shared import EVERYTHING, PADS, looks_wrong, merge
 
 _MARGIN = 2  # frames; the decoder reads up to 8 KiB ahead of what it is asked for
 

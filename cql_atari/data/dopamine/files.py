@@ -19,11 +19,12 @@ import numpy as np
 
 from cql_atari.core.types import FRAME_SHAPE, STACK, UserError
 from cql_atari.data.dopamine.gzip_array import MEND, GzipArray, read_bytes
-from cql_atari.data.format import LONGEST, PADS, Fingerprints, PathLike, Ranges
+from cql_atari.data.shared import LONGEST, PADS, Fingerprints, PathLike, Ranges
 
 # What each file may hold: dtypes, and the shape with None for any length.
+OBSERVATION = "$store$_observation"
 LAYOUT: dict[str, tuple[tuple[str, ...], tuple[int | None, ...]]] = {
-    "$store$_observation": (("uint8",), (None, *FRAME_SHAPE)),
+    OBSERVATION: (("uint8",), (None, *FRAME_SHAPE)),
     "$store$_action": (("int32", "int64"), (None,)),
     "$store$_reward": (("float32", "float64"), (None,)),
     "$store$_terminal": (("uint8",), (None,)),
@@ -56,7 +57,7 @@ class Group(NamedTuple):
 
     @property
     def observations(self) -> GzipArray:
-        return self.files["$store$_observation"]
+        return self.files[OBSERVATION]
 
 
 class Columns(NamedTuple):

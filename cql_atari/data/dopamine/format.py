@@ -6,7 +6,8 @@ from pathlib import Path
 
 from cql_atari.core import games
 from cql_atari.data.dopamine import check, files, reader
-from cql_atari.data.format import Format, Recording, find_runs
+from cql_atari.data.format import Format
+from cql_atari.data.shared import Recording, find_runs
 
 _LOGS = "replay_logs"
 

@@ -11,10 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from cql_atari.core.types import FRAME_SHAPE, UserError
-from cql_atari.data.dopamine import files
 from cql_atari.data.dopamine.gzip_array import GzipArray
 
-OBSERVATION = "$store$_observation"
 _BLOCK = 148  # frames at a time, 1 MB: more would not stay in the processor's cache
 _LONGEST_HEADER = 1 << 17  # bytes before the data of a .npy file, and more
 
@@ -69,7 +67,7 @@ def scan(file: GzipArray, report: Callable[[int], None], rows: int = _BLOCK) -> 
         cut = _is_cut(file, error)
         if not cut or rows == 1:
             return Frames(zero, blank, still, start, error, cut)
-        again = GzipArray(file.path, *files.LAYOUT[OBSERVATION])
+        again = GzipArray(file.path, [file.dtype.name], file.shape)
         with contextlib.closing(again):  # frame by frame, to find the last whole one
             return scan(again, lambda _: None, rows=1)
     return Frames(zero, blank, still, slots, None, cut=False)

@@ -44,7 +44,7 @@ from cql_atari.data.dopamine.files import (
     read_columns,
 )
 from cql_atari.data.dopamine.gzip_array import MEND, GzipArray
-from cql_atari.data.format import (
+from cql_atari.data.shared import (
     EVERYTHING,
     LONGEST,
     PADS,

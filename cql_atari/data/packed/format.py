@@ -6,17 +6,9 @@ from pathlib import Path
 
 from cql_atari.core import games
 from cql_atari.core.types import UserError
-from cql_atari.data.format import (
-    EVERYTHING,
-    FileCheck,
-    Format,
-    Problem,
-    Recording,
-    Report,
-    SuffixCheck,
-    find_runs,
-)
+from cql_atari.data.format import FileCheck, Format, Problem, SuffixCheck
 from cql_atari.data.packed import files, reader
+from cql_atari.data.shared import EVERYTHING, Recording, Report, find_runs
 
 
 def locate(directory: str, game: str, run: int) -> str | None:

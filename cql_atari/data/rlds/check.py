@@ -18,16 +18,10 @@ from pathlib import Path
 from cql_atari.core import games
 from cql_atari.core.types import Episode, Extent, UserError
 from cql_atari.data import conversion
-from cql_atari.data.format import (
-    FileCheck,
-    Problem,
-    SuffixCheck,
-    blank_and_still,
-    looks_wrong,
-    merge,
-)
+from cql_atari.data.format import FileCheck, Problem, SuffixCheck
 from cql_atari.data.rlds import files as rlds_files
-from cql_atari.data.rlds import reader, tfrecord
+from cql_atari.data.rlds.records import episodes_of
+from cql_atari.data.shared import blank_and_still, looks_wrong, merge
 
 
 def total_bytes(path: Path, suffix: int) -> int:
@@ -76,7 +70,7 @@ def check_suffix(path: Path, game: str, suffix: int, report: Callable[[int], Non
         def read(data: bytes, where: str, position: int) -> Iterator[Episode]:
             report(len(data))
             check = functools.partial(compare, start + position, where)
-            return reader.episodes_of(data, where, game, lookup, pool, check=check)
+            return episodes_of(data, where, game, lookup, pool, check=check)
 
         for shard in shards:
             problems, wrong = _check_shard(shard, read)
@@ -99,7 +93,7 @@ def _check_shard(
         position = first  # of the record that is read next
         try:
             kept = [k >= first for k in range(shard.records)]
-            for position, data in tfrecord.records(shard.path, kept):
+            for position, data in rlds_files.records(shard.path, kept):
                 if problem := _check_record(data, position, shard, read):
                     problems.append(problem)
                     if not problem.is_warning:

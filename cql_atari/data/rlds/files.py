@@ -1,6 +1,10 @@
 """The files of an RLDS data set: which splits and shards there are, and their records, checked.
 
-`reader.py` says what a data set is and makes episodes of its records.
+`reader.py` says what a data set is. A record of a TFRecord file is its length (8 bytes), that
+length's checksum (4), the data and the data's checksum (4), little-endian. TensorFlow's own reader
+allocates whatever a length says (a forged one ends the process), takes a file cut between two
+records for a whole one, and can't step over a damaged record; `records` holds each length against
+the file's size, knows how many records there must be, and passes over records unread.
 """
 
 from __future__ import annotations
@@ -10,22 +14,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cql_atari.core.types import UserError
-from cql_atari.data.format import (
-    BAD_JSON,
-    Fingerprints,
-    PathLike,
-    Ranges,
-    first_part,
-    parse_json,
-)
-from cql_atari.data.remote_file import exists, fingerprint, open_file
-from cql_atari.data.rlds.tfrecord import records
+from cql_atari.data.remote_file import MEND, blaming, exists, fingerprint, open_file
+from cql_atari.data.rlds.crc32c import crc32c
+from cql_atari.data.shared import BAD_JSON, Fingerprints, PathLike, Ranges, first_part, parse_json
 
 NAME, VERSION = "rlu_atari_checkpoints_ordered", "1.1.0"  # as TensorFlow Datasets 4.9.10 has them
 INFO = "dataset_info.json"
 
 _SPLIT = re.compile(r"checkpoint_([0-9]{1,9})")
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # TFDS's, where a split names none
+_HEADER, _FOOTER = 12, 4  # bytes of a TFRecord file around each record
 _MOST_EPISODES = 10**7  # of a split; those of DQN-Replay have a million steps
 _EXPECTED = (
     "expected <dir>/rlu_atari_checkpoints_ordered/<Game>_run_<run>/<version>, as "
@@ -77,7 +75,7 @@ def kept_records(shards: Sequence[Shard], kept: Sequence[bool]) -> Iterator[tupl
     """Yields (position in the split, where it is, data) of a split's kept records.
 
     Raises:
-      UserError: as `tfrecord.records`.
+      UserError: as `records`.
     """
     start = 0
     for path, number in shards:
@@ -85,6 +83,54 @@ def kept_records(shards: Sequence[Shard], kept: Sequence[bool]) -> Iterator[tupl
             nth = start + position
             yield nth, f"{path}: record {position} (episode {nth} of the split)", data
         start += number
+
+
+def records(path: str, keep: Sequence[bool]) -> Iterator[tuple[int, bytes]]:
+    """Yields (position, data) of the records to keep; each checksum is verified.
+
+    Memory: one record. Nothing is read behind the last record to keep; if that is the file's last,
+    the file must end there.
+
+    Args:
+      path: local, or an address that `tf.io.gfile` knows.
+      keep: whether to yield each record; as long as the file has records.
+
+    Raises:
+      UserError: naming path and record, where the file can't be read, is no TFRecord file, is
+        damaged or cut, or holds another number of records.
+    """
+    wanted = [position for position, kept in enumerate(keep) if kept]
+    if not wanted:
+        return
+    with open_file(path) as (file, size), blaming(path):
+        start = 0
+        for position in range(wanted[-1] + 1):
+            where = f"{path}: record {position} of {len(keep)}"
+            header = file.read(_HEADER)
+            if len(header) < _HEADER:
+                raise UserError(f"{where} is missing; the file is cut. {MEND}")
+            if not _matches(header[:8], header[8:]):
+                raise UserError(f"{where}: the checksum of its length is wrong. {MEND}")
+            length = int.from_bytes(header[:8], "little")
+            start += _HEADER + length + _FOOTER
+            if start > size:
+                raise UserError(f"{where} goes beyond the file's end; the file is cut. {MEND}")
+            if not keep[position]:
+                file.seek(start)
+                continue
+            body = file.read(length + _FOOTER)
+            if not _matches(body[:length], body[length:]):
+                raise UserError(f"{where}: its checksum is wrong. {MEND}")
+            yield position, body[:length]
+        if keep[-1] and start != size:
+            raise UserError(f"{path} goes on after its {len(keep)} records. {MEND}")
+
+
+def _matches(data: bytes, stored: bytes) -> bool:
+    """Whether `stored` is the masked checksum of `data`, as TFRecord files hold it."""
+    crc = crc32c(data)
+    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    return masked.to_bytes(4, "little") == stored
 
 
 def fingerprints(path: PathLike, suffix: int) -> Fingerprints:

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from cql_atari.data.format import Format, Recording, Writing, list_folder
+from cql_atari.data.format import Format, Writing
 from cql_atari.data.rlds import check, files, reader, writer
+from cql_atari.data.shared import Recording, list_folder
 
 NAMES = (files.NAME, "rlu_atari_checkpoints")
 _RUN = re.compile(r"([A-Za-z]+)_run_(0|[1-9][0-9]{0,8})")

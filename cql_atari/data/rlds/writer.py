@@ -27,8 +27,8 @@ import numpy as np
 from cql_atari.core import games
 from cql_atari.core.types import NUM_ACTIONS, Episode, Extent, UserError
 from cql_atari.data.conversion import CONVERSION, Converted, read_conversion, to_text
-from cql_atari.data.format import total_reward
 from cql_atari.data.rlds.files import INFO, NAME, VERSION
+from cql_atari.data.shared import total_reward
 
 _EPISODES_PER_SHARD = 250  # of a million steps that is 50 to 250 MB a file
 _PNG_LEVEL = 6  # 11 % smaller files than at level 3, and as TensorFlow's; 30 % slower

@@ -17,8 +17,8 @@ import tensorflow as tf
 
 from cql_atari.core.types import FRAME_SHAPE, STACK, Batch
 from cql_atari.feed.online.limits import IN_FLIGHT, PENDING, Pace
-from cql_atari.feed.replay import service
 from cql_atari.feed.transitions import LEAD, empty_frames
+from cql_atari.system import ports
 
 TRANSITIONS = "transitions"  # the table's name
 _PATIENCE_MS = 200  # how soon one that waits sees that it should stop
@@ -53,9 +53,9 @@ def serve(
         signature=_signature(n_step),
     )
     if port:
-        service.check_free(port)
+        ports.check_free(port)
     server = reverb.Server([table, *more], port=port or None)
-    service.warn_if_open(server.port)
+    ports.warn_if_open(server.port)
     try:
         yield f"localhost:{server.port}"
     finally:

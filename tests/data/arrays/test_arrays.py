@@ -15,7 +15,7 @@ from cql_atari.core.settings import Data
 from cql_atari.core.types import Extent, UserError
 from cql_atari.data import sources
 from cql_atari.data.arrays import check, files, reader
-from cql_atari.data.format import EVERYTHING
+from cql_atari.data.shared import EVERYTHING
 
 GAME = "Breakout"
 

@@ -17,7 +17,7 @@ from cql_atari.core.types import UserError
 from cql_atari.data.dopamine import check as verify
 from cql_atari.data.dopamine import files
 from cql_atari.data.dopamine.reader import list_suffixes, read_episodes
-from cql_atari.data.format import EVERYTHING
+from cql_atari.data.shared import EVERYTHING
 
 # The sound run: episodes of 5, 10 and 30 steps, each after 3 slots of padding. Suffix 0 holds slots
 # 0-7, 8-20 and 21-38 (a fragment), slot 39 is stale; suffix 1 begins with the last 15 steps.

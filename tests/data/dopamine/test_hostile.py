@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from cql_atari.core.types import UserError
 from cql_atari.data.dopamine import check as verify
 from cql_atari.data.dopamine.reader import read_episodes
-from cql_atari.data.format import EVERYTHING
+from cql_atari.data.shared import EVERYTHING
 
 pytestmark = pytest.mark.timeout(60)
 

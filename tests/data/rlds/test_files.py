@@ -11,7 +11,7 @@ from rlds_sets import GAME, check_error, fake_play, shard_of, write_set
 
 from cql_atari.core.types import Extent, UserError
 from cql_atari.data.conversion import CONVERSION, CONVERSION_FORMAT
-from cql_atari.data.rlds import check, reader
+from cql_atari.data.rlds import check, files, reader
 from cql_atari.data.rlds.files import INFO
 
 
@@ -50,11 +50,11 @@ def test_no_data_set(folder, tmp_path):
     (folder / INFO).unlink()
     for path in (folder, tmp_path / "absent", shard_of(folder)):
         for call in (
-            reader.list_suffixes,
+            files.list_suffixes,
             lambda path: reader.read_episodes(path, GAME),
             lambda path: reader.survey(path, GAME, 0),
             lambda path: reader.count(path, GAME, 0),
-            lambda path: reader.fingerprints(path, 0),
+            lambda path: files.fingerprints(path, 0),
         ):
             with pytest.raises(
                 UserError, match=r"no TFDS data set.*cql_atari.tools.convert"
@@ -125,14 +125,14 @@ def test_absent_suffixes_are_listed_at_once(folder):
 
 
 def test_fingerprints_tell_files_apart(folder):
-    before = reader.fingerprints(folder, 0)
+    before = files.fingerprints(folder, 0)
     path = shard_of(folder, 0, 1)
     assert list(before) == [shard_of(folder, 0, 0).name, path.name]
     assert before[path.name][0] == path.stat().st_size
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    after = reader.fingerprints(folder, 0)
+    after = files.fingerprints(folder, 0)
     assert [name for name in before if before[name] != after[name]] == [path.name]
 
 

@@ -23,6 +23,7 @@ from cql_atari.core import games
 from cql_atari.core.types import Episode, UserError
 from cql_atari.data.dopamine import reader as dopamine
 from cql_atari.data.dopamine.writer import ReplayWriter
+from cql_atari.data.rlds import files, records
 from cql_atari.data.rlds import reader as rlds
 from cql_atari.feed.transitions import block
 
@@ -84,7 +85,7 @@ def test_transitions_are_those_of_the_gz_reader(tmp_path, name):
 
 
 def test_splits_and_shards_come_in_order(sound):
-    assert rlds.list_suffixes(sound) == [0, 2]
+    assert files.list_suffixes(sound) == [0, 2]
     values = [int(e.frames[0, 0, 0]) for e in read(sound)]
     assert values == [40, 50, 60, 70, 80, 1]
     assert [int(e.frames[0, 0, 0]) for e in read(sound, [2, 0])] == [1, 40, 50, 60, 70, 80]
@@ -147,7 +148,7 @@ def test_a_single_terminal_step_is_no_episode(tmp_path):
 
 
 def test_long_episodes_go_on_as_fragments(sound, monkeypatch):
-    monkeypatch.setattr(rlds, "_LONGEST", 4)
+    monkeypatch.setattr(records, "_LONGEST", 4)
     episodes = read(sound, [0])
     assert [(len(e.frames), e.terminal, e.starts) for e in episodes] == [
         (4, True, True),
@@ -218,10 +219,10 @@ def test_reads_through_tensorflows_file_systems(sound):
     tf.io.gfile.makedirs(address)
     for path in sound.iterdir():
         tf.io.gfile.copy(str(path), f"{address}/{path.name}", overwrite=True)
-    assert rlds.list_suffixes(address) == [0, 2]
+    assert files.list_suffixes(address) == [0, 2]
     np.testing.assert_equal(read(address), read(sound))
     assert rlds.count(address, GAME, 0) == rlds.count(sound, GAME, 0)
-    assert rlds.fingerprints(address, 0) == rlds.fingerprints(sound, 0)
+    assert files.fingerprints(address, 0) == rlds.fingerprints(sound, 0)
     tf.io.gfile.remove(f"{address}/{shard_of(sound, 2).name}")
     check_error(address, address, "cannot be read")
 

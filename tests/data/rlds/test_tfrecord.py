@@ -14,14 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cql_atari.core.types import UserError
-from cql_atari.data.rlds import tfrecord
+from cql_atari.data.rlds import files
+from cql_atari.data.rlds.crc32c import crc32c
 
 RECORDS = [b"first", b"", b"the third record"]
 STARTS = (0, 16 + 5, 32 + 5)
 
 
 def read(path: Path, keep=(True, True, True)) -> list[tuple[int, bytes]]:
-    return list(tfrecord.records(str(path), keep))
+    return list(files.records(str(path), keep))
 
 
 @pytest.fixture
@@ -39,11 +40,11 @@ def write(path: Path, records: list[bytes]) -> None:
 
 def test_checksum_of_known_messages():
     """RFC 3720, B.4, and the catalogue's check value."""
-    assert tfrecord.crc32c(b"123456789") == 0xE3069283
-    assert tfrecord.crc32c(bytes(32)) == 0x8A9136AA
-    assert tfrecord.crc32c(b"\xff" * 32) == 0x62A8AB43
-    assert tfrecord.crc32c(bytes(range(32))) == 0x46DD794E
-    assert tfrecord.crc32c(b"") == 0
+    assert crc32c(b"123456789") == 0xE3069283
+    assert crc32c(bytes(32)) == 0x8A9136AA
+    assert crc32c(b"\xff" * 32) == 0x62A8AB43
+    assert crc32c(bytes(range(32))) == 0x46DD794E
+    assert crc32c(b"") == 0
 
 
 @settings(max_examples=50, deadline=None)
@@ -97,7 +98,7 @@ def test_goes_on(path):
 def test_forged_length_with_its_checksum(path, length):
     """TensorFlow's reader ends the process at some of these."""
     header = length.to_bytes(8, "little")
-    crc = tfrecord.crc32c(header)
+    crc = crc32c(header)
     masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
     path.write_bytes(header + masked.to_bytes(4, "little") + bytes(50))
     with pytest.raises(UserError, match="record 0 of 3 goes beyond the file's end"):
@@ -120,8 +121,8 @@ def test_not_a_regular_file(tmp_path):
 
 def test_local_files_need_no_tensorflow(path):
     script = (
-        "import sys; from cql_atari.data.rlds import tfrecord;"
-        "assert len(list(tfrecord.records(sys.argv[1], [True] * 3))) == 3;"
+        "import sys; from cql_atari.data.rlds import files;"
+        "assert len(list(files.records(sys.argv[1], [True] * 3))) == 3;"
         "assert 'tensorflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script, path], check=True)

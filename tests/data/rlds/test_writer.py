@@ -12,7 +12,7 @@ from rlds_sets import BUILDER, GAME, fake_play, real_play, shard_of
 from cql_atari.core import games
 from cql_atari.core.types import Episode, Extent, UserError
 from cql_atari.data.conversion import read_conversion
-from cql_atari.data.rlds import reader, writer
+from cql_atari.data.rlds import files, reader, writer
 
 FULL = games.to_full_actions(GAME)
 
@@ -65,7 +65,7 @@ def written(root):
 def test_reads_back(written):
     folder, real, fake, extents, reports = written
     episodes = list(reader.read_episodes(folder, GAME))
-    assert reader.list_suffixes(folder) == [0, 12]
+    assert files.list_suffixes(folder) == [0, 12]
     for found, expected in zip(episodes, [*real, *fake], strict=True):
         defined = len(expected.frames) - (not expected.terminal)
         np.testing.assert_equal(found.frames, expected.frames)

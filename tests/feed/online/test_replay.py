@@ -16,7 +16,7 @@ from cql_atari.core.types import Batch, Episode, UserError
 from cql_atari.feed import transitions
 from cql_atari.feed.online import replay
 from cql_atari.feed.online.limits import Pace
-from cql_atari.feed.replay import service
+from cql_atari.system import ports
 
 ANY = (-1e12, 1e12)
 
@@ -151,7 +151,7 @@ def test_recorded_rows_follow_those_of_the_replay():
 
 
 def test_a_port_is_not_shared_and_who_can_reach_it_is_told(caplog, monkeypatch):
-    monkeypatch.setattr(service, "_own_addresses", lambda: ["8.8.4.4"])
+    monkeypatch.setattr(ports, "_own_addresses", lambda: ["8.8.4.4"])
     with replay.serve(1, 10, Pace(1.0, 1, ANY)) as address:
         port = int(address.split(":")[1])
         assert f"port {port} of PUBLIC addresses (8.8.4.4)" in caplog.text

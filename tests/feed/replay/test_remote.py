@@ -183,22 +183,6 @@ def test_a_lost_server_is_waited_for_and_refused_with_other_data(caplog):
         np.testing.assert_array_equal(found, np.repeat(draw_games(law, 2, 7, step), 2))
 
 
-def test_public_addresses_are_named(caplog, monkeypatch):
-    for addresses, words in (
-        (["127.0.0.1", "::1"], ""),
-        (["127.0.0.1", "10.0.0.3"], "port 8000 of every interface"),
-        (["10.0.0.3", "8.8.4.4"], "PUBLIC addresses (8.8.4.4)"),
-    ):
-        caplog.clear()
-        monkeypatch.setattr(service, "_own_addresses", lambda found=addresses: found)
-        service.warn_if_open(8000)
-        assert words in caplog.text and bool(words) == bool(caplog.text)
-
-
-def test_own_addresses_include_loopback():
-    assert "127.0.0.1" in list(service._own_addresses())
-
-
 def insert(address, wrong):
     for game in GAMES:
         with reverb.Client(address).trajectory_writer(1) as writing:
