@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from cql_atari.core.types import NUM_ACTIONS
 
-def of_values(q: tf.Tensor, actions: tf.Tensor, own: tf.Tensor) -> dict[str, tf.Tensor]:
+
+def of_values(
+    q: tf.Tensor, actions: tf.Tensor, games: tf.Tensor, own: tf.Tensor
+) -> dict[str, tf.Tensor]:
     """Of the online network's values in the states of a batch.
 
     Args:
       q: [B, A].
       actions: int [B], the data's.
+      games: int [B], the rows' games.
       own: bool [B, A], the actions that the row's game has.
 
     Returns:
@@ -23,8 +28,11 @@ def of_values(q: tf.Tensor, actions: tf.Tensor, own: tf.Tensor) -> dict[str, tf.
       q_largest_unused: over the others; 0 where there are none.
       q_gap: between the game's two best actions.
       greedy_is_datas: 1 where the best of the game's actions is the data's.
+      greedy_is_most_frequent: 1 where it is the one that the game's rows of this batch have most
+        often. Near 1: the network has learned the majority and nothing of the states.
     """
     mine = tf.where(own, q, q.dtype.min)
+    greedy = tf.argmax(mine, axis=-1, output_type=actions.dtype)
     best = tf.math.top_k(mine, 2).values
     others = tf.reduce_max(tf.where(own, q.dtype.min, q), axis=-1)
     return {
@@ -32,10 +40,21 @@ def of_values(q: tf.Tensor, actions: tf.Tensor, own: tf.Tensor) -> dict[str, tf.
         "q_largest_used": best[:, 0],
         "q_largest_unused": tf.where(tf.reduce_all(own, axis=-1), tf.zeros_like(others), others),
         "q_gap": best[:, 0] - best[:, 1],
-        "greedy_is_datas": tf.cast(
-            tf.argmax(mine, axis=-1, output_type=actions.dtype) == actions, q.dtype
-        ),
+        "greedy_is_datas": tf.cast(greedy == actions, q.dtype),
+        "greedy_is_most_frequent": tf.cast(greedy == most_frequent(actions, games), q.dtype),
     }
+
+
+def most_frequent(actions: tf.Tensor, games: tf.Tensor) -> tf.Tensor:
+    """The action that most rows of the same game have: int [B]; of equals the lowest.
+
+    Args:
+      actions: int [B].
+      games: int [B].
+    """
+    same_game = tf.cast(games[:, None] == games[None, :], tf.float32)
+    counts = tf.matmul(same_game, tf.one_hot(actions, NUM_ACTIONS))
+    return tf.argmax(counts, axis=-1, output_type=actions.dtype)
 
 
 def of_targets(

@@ -13,12 +13,20 @@ OWN = tf.constant([[True, True, False], [True, True, True]])
 
 def test_values():
     q = tf.constant([[1.0, 3.0, 9.0], [5.0, 4.0, 2.0]])
-    found = measures.of_values(q, tf.constant([0, 0]), OWN)
+    found = measures.of_values(q, tf.constant([0, 0]), tf.constant([0, 0]), OWN)
     expected = {
         "q_data": [1, 5], "q_largest_used": [3, 5], "q_largest_unused": [9, 0], "q_gap": [2, 1],
-        "greedy_is_datas": [0, 1],
+        "greedy_is_datas": [0, 1], "greedy_is_most_frequent": [0, 1],
     }  # fmt: skip
     assert {name: value.numpy().tolist() for name, value in found.items()} == expected
+
+
+def test_the_most_frequent_action_is_that_of_the_rows_of_the_same_game():
+    actions, games = tf.constant([3, 3, 5, 5, 3, 5]), tf.constant([0, 1, 1, 1, 0, 0])
+    assert measures.most_frequent(actions, games).numpy().tolist() == [3, 5, 5, 5, 3, 3]
+    q = tf.one_hot([3, 3, 3, 5, 17, 3], 18)
+    found = measures.of_values(q, actions, games, tf.ones((6, 18), bool))
+    assert found["greedy_is_most_frequent"].numpy().tolist() == [1, 0, 0, 1, 0, 1]
 
 
 @pytest.mark.parametrize("masked, share", [(True, 0.0), (False, 1.0)])
