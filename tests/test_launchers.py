@@ -103,6 +103,9 @@ def stage(tmp_path):
     return Stage(tmp_path)
 
 
+WITHOUT_FLAGS = ("get_data.sh", "quickstart.sh", "evidence.sh")
+
+
 def arguments_of(name: str, folder: Path) -> list[str]:
     first = {
         "multi_worker.sh": ["one,two"],
@@ -114,8 +117,9 @@ def arguments_of(name: str, folder: Path) -> list[str]:
         "sweep.sh": [str(folder / "out"), "loss.kind='c51'|'mse'", "train.seed=0|1", "--"],
         "get_data.sh": ["gsutil", str(folder / "out"), "Pong_run_1", "Qbert_run_2"],
         "quickstart.sh": [str(folder / "out")],
+        "evidence.sh": ["A", str(folder / "out")],
     }
-    return first.get(name, []) + ([] if name in ("get_data.sh", "quickstart.sh") else FLAGS)
+    return first.get(name, []) + ([] if name in WITHOUT_FLAGS else FLAGS)
 
 
 COMPLETE = [path.name for path in LAUNCHERS]
@@ -148,7 +152,7 @@ def test_a_dry_run_prints_the_very_commands_and_does_nothing(stage, tmp_path, na
     assert [shlex.split(line) for line in announced] == printed
 
 
-@pytest.mark.parametrize("name", [n for n in COMPLETE if n[:5] not in ("get_d", "offli", "quick")])
+@pytest.mark.parametrize("name", [n for n in COMPLETE if n not in ("offline.sh", *WITHOUT_FLAGS)])
 def test_flags_are_passed_on_to_train_as_they_are(stage, tmp_path, name):
     stage.run(name, *arguments_of(name, tmp_path), script=[("describe", "ACTIVE")])
     (command, *_) = [c for c in stage.tape if "cql_atari.train" in " ".join(c)]
@@ -465,6 +469,80 @@ def test_quickstart_needs_no_arguments_and_takes_none_but_its_folder(stage):
         assert ended.returncode == 2 and "takes DIR only" in ended.stderr and stage.tape == []
 
 
+# Experiments.
+
+
+def evidence(stage, experiment, out, **some):
+    """The commands of an experiment, without python -m."""
+    ended = stage.run("evidence.sh", experiment, out, **some)
+    assert ended.returncode == 0, ended.stderr
+    return [[command[2].removeprefix("cql_atari."), *command[3:]] for command in stage.tape]
+
+
+def test_the_quickstart_over_seeds_is_the_quickstart_with_other_seeds(stage, tmp_path):
+    """The very commands that results/quickstart was made with."""
+    commands = evidence(stage, "quickstart", tmp_path, SEEDS="3")
+    folder = tmp_path / "A/percent_good_play=25"
+    stage.run("quickstart.sh", folder / "3")
+    asked = [[command[2].removeprefix("cql_atari."), *command[3:]] for command in stage.tape]
+    for command, seed in zip(asked, (301, 302, 302)):
+        command[command.index(f"--seed={seed % 100}")] = f"--seed={seed}"
+    for command in asked[3:5]:
+        data = command.pop(command.index(f"--gin_bindings=data.dir='{folder}/3/data'"))
+        command[-1:-1] = [data, "--gin_bindings=train.seed=3"]
+    assert commands[:5] == asked[:5]
+    assert [c[:2] for c in commands[5:7]] == [
+        ["evaluate", "--policy=random"], ["evaluate", "--policy=best_fixed"]
+    ]  # fmt: skip
+    assert commands[7:] == [["report", str(folder)]]
+    runs = {c[-1] for c in evidence(stage, "quickstart", tmp_path) if c[0] == "train"}
+    assert runs == {
+        f"--workdir={folder}/{seed}/{name}" for seed in range(1, 6) for name in ("agent", "cloning")
+    }
+
+
+def test_every_share_of_good_play_has_as_much_play_and_names_its_runs(stage, tmp_path):
+    commands = evidence(stage, "A", tmp_path, SEEDS="2", METHODS="agent best_ten_percent")
+    for percent, runs in ((0, (2,)), (10, (1, 2)), (25, (1, 2)), (50, (1, 2)), (100, (1,))):
+        folder = tmp_path / f"A/percent_good_play={percent}/2"
+        play = [c for c in commands if f"--data_dir={folder}/data" in c]
+        steps = {}
+        for command in play:
+            flags = dict(word[2:].split("=", 1) for word in command[1:])
+            for game in flags["games"].split(","):
+                share = {flags["run"]: int(flags["steps_per_game"])}
+                steps[game] = {**steps.get(game, {}), **share}
+        assert len(steps) == 3
+        for of_game in steps.values():
+            assert sum(of_game.values()) == 48_000
+            assert of_game.get("1", 0) == 480 * percent
+        for name in ("agent", "best_ten_percent"):
+            (train,) = [c for c in commands if c[-1] == f"--workdir={folder}/{name}"]
+            config = config_of(train)
+            assert config.data.runs == runs and config.train.seed == 2
+            assert config.data.best_fraction == (1 if name == "agent" else 0.1)
+
+
+def test_every_experiments_commands_are_sound(stage, tmp_path):
+    """Each run of each experiment has settings that pass, and a folder of its own."""
+    for experiment in "ABCDEF":
+        commands = evidence(stage, experiment, tmp_path, SEEDS="1", PERCENTS="0 25")
+        runs = [command for command in commands if command[0] == "train"]
+        assert len({command[-1] for command in runs}) == len(runs) > 2
+        for command in runs:
+            assert config_of(command).train.seed == 1
+        assert commands[-1][0] == "report"
+    assert stage.run("evidence.sh", "G").returncode == 2
+
+
+def config_of(command):
+    files, bindings = (
+        [word.removeprefix(flag) for word in command if word.startswith(flag)]
+        for flag in ("--gin_files=", "--gin_bindings=")
+    )
+    return config_lib.load(files, bindings)
+
+
 @pytest.mark.parametrize("launcher", ["transfer.sh", "finetune.sh"])
 def test_what_is_about_the_start_does_not_reach_the_baseline(stage, tmp_path, launcher):
     data = [tmp_path / "data"] if launcher == "transfer.sh" else []
@@ -473,14 +551,7 @@ def test_what_is_about_the_start_does_not_reach_the_baseline(stage, tmp_path, la
     flags = [f"--gin_bindings={binding}" for binding in bindings]
     plan = {"GAMES": "Pong", "VARIANTS": "Hero=1"}
     stage.run(launcher, "runs/first", *data, tmp_path / "out", *flags, **plan)
-    configs = []
-    for command in stage.tape[:2]:
-        files, given = (
-            [word.removeprefix(flag) for word in command if word.startswith(flag)]
-            for flag in ("--gin_files=", "--gin_bindings=")
-        )
-        configs.append(config_lib.load(files, given))
-    pretrained, scratch = configs
+    pretrained, scratch = map(config_of, stage.tape[:2])
     assert (pretrained.start.encoder_from, pretrained.start.whole_network) == ("runs/first", True)
     assert pretrained.optimizer.encoder_learning_rate == 0
     assert scratch.start == settings.Start()
@@ -538,5 +609,6 @@ def test_shellcheck_has_nothing_to_say():
 @pytest.mark.parametrize("path", LAUNCHERS, ids=lambda path: path.name)
 def test_a_launcher_is_short_strict_and_executable(path):
     lines = path.read_text().splitlines()
-    assert 10 <= len(lines) <= 40 and os.access(path, os.X_OK)
+    longest = 200 if path.name == "evidence.sh" else 40  # six experiments
+    assert 10 <= len(lines) <= longest and os.access(path, os.X_OK)
     assert lines[0] == "#!/usr/bin/env bash" and "set -euo pipefail" in lines

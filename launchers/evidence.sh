@@ -1,0 +1,181 @@
+#!/usr/bin/env bash
+# The experiments behind results/evidence, each with all its runs, and the tables and figures of them.
+# Usage: launchers/evidence.sh [--dry_run] EXPERIMENT [OUT]             (runs/evidence)
+#   quickstart  the quickstart over five seeds: A's point at 25 % of good play
+#   A  the same amount of play, from wrong to good: when does Q-learning beat cloning?
+#   B  what an agent recorded while it learned online, all of it and its first fifth   (not yet run)
+#   C  ablations and the strength of CQL, on the quickstart's play                     (not yet run)
+#   D  three sizes of the network, on B's play                                         (not yet run)
+#   E  transfer to Boxing: encoders of several methods, tuned and frozen               (not yet run)
+#   F  online fine-tuning on Freeway mode 1: warm start, cold start, from scratch      (not yet run)
+# SEEDS='1 2', PERCENTS='0 100' and METHODS='agent cloning' take some of them. Every run goes on where
+# it stopped; a finished one returns at once. Runs lie in OUT/EXPERIMENT/SETTING/SEED/METHOD.
+set -euo pipefail
+# shellcheck source=launchers/common.sh
+source "$(dirname "$0")/common.sh"
+cd "$(dirname "$0")/.."
+out=${2:-runs/evidence}
+
+# All seeds, sizes and shares. Training seed s learns from play of seeds 100 s + run. Nothing was tuned
+# on these seeds: the quickstart's settings were chosen with training seed 0 and play of seeds 1 and 2.
+seeds=${SEEDS:-1 2 3 4 5}
+percents=${PERCENTS:-0 10 25 50 100} # of the steps that are a good player's
+methods=${METHODS:-agent cloning best_ten_percent mse hl_gauss decision_transformer}
+total=48000                          # agent steps of play a game, in A
+own_games=Breakout,Freeway,Pong,Qbert own_steps=400000                        # of B
+ablations=(no_feature_norm no_spatial_embedding mean_pool one_step five_step) # of C, then bindings
+variations=(loss.auxiliary_cloning=0. loss.cql_alpha={0.01,0.2,1.0} train.target_period=100)
+sizes=("16,32" "32,64" "64,128")     # of D: channels of the two stages
+
+quickstart=$out/A/percent_good_play=25
+on_own_play=(--gin_bindings="data.games=('${own_games//,/\', \'}')" --gin_bindings="data.runs=(1,)")
+
+collect() { # DIR GAMES RUN SEED PLAYER STEPS EPSILONS
+  run "$python" -m cql_atari.collect --data_dir="$1/data" --games="$2" --run="$3" \
+    --seed=$((100 * $4 + $3)) --behaviour="$5" --steps_per_game="$6" --epsilons="$7"
+}
+
+train() { # WORKDIR DATA SEED FLAGS...: the quickstart's run on other play
+  run "$python" -m cql_atari.train --gin_files=gin_configs/multigame.gin \
+    --gin_files=gin_configs/quickstart.gin "${@:4}" --gin_bindings="data.dir='$2'" \
+    --gin_bindings="train.seed=$3" --workdir="$1"
+}
+
+method() { # NAME: sets `flags` to those that make the quickstart's agent that method
+  case $1 in
+    agent) flags=() ;;
+    decision_transformer) flags=(--gin_files=gin_configs/decision_transformer.gin
+      --gin_files=gin_configs/networks/transformer_small.gin --gin_bindings="feed.kind='memory'"
+      --gin_bindings=feed.draws=8 --gin_bindings=optimizer.warmup_steps=500) ;;
+    *) flags=(--gin_files="gin_configs/ablations/$1.gin") ;;
+  esac
+}
+
+tune() { # PHASE WORKDIR SEED FLAGS...: a small run of the transfer or the online phase
+  run "$python" -m cql_atari.train --gin_files="gin_configs/results/$1.gin" "${@:4}" \
+    --gin_bindings="train.seed=$3" --workdir="$2"
+}
+
+report() { run "$python" -m cql_atari.report "$@"; }
+
+mixture() { # PERCENT METHODS...: A's runs at one share of good play
+  local dir runs="(1, 2)" good=$((total * $1 / 100)) name seed
+  if [[ $1 -eq 0 ]]; then runs="(2,)"; elif [[ $1 -eq 100 ]]; then runs="(1,)"; fi
+  for seed in $seeds; do
+    dir=$out/A/percent_good_play=$1/$seed
+    if [[ $good -gt 0 ]]; then
+      collect "$dir" BattleZone,Freeway,KungFuMaster 1 "$seed" scripted $good 0.2,0.3,0.5
+    fi
+    if [[ $good -lt $total ]]; then
+      collect "$dir" BattleZone,Freeway 2 "$seed" fixed:DOWN $((total - good)) 0.3,0.5,0.7
+      collect "$dir" KungFuMaster 2 "$seed" fixed:RIGHT $((total - good)) 0.3,0.5,0.7
+    fi
+    for name in "${@:2}"; do
+      method "$name"
+      if [[ $runs != "(1, 2)" ]]; then flags+=(--gin_bindings="data.runs=$runs"); fi
+      train "$dir/$name" "$dir/data" "$seed" "${flags[@]}"
+    done
+  done
+}
+
+quickstart() {
+  mixture 25 agent cloning
+  local policy
+  for policy in random best_fixed; do
+    if [[ -s $quickstart/$policy/scores.json ]]; then continue; fi
+    run "$python" -m cql_atari.evaluate --policy=$policy --gin_files=gin_configs/multigame.gin \
+      --gin_files=gin_configs/quickstart.gin --out="$quickstart/$policy"
+  done
+  report "$quickstart"
+}
+
+A() {
+  local percent
+  for percent in $percents; do
+    # shellcheck disable=SC2086
+    mixture "$percent" $methods
+  done
+  report "$out/A" --against=percent_good_play --figures="$out/A/figures" --json="$out/A/scores.json"
+}
+
+B() {
+  local name seed part
+  run "$python" -m cql_atari.collect --data_dir="$out/B/data" --games=$own_games --seed=101 \
+    --behaviour=online --steps_per_game=$own_steps --slots_per_file=$((own_steps / 10))
+  for part in whole=None "first_fifth=(0, 1)"; do
+    for seed in $seeds; do
+      for name in $methods; do
+        method "$name"
+        train "$out/B/${part%%=*}/$seed/$name" "$out/B/data" "$seed" "${flags[@]}" "${on_own_play[@]}" \
+          --gin_bindings="data.suffixes=${part#*=}"
+      done
+    done
+    report "$out/B/${part%%=*}" --data_dir="$out/B/data"
+  done
+}
+
+C() {
+  local name seed
+  mixture 25 agent cloning
+  for seed in $seeds; do
+    for name in "${ablations[@]}"; do
+      train "$out/C/$name/$seed/agent" "$quickstart/$seed/data" "$seed" \
+        --gin_files="gin_configs/ablations/$name.gin"
+    done
+    for name in "${variations[@]}"; do
+      train "$out/C/$name/$seed/agent" "$quickstart/$seed/data" "$seed" --gin_bindings="$name"
+    done
+  done
+  report "$quickstart" "$out/C"
+}
+
+D() {
+  local name seed size
+  for size in "${sizes[@]}"; do
+    for seed in $seeds; do
+      for name in agent cloning; do
+        method "$name"
+        train "$out/D/widths=$size/$seed/$name" "$out/B/data" "$seed" "${flags[@]}" \
+          "${on_own_play[@]}" --gin_bindings="network.widths=($size)"
+      done
+    done
+  done
+  report "$out/D" --data_dir="$out/B/data"
+}
+
+E() {
+  local seed name
+  mixture 25 agent cloning
+  run "$python" -m cql_atari.collect --data_dir="$out/E/data" --games=Boxing --seed=101 \
+    --steps_per_game=40000 --epsilons=0.05,0.1,0.2,0.4,1.0 --slots_per_file=4000
+  for seed in $seeds; do
+    tune transfer "$out/E/scratch/$seed/agent" "$seed" --gin_bindings="data.dir='$out/E/data'"
+    for name in agent cloning; do
+      flags=(--gin_bindings="data.dir='$out/E/data'"
+        --gin_bindings="start.encoder_from='$quickstart/$seed/$name'")
+      tune transfer "$out/E/tuned_$name/$seed/agent" "$seed" "${flags[@]}"
+      tune transfer "$out/E/frozen_$name/$seed/agent" "$seed" "${flags[@]}" \
+        --gin_bindings=optimizer.encoder_learning_rate=0
+    done
+  done
+  report "$out/E"
+}
+
+F() {
+  local seed
+  mixture 25 agent cloning
+  for seed in $seeds; do
+    flags=(--gin_bindings="start.encoder_from='$quickstart/$seed/agent'"
+      --gin_bindings=start.whole_network=True)
+    tune finetune "$out/F/scratch/$seed/agent" "$seed"
+    tune finetune "$out/F/cold/$seed/agent" "$seed" "${flags[@]}"
+    tune finetune "$out/F/warm/$seed/agent" "$seed" "${flags[@]}" \
+      --gin_bindings=online.epsilon_start=0.01 --gin_bindings=online.epsilon_end=0.01
+  done
+  report "$out/F"
+}
+
+case $1 in
+  quickstart | [A-F]) "$1" ;;
+  *) fail "$1: choose quickstart, A, B, C, D, E or F" ;;
+esac
