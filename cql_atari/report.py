@@ -5,7 +5,9 @@ Each DIR is searched for `scores.json` files, each with the label of who played:
 besides (its path, where two have one name). With --data_dir the mean score of the recorded play
 stands beside them.
 
-Runs that differ by `train.seed` only become one learning curve, with an interval over seeds.
+Runs that differ by `train.seed` only become one player and one learning curve, with intervals over
+seeds; the play of each seed is looked for in the folder `data` beside its runs. --against=NAME
+compares them at each NAME=NUMBER that stands in their paths.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pathlib import Path
 from absl import flags
 
 from cql_atari.core.types import UserError
-from cql_atari.evaluation import curves, players, score_files, tables, text_report
+from cql_atari.evaluation import curves, over_seeds, players, score_files, tables, text_report
 from cql_atari.system import cli
 
 
@@ -25,23 +27,37 @@ def main(argv: list[str]) -> None:
         raise UserError("no folder given; usage: python -m cql_atari.report DIR [DIR...]")
     values, folders = flags.FLAGS, [Path(argument) for argument in argv[1:]]
     found = players.find_players(folders)
-    data = players.data_cells(Path(values.data_dir)) if values.data_dir else {}
-    columns = players.make_columns(found, data)
-    print(text_report.report(found, columns, values.markdown))
+    data_dir = Path(values.data_dir) if values.data_dir else None
+    groups = over_seeds.find_groups(found.values(), data_dir, values.against)
+    many = bool(values.against) or any(len(group.scores) > 1 for group in groups)
+    if many:
+        fixed = {label: one for label, one in found.items() if not over_seeds.is_trained(one)}
+        columns = over_seeds.make_columns(groups, fixed)
+        print(over_seeds.report(groups, fixed, values.against, values.markdown))
+    else:
+        columns = players.make_columns(found, players.data_cells(data_dir) if data_dir else {})
+        print(text_report.report(found, columns, values.markdown))
     summary = curves.summarise(curves.find_runs(folders))
     shown = curves.worth_showing(summary)
     if shown:
         print("\n" + tables.curves_table(summary, values.markdown))
     if values.json:
+        numbers = {**summary, "scores": over_seeds.to_json(groups)}
         score_files.write_text(
-            Path(values.json), json.dumps(summary, indent=1, allow_nan=False) + "\n"
+            Path(values.json), json.dumps(numbers, indent=1, allow_nan=False) + "\n"
         )
         print(f"wrote {values.json}")
     if values.figures:
         from cql_atari.evaluation import figures as plots
 
         out, grouped = Path(values.figures), summary["variants"] if shown else {}
-        for path in plots.draw(columns, found, folders, grouped, out):
+        if values.against:
+            points = over_seeds.curves_against(groups)
+            figure = plots.score_against(values.against.replace("_", " "), points)
+            paths = plots.save({f"scores_against_{values.against}": figure}, out)
+        else:  # many runs are compared; a picture of each would say less
+            paths = plots.draw(columns, found, [] if many else folders, grouped, out)
+        for path in paths:
             print(f"wrote {path}")
 
 
@@ -50,7 +66,8 @@ def _define_flags() -> None:
     flags.DEFINE_string("data_dir", None, "Folder with the data's <Game>/<run>/episodes.jsonl.")
     flags.DEFINE_bool("markdown", False, "Print Markdown.")
     flags.DEFINE_string("figures", None, "Folder to write pictures to.")
-    flags.DEFINE_string("json", None, "File for the learning curves' numbers, seed by seed.")
+    flags.DEFINE_string("json", None, "File for scores and learning curves, seed by seed.")
+    flags.DEFINE_string("against", None, "NAME of a NAME=NUMBER in the runs' paths to compare by.")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ PANEL_INCHES = (3.2, 2.6)
 # Okabe and Ito's colours, which the colour-blind tell apart: one a method, in every picture.
 _FIXED_COLOURS = {RANDOM: "#999999", FIXED: "#e69f00", DATA: "#56b4e9", CLONING: "#cc79a7"}
 _AGENT_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b8860b", "#7b3294", "#555555", "#882255")
+STYLES = ("-", "--", ":", "-.")  # of players that share a colour
 _FEW_POINTS = 30  # of a curve: each of them is marked
 
 
@@ -171,6 +172,42 @@ def learning_curves(
         panel.legend(fontsize=7)
         _few_ticks(panel.xaxis)
         _few_ticks(panel.yaxis)
+    figure.supylabel("score: mean and 95 % interval over seeds", fontsize=8)
+    return figure
+
+
+def score_against(
+    name: str, points: Mapping[str, Mapping[str, Sequence[tuple[float, Any]]]]
+) -> Figure:
+    """One panel a game, one line a player: the mean over seeds against a number, and its 95 %
+    interval where there are several seeds.
+
+    Args:
+      name: of the number.
+      points: player -> game -> [(number, cell)], as in `over_seeds.curves_against`.
+    """
+    games = list(dict.fromkeys(game for lines in points.values() for game in lines))
+    figure, panels = _grid(len(games), (3.4, 3.0))
+    colours = colours_of(points)
+    for game, panel in zip(games, panels):
+        drawn: list[str] = []
+        for player, lines in points.items():
+            if game not in lines:
+                continue
+            colour = colours[player]
+            style = STYLES[sum(colours[other] == colour for other in drawn) % len(STYLES)]
+            drawn.append(player)
+            x, cells = zip(*lines[game])
+            panel.plot(x, [cell.mean for cell in cells], style, marker="o", markersize=3,
+                       linewidth=1.2, color=colour, label=player)  # fmt: skip
+            for number, cell in lines[game]:
+                if cell.ci95:
+                    panel.plot([number] * 2, cell.ci95, color=colour, linewidth=1, alpha=0.7)
+        panel.set_title(game, fontsize=9)
+        _few_ticks(panel.xaxis)
+        _few_ticks(panel.yaxis)
+    panels[0].legend(fontsize=6)
+    figure.supxlabel(name, fontsize=8)
     figure.supylabel("score: mean and 95 % interval over seeds", fontsize=8)
     return figure
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cql_atari.evaluation import aggregate, tables
+from cql_atari.evaluation import aggregate, comparison, tables
 from cql_atari.evaluation.players import (
+    CLONING,
     DATA,
     FIXED,
     ORDER,
@@ -33,7 +34,18 @@ def report(players: dict[str, Player], columns: Columns, markdown: bool) -> str:
     lines += [*protocol_lines(players), INTERVALS]
     blocks.append("\n".join(f"- {line}" for line in lines))
     blocks += [_action_table(label, players[label].summary, markdown) for label in agents]
+    blocks += [line for label in agents for line in conclusions(label, columns)]
     return "\n\n".join(blocks)
+
+
+def conclusions(agent: str, columns: Columns) -> list[str]:
+    """What the agent is for, in a sentence each: to be above its data, and above cloning them."""
+    return [
+        comparison.sentence(agent, comparison.NAMES.get(kind(label), label), rows) + "."
+        for label, cells in columns.items()
+        if kind(label) in (DATA, CLONING) and label != agent
+        if (rows := comparison.of_cells(columns[agent], cells))
+    ]
 
 
 def verdicts(agent: str, columns: Columns) -> list[str]:
@@ -46,7 +58,7 @@ def verdicts(agent: str, columns: Columns) -> list[str]:
         pairs = [(columns[agent][game], cells[game]) for game in games]
         above = sum(mine.mean > theirs.mean for mine, theirs in pairs)
         apart = sum(_clearly_above(mine, theirs) for mine, theirs in pairs)
-        name = {DATA: "the data's mean", FIXED: "the best fixed action"}.get(kind(label), label)
+        name = comparison.NAMES.get(kind(label), label)
         lines.append(
             f"{agent} above {name} on {above} of {len(games)} games; intervals apart on {apart}"
         )
@@ -85,7 +97,7 @@ def _score_table(
     header += [f"{_title(label)} / human" for label in agents]
     rows = []
     for game in games:
-        row = [game] + [_cell(cells.get(game)) for cells in columns.values()]
+        row = [game] + [comparison.score(cells.get(game)) for cells in columns.values()]
         for label in agents:
             entry = players[label].summary["games"].get(game, {})
             row.append(tables.percent(entry.get("human_normalised")))
@@ -108,15 +120,6 @@ def _header(label: str, cells: dict[str, Cell]) -> str:
     counts = sorted({cell.n for cell in cells.values()})
     episodes = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return f"{_title(label)} (n = {episodes})"
-
-
-def _cell(cell: Cell | None) -> str:
-    if cell is None:
-        return "-"
-    text = tables.number(cell.mean)
-    if cell.ci95:
-        text += f" ± {tables.number(cell.ci95[1] - cell.mean)}"
-    return f"{text} {cell.note}".rstrip()
 
 
 def _title(label: str) -> str:

@@ -183,9 +183,7 @@ class ScaledQAgent(tf_agent.TFAgent):
                 self._config.loss.cql_alpha,
             )
         return {
-            **measures.of_values(
-                self.objective.q_values(logits), batch.actions, batch.games, own
-            ),
+            **measures.of_values(self.objective.q_values(logits), batch.actions, batch.games, own),
             **measures.of_targets(self.objective.q_values(chooser), own, available, target),
             **pull,
         }
