@@ -29,7 +29,7 @@ import numpy as np
 import scipy.stats
 from tqdm import tqdm
 
-from cql_atari.runs.folder import EXIT_INTERRUPTED
+from cql_atari.system.signals import EXIT_INTERRUPTED
 
 GAMES = ("Breakout", "Freeway")
 STEPS = 6_000  # a game

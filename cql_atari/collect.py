@@ -18,7 +18,6 @@ the same command goes on.
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,8 +30,7 @@ from cql_atari.core import games
 from cql_atari.core.types import UserError
 from cql_atari.recording import scripted
 from cql_atari.recording.folder import EPISODES, Job
-from cql_atari.runs import folder
-from cql_atari.system import cli
+from cql_atari.system import cli, signals
 
 if TYPE_CHECKING:
     from cql_atari.core.settings import Config
@@ -112,7 +110,7 @@ def main(argv: list[str]) -> int:
     jobs = _jobs(values)
     online = jobs[0].behaviour == "online"
     if not (_collect_online if online else _collect_here)(jobs, data_dir):
-        return folder.EXIT_INTERRUPTED
+        return signals.EXIT_INTERRUPTED
     for job in jobs:
         _print_summary(job, data_dir / job.game / str(job.run))
     return 0
@@ -144,7 +142,7 @@ def _print_summary(job: Job, directory: Path) -> None:
 
 
 def _collect_here(jobs: list[Job], data_dir: Path) -> bool:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signals.interrupt_on_sigterm()
     try:
         scripted.collect(jobs, data_dir, flags.FLAGS.processes)
     except KeyboardInterrupt:
@@ -168,7 +166,7 @@ def _collect_online(jobs: list[Job], data_dir: Path) -> bool:
 
     values = flags.FLAGS
     jobs = [job._replace(epsilons=()) for job in jobs]
-    with folder.stop_on_signals() as should_stop:
+    with signals.stop_on_signals() as should_stop:
         finished = agent.collect(jobs, data_dir, load, train, should_stop)
     if not finished:
         print("stopped and saved; run the same command to go on.", file=sys.stderr)

@@ -18,7 +18,7 @@ from cql_atari.data import sources
 from cql_atari.data.format import Source
 from cql_atari.runs import folder as workdir
 from cql_atari.runs import manifest
-from cql_atari.system import cli, hosts
+from cql_atari.system import cli, hosts, signals
 
 if TYPE_CHECKING:
     from cql_atari.feed.feed import Feed
@@ -56,14 +56,14 @@ def main(argv: list[str]) -> int:
     # Of several hosts only the chief writes.
     is_chief = hosts.find(config.train.strategy).is_chief
     lock = workdir.locked(folder) if is_chief else contextlib.nullcontext()
-    with lock, workdir.stop_on_signals() as should_stop:
+    with lock, signals.stop_on_signals() as should_stop:
         if is_chief:
             workdir.record(folder, config, FLAGS.accept_config_change)
         if is_chief and reads:
             try:
                 selection = _select(config, found, should_stop)
             except KeyboardInterrupt:
-                return workdir.EXIT_INTERRUPTED
+                return signals.EXIT_INTERRUPTED
             manifest.record(selection, folder, workdir.has_begun(folder))
             print(manifest.table(selection), file=sys.stderr)
         from cql_atari.training import run
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
         finished = run.train(config, _feed_opener(config, found), folder, should_stop, FLAGS.tpu)
     if not finished:
         print("stopped and saved; run the same command to go on.", file=sys.stderr)
-    return 0 if finished else workdir.EXIT_INTERRUPTED
+    return 0 if finished else signals.EXIT_INTERRUPTED
 
 
 def _feed_opener(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 from cql_atari.core import games
 from cql_atari.core.types import NUM_ACTIONS, EpisodeScore, UserError
 from cql_atari.evaluation import summary
+from cql_atari.system import files
 
 FORMAT = 1
 # What makes scores comparable: an evaluation under another value measures something else.
@@ -68,13 +68,10 @@ def write_text(path: Path, text: str) -> None:
     Raises:
       UserError: if it can't be written.
     """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(text)
-        os.replace(scratch, path)
+        files.write_whole(path, text)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
         raise UserError(
             f"can't write {path}: {error.strerror}; free some space or choose another folder"
         ) from error

@@ -18,6 +18,7 @@ from cql_atari.core.settings import Config
 from cql_atari.core.types import FRAME_SKIP, UserError
 from cql_atari.recording.folder import FILE, Job, describe, held, is_there
 from cql_atari.runs import folder as workdir
+from cql_atari.system import files
 
 if TYPE_CHECKING:
     from cql_atari.feed.feed import Feed
@@ -92,9 +93,8 @@ def _collect_game(
     with held(folder, final):
         wanted = describe(job, _settings(config))
         if not (folder / FILE).exists() or not is_there(wanted, folder):
-            partial = folder / f"{FILE}.partial"
-            partial.write_text(json.dumps({**wanted, "rom_dir": job.rom_dir}, indent=2) + "\n")
-            partial.rename(folder / FILE)
+            noted = {**wanted, "rom_dir": job.rom_dir}
+            files.write_whole(folder / FILE, json.dumps(noted, indent=2) + "\n")
 
         from cql_atari.feed.online import feed
         from cql_atari.recording.agent_log import Experience
@@ -109,8 +109,8 @@ def _collect_game(
 
         if not train(config, open_feed, agent, should_stop):
             return False
-        experience.finish(checkpoint.read_extra(agent / "checkpoints", config.train.steps))
-        folder.rename(final)
+        experience.finish(checkpoint.read_extra(agent / workdir.CHECKPOINTS, config.train.steps))
+        files.move(folder, final)
         shutil.rmtree(final / "spool")
     return True
 

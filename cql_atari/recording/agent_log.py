@@ -36,6 +36,7 @@ from cql_atari.envs.vector_acting import VectorStep
 from cql_atari.feed.online import pace
 from cql_atari.recording import spool
 from cql_atari.recording.folder import EPISODES, Job
+from cql_atari.system import files
 
 
 class Experience:
@@ -132,7 +133,7 @@ class Experience:
                 os.fsync(file.fileno())
                 under_way.append([serial, file.tell() // spool.STEP.itemsize])
             for path in self._unsynced:
-                spool.sync(path)
+                files.sync(path)
             self._unsynced.clear()
             self._marks.append(self._slot)
             return {

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any, NamedTuple
 
 from cql_atari.core.types import UserError
 from cql_atari.envs import roms
+from cql_atari.system import files
 
 FILE = "collection.json"
 EPISODES = "episodes.jsonl"
@@ -88,7 +87,7 @@ def appearing(final: Path) -> Iterator[Path]:
             for left in partial.iterdir():  # by a process that was killed
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
             yield partial
-            partial.rename(final)
+            files.move(partial, final)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -102,12 +101,5 @@ def held(folder: Path, final: Path) -> Iterator[None]:
       UserError: where another process holds it, and so collects `final`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another process is collecting {final}; wait for it") from error
+    with files.locked(folder, f"another process is collecting {final}; wait for it"):
         yield
-    finally:
-        os.close(lock)

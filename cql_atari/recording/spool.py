@@ -7,7 +7,6 @@ number of its own. While the episode goes on it is `under_way.<serial>`.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from cql_atari.core import games
 from cql_atari.core.types import FRAME_SHAPE
 from cql_atari.data.dopamine.reader import PADS
 from cql_atari.data.dopamine.writer import ReplayWriter
+from cql_atari.system import files
 
 UNDER_WAY = "under_way"
 # Action of the full set, raw reward, whether the game is over, the run's emulator frames after the
@@ -97,12 +97,6 @@ def write_groups(
         return int(path.name.split(".")[-2]), path.name.startswith(_LAST)
 
     for path in sorted(building.iterdir(), key=order):
-        sync(path)
-        path.rename(replay_logs / path.name)
+        files.sync(path)
+        files.move(path, replay_logs / path.name)
     building.rmdir()
-
-
-def sync(path: Path) -> None:
-    """Returns once a file's contents will outlast a power cut."""
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import zlib
@@ -16,6 +15,7 @@ import tensorflow as tf
 from absl import logging
 
 from cql_atari.core.types import UserError
+from cql_atari.system import files
 
 PREFIX = "variables"
 EXTRA = "extra.json"
@@ -60,15 +60,13 @@ def save(
         text = json.dumps(extra or {})
         (partial / EXTRA).write_text(f"{zlib.crc32(text.encode()):08x} {text}")
         for file in partial.iterdir():
-            with open(file, "rb+") as handle:
-                os.fsync(handle.fileno())
+            files.sync(file)
         # The same step again: the old one goes only when the new one stands in its place.
         aside = directory / f"replaced-{step:010d}"
         if final.exists():
             shutil.rmtree(aside, ignore_errors=True)
-            final.rename(aside)
-        partial.rename(final)
-        _sync_folder(directory)
+            files.move(final, aside)
+        files.move(partial, final)
         shutil.rmtree(aside, ignore_errors=True)
     except (tf.errors.OpError, OSError) as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -79,15 +77,6 @@ def save(
     for old in steps(directory)[:-keep]:
         shutil.rmtree(directory / f"{old:010d}")
     return final
-
-
-def _sync_folder(directory: Path) -> None:
-    """Makes renames in a folder last through a power failure."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def steps(directory: Path) -> list[int]:

@@ -1,24 +1,52 @@
-"""A run's folder: one process at a time, one configuration, and how a process is asked to stop."""
+"""A run's folder (`--workdir`): every path in it, who writes it and who reads it.
+
+    path                   written by                   read by
+    lock                   `locked`                     `locked`, in another process: it is refused
+    config.json            `record`                     `read_config`: evaluation, transfer, curves
+    config.gin             `record`                     `record`, when the run goes on; people
+    manifest.json          runs/manifest.py             the same, when the run goes on
+    start.json             training/start.py            people: where the first weights came from
+    checkpoints/<step>/    runs/checkpoint.py           training/start.py to go on or to transfer,
+                                                        training/load.py to act
+    metrics.jsonl          runs/log.py                  evaluation/curves.py
+    tensorboard/           runs/log.py                  TensorBoard
+    scores/<step>.json     training/run.py              evaluation/curves.py
+    scores.json            training/run.py, evaluate    report
+    places.json            tools/serve_replay.py        the same, started again
+
+Only the chief host writes. `--accept_config_change` replaces config.json and config.gin. Removing
+the newest folder in checkpoints/ makes the run go on from the one before.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
-import fcntl
 import json
 import os
-import select
-import signal
-import socket
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from cql_atari.core import settings
 from cql_atari.core.settings_check import from_json
 from cql_atari.core.types import UserError
+from cql_atari.system import files
 
-EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: saved; run the same command to go on
+LOCK = "lock"
+CONFIG = "config.json"
+CONFIG_GIN = "config.gin"
+MANIFEST = "manifest.json"
+START = "start.json"
+CHECKPOINTS = "checkpoints"
+METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+SCORES = "scores.json"
+PLACES = "places.json"
+
+
+def scores_of(workdir: Path, step: int) -> Path:
+    """Where a run keeps the scores of one step, beside the newest ones in `SCORES`."""
+    return workdir / "scores" / f"{step:010d}.json"
 
 
 @contextlib.contextmanager
@@ -28,29 +56,25 @@ def locked(workdir: Path) -> Iterator[None]:
     Raises:
       UserError: where another process holds it, or the folder can't be made.
     """
-    with contextlib.ExitStack() as stack:
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open(workdir / "lock", "a+"))
-        except OSError as error:
-            raise UserError(f"can't use --workdir {workdir}: {error.strerror}.") from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            raise UserError(
-                f"--workdir {workdir} is in use by process {file.read() or '?'}; wait for it, "
-                "stop it, or choose another --workdir."
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    path = workdir / LOCK
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        holder = path.read_text()
+    except OSError as error:
+        raise UserError(f"can't use --workdir {workdir}: {error.strerror}.") from error
+    with files.locked(
+        path,
+        f"--workdir {workdir} is in use by process {holder or '?'}; wait for it, stop it, or "
+        "choose another --workdir.",
+    ):
+        path.write_text(str(os.getpid()))
         yield
 
 
 def has_begun(workdir: Path) -> bool:
     """Whether a run has saved anything there that another configuration or data would spoil."""
-    return any((workdir / "checkpoints").glob("[0-9]*"))
+    return any((workdir / CHECKPOINTS).glob("[0-9]*"))
 
 
 def record(workdir: Path, config: settings.Config, accept_change: bool) -> None:
@@ -59,7 +83,7 @@ def record(workdir: Path, config: settings.Config, accept_change: bool) -> None:
     Raises:
       UserError: where the run there began with another configuration; shows the difference.
     """
-    path, text = workdir / "config.gin", settings.to_gin(config)
+    path, text = workdir / CONFIG_GIN, settings.to_gin(config)
     changed = has_begun(workdir) and path.exists() and path.read_text() != text
     if changed and not accept_change:
         old = path.read_text().splitlines()
@@ -72,12 +96,10 @@ def record(workdir: Path, config: settings.Config, accept_change: bool) -> None:
             + "\nChoose another --workdir, or go on with the new one by --accept_config_change."
         )
     for name, content in (
-        ("config.gin", text),
-        ("config.json", json.dumps(settings.to_dict(config), indent=1) + "\n"),
+        (CONFIG_GIN, text),
+        (CONFIG, json.dumps(settings.to_dict(config), indent=1) + "\n"),
     ):
-        partial = workdir / f"{name}.partial"
-        partial.write_text(content)
-        partial.rename(workdir / name)
+        files.write_whole(workdir / name, content)
 
 
 def read_config(workdir: Path) -> settings.Config:
@@ -86,51 +108,7 @@ def read_config(workdir: Path) -> settings.Config:
     Raises:
       UserError: where there is none, or it doesn't fit this version.
     """
-    path = workdir / "config.json"
+    path = workdir / CONFIG
     if not path.is_file():
-        raise UserError(f"{workdir} holds no run (no config.json); give a train --workdir.")
+        raise UserError(f"{workdir} holds no run (no {CONFIG}); give a train --workdir.")
     return from_json(path.read_bytes(), str(path))
-
-
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Yields a predicate that turns true on SIGINT, SIGTERM, SIGHUP; a second signal ends at once.
-
-    SIGHUP comes when a terminal or an ssh connection ends: what is printed later goes nowhere,
-    since writing there would fail. Where `nohup` ignores it, so do we.
-
-    It turns true in every thread at once, even while the main one is in a call that doesn't return
-    to Python, where no handler can run.
-    """
-    seen: list[int] = []
-    told, wake = socket.socketpair()
-    wake.setblocking(False)
-
-    def note(number: int, _frame: object) -> None:
-        seen.append(number)
-        if number == signal.SIGHUP:
-            _leave_terminal()
-        if len(seen) > 1:
-            raise KeyboardInterrupt
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    old = {number: signal.signal(number, note) for number in numbers}
-    old_wake = signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
-    try:
-        yield lambda: bool(seen or select.select([told], [], [], 0)[0])
-    finally:
-        signal.set_wakeup_fd(old_wake)
-        for number, handler in old.items():
-            signal.signal(number, handler)
-        told.close()
-        wake.close()
-
-
-def _leave_terminal() -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for output in (1, 2):
-        if stat.S_ISCHR(os.fstat(output).st_mode):
-            os.dup2(nowhere, output)
-    os.close(nowhere)

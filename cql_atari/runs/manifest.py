@@ -18,8 +18,9 @@ from cql_atari.data import sources
 from cql_atari.data.format import Source
 from cql_atari.data.shared import BAD_JSON, parse_json
 from cql_atari.feed.transitions import count
+from cql_atari.runs import folder
+from cql_atari.system.files import write_whole
 
-FILE = "manifest.json"
 _SHOWN = 20  # differences that an error lists
 _LONGEST = 60  # characters of one
 
@@ -90,7 +91,7 @@ def record(manifest: dict[str, Any], directory: Path, begun: bool) -> None:
     Raises:
       UserError: with the differences, where the run was started on other data.
     """
-    path = directory / FILE
+    path = directory / folder.MANIFEST
     if begun and path.exists():
         try:
             old = _facts(parse_json(path.read_bytes()))
@@ -114,9 +115,7 @@ def record(manifest: dict[str, Any], directory: Path, begun: bool) -> None:
                 + "\nGive it those data, or choose another --workdir."
             )
         return
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(manifest, indent=1) + "\n")
-    partial.rename(path)
+    write_whole(path, json.dumps(manifest, indent=1) + "\n")
 
 
 def _count(extents: list[Extent] | None, n_step: int) -> dict[str, int | None]:

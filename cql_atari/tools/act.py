@@ -19,8 +19,7 @@ from cql_atari import config as config_lib
 from cql_atari.core import settings
 from cql_atari.core.settings import Config
 from cql_atari.core.types import UserError
-from cql_atari.runs import folder
-from cql_atari.system import cli
+from cql_atari.system import cli, signals
 
 if TYPE_CHECKING:
     from cql_atari.feed.online.exchange import ActorEnd
@@ -37,7 +36,7 @@ def main(argv: list[str]) -> int:
         from cql_atari.feed.online.complete import complete
 
         expected = complete(config_lib.load(FLAGS.gin_files, FLAGS.gin_bindings))
-    with folder.stop_on_signals() as should_stop:
+    with signals.stop_on_signals() as should_stop:
         from cql_atari.feed.online import exchange as online_wire
 
         wire = online_wire.ActorEnd(FLAGS.learner)
@@ -48,7 +47,7 @@ def main(argv: list[str]) -> int:
         print(f"acting for {FLAGS.learner} in {config.data.games[0]}", file=sys.stderr)
         finished = _act(config, wire, should_stop)
     if not finished:
-        return folder.EXIT_INTERRUPTED
+        return signals.EXIT_INTERRUPTED
     print(f"the learner at {FLAGS.learner} has finished", file=sys.stderr)
     return 0
 

@@ -15,10 +15,7 @@ suffix that isn't finished; finished ones stay as they are.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import shutil
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,8 +29,8 @@ from cql_atari.data import sources
 from cql_atari.data.conversion import read_conversion
 from cql_atari.data.format import Format, Writing
 from cql_atari.data.shared import Recording
-from cql_atari.runs import folder as workdir
-from cql_atari.system import cli
+from cql_atari.system import cli, signals
+from cql_atari.system.files import locked
 
 
 class Job(NamedTuple):
@@ -120,21 +117,15 @@ def _locked(target: Path) -> Iterator[Path]:
     partial = target / ".partial"
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        lock = os.open(target, os.O_RDONLY)
     except OSError as error:
         raise UserError(
             f"can't use {target} ({error.strerror}); give another --out_dir."
         ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with locked(target, f"another process is converting to {target}; wait for it."):
         try:
             yield partial
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    except BlockingIOError as error:
-        raise UserError(f"another process is converting to {target}; wait for it.") from error
-    finally:
-        os.close(lock)
 
 
 def _empty(folder: Path) -> None:
@@ -247,12 +238,12 @@ def main(argv: list[str]) -> int:
         _numbers("suffixes", values.suffixes),
         to=values.to,
     )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signals.interrupt_on_sigterm()
     try:
         convert(jobs, values.processes)
     except KeyboardInterrupt:
         print("stopped; the same command goes on at the unfinished suffixes.", file=sys.stderr)
-        return workdir.EXIT_INTERRUPTED
+        return signals.EXIT_INTERRUPTED
     for job in jobs:
         noted = read_conversion(job.target)
         extents = [extent for suffix in job.suffixes for extent in noted[suffix].extents]

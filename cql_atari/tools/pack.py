@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -31,8 +29,8 @@ from cql_atari.core.types import UserError
 from cql_atari.data import sources
 from cql_atari.data.format import Source
 from cql_atari.data.packed import files
-from cql_atari.runs import folder
-from cql_atari.system import cli
+from cql_atari.system import cli, signals
+from cql_atari.system.files import locked
 
 
 class Job(NamedTuple):
@@ -131,21 +129,15 @@ def _count_steps(job: Job) -> int:
 
 @contextlib.contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    """Holds a lock on the folder that the kernel lets go of however the process ends."""
+    """Makes a folder and holds it for this process."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock = os.open(directory, os.O_RDONLY)
     except OSError as error:
         raise UserError(
             f"can't use --out_dir={directory} ({error.strerror}); give another one."
         ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with locked(directory, f"another process is packing into {directory}; wait for it."):
         yield
-    except BlockingIOError as error:
-        raise UserError(f"another process is packing into {directory}; wait for it.") from error
-    finally:
-        os.close(lock)
 
 
 def _summary(jobs: Sequence[Job]) -> Iterator[str]:
@@ -191,13 +183,13 @@ def main(argv: list[str]) -> int:
     data = Data(dir=values.data_dir, suffixes=suffixes, exclude=values.exclude)
     out_dir = Path(values.out_dir)
     jobs = find_jobs(data, out_dir, values.games, _numbers("runs", values.runs))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signals.interrupt_on_sigterm()
     try:
         with _alone(out_dir):
             pack(jobs, values.processes)
     except KeyboardInterrupt:
         print("stopped; the same command goes on at the unfinished suffixes.", file=sys.stderr)
-        return folder.EXIT_INTERRUPTED
+        return signals.EXIT_INTERRUPTED
     print("\n".join(_summary(jobs)))
     return 0
 

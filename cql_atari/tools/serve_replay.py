@@ -25,13 +25,12 @@ from cql_atari.data import sources
 from cql_atari.data.format import Source
 from cql_atari.runs import folder as workdir
 from cql_atari.runs import manifest
-from cql_atari.system import cli
+from cql_atari.system import cli, files, signals
 
 if TYPE_CHECKING:
     from cql_atari.feed.replay.writer import Writers
 
 FLAGS = flags.FLAGS
-PLACES = "places.json"
 _POLL_SECONDS = 0.2
 _LOG_SECONDS = 30.0
 
@@ -45,12 +44,12 @@ def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.INFO)
     with (
         workdir.locked(folder),
-        workdir.stop_on_signals() as should_stop,
+        signals.stop_on_signals() as should_stop,
         contextlib.suppress(KeyboardInterrupt),  # in the survey, or by a second signal
     ):
         serve(config, found, folder, should_stop)
     print("stopped; run the same command to go on.", file=sys.stderr)
-    return workdir.EXIT_INTERRUPTED
+    return signals.EXIT_INTERRUPTED
 
 
 def share(config: settings.Config, games: list[str]) -> settings.Config:
@@ -88,7 +87,7 @@ def serve(
 
     ports.check_free(FLAGS.port)
     selection = manifest.make(found, config.feed.n_step, should_stop)
-    manifest.record(selection, folder, begun=(folder / PLACES).exists())
+    manifest.record(selection, folder, begun=(folder / workdir.PLACES).exists())
     print(manifest.table(selection), file=sys.stderr)
     record = remote.make_record(config, selection)
     with recorded.open_replay(
@@ -169,7 +168,7 @@ def describe(before: Mapping[str, Measure], now: Mapping[str, Measure]) -> str:
 
 def read_places(folder: Path) -> dict[str, Any]:
     """Where the games' draws of the server before stood; {} where there was none."""
-    path = folder / PLACES
+    path = folder / workdir.PLACES
     if not path.exists():
         return {}
     try:
@@ -185,9 +184,8 @@ def read_places(folder: Path) -> dict[str, Any]:
 
 def write_places(folder: Path, writers: Writers) -> None:
     """Replaces the file at once."""
-    partial = folder / f"{PLACES}.partial"
-    partial.write_text(json.dumps({game: writers.place(game, None) for game in writers.filled()}))
-    partial.rename(folder / PLACES)
+    places = {game: writers.place(game, None) for game in writers.filled()}
+    files.write_whole(folder / workdir.PLACES, json.dumps(places))
 
 
 def _define_flags() -> None:

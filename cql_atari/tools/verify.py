@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -28,7 +27,8 @@ from cql_atari.core.types import UserError
 from cql_atari.data import sources
 from cql_atari.data.format import FileCheck, Format, Problem, SuffixCheck
 from cql_atari.data.shared import Recording
-from cql_atari.system import cli
+from cql_atari.system import cli, signals
+from cql_atari.system.files import write_whole
 
 EXIT_WRONG = 1
 EXIT_STOPPED = 130  # as the shell's for Ctrl-C: nothing is kept, the next check starts afresh
@@ -164,10 +164,8 @@ def _check_repair_path(repair: Path, directory: Path, found: Found) -> None:
 
 
 def _write(repair: Path, exclude: Exclusions) -> None:
-    partial = repair.with_name(f".{repair.name}.partial")
     content = {"format": sources.EXCLUSIONS, "exclude": exclude}
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.rename(repair)
+    write_whole(repair, json.dumps(content, indent=1) + "\n")
 
 
 def main(argv: list[str]) -> int:
@@ -179,7 +177,7 @@ def main(argv: list[str]) -> int:
     found = find(directory)
     if repair:
         _check_repair_path(repair, directory, found)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signals.interrupt_on_sigterm()
     table = _Table()
     try:
         exclude = check(found, table.show)

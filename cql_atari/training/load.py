@@ -38,7 +38,7 @@ def load(directory: Path, step: int | None = None) -> Loaded:
             f"{directory} was trained with train.method = {config.train.method!r}, which doesn't "
             "act; start another run from its encoder (start.encoder_from)."
         )
-    checkpoints = directory / "checkpoints"
+    checkpoints = directory / folder.CHECKPOINTS
     there = checkpoint.steps(checkpoints)
     if not there:
         raise UserError(f"{directory} has no checkpoint yet; train first.")

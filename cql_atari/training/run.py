@@ -16,7 +16,7 @@ from cql_atari.evaluation import aggregate, rollout, score_files, summary
 from cql_atari.feed.feed import Feed
 from cql_atari.methods import build
 from cql_atari.methods.method import Method
-from cql_atari.runs import checkpoint
+from cql_atari.runs import checkpoint, folder
 from cql_atari.runs import log as logs
 from cql_atari.system import hosts as cluster
 from cql_atari.training import loop, strategy
@@ -64,7 +64,7 @@ def train(
         method = build.build(config)
 
     # 2. Start policy: go on with this folder's own run; else pre-trained encoder, else scratch.
-    checkpoints = directory / "checkpoints"
+    checkpoints = directory / folder.CHECKPOINTS
     learner, start = begin(method, config, directory, devices.scope)
     strategy.check_same_start(devices, start)
     state = checkpoint.read_extra(checkpoints, start)
@@ -148,7 +148,7 @@ def make_evaluate(
     """
 
     def evaluate_agent(step: int, episodes: int) -> dict[str, float] | None:
-        if method.act is None or (step == start > 0 and scores_path(directory, step).exists()):
+        if method.act is None or (step == start > 0 and folder.scores_of(directory, step).exists()):
             return {}
         policy = method.act()
 
@@ -186,14 +186,9 @@ def evaluate(
            ("envs_per_game", "epsilon", "sticky", "seed", "max_frames", "rom_dir")},
     )  # fmt: skip
     run = {"label": build.kind(config).label, "step": step, "config": settings.to_dict(config)}
-    for path in (scores_path(directory, step), directory / "scores.json"):
+    for path in (folder.scores_of(directory, step), directory / folder.SCORES):
         score_files.write(path, played, protocol, run)
     return summary.summarise(played)
-
-
-def scores_path(directory: Path, step: int) -> Path:
-    """Where a run keeps the scores of one step, beside the newest ones in `scores.json`."""
-    return directory / "scores" / f"{step:010d}.json"
 
 
 def evaluation_scalars(summary: dict[str, Any]) -> dict[str, float]:

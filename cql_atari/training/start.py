@@ -16,8 +16,8 @@ from cql_atari.core.types import UserError
 from cql_atari.methods import build
 from cql_atari.methods.method import Learner, Method
 from cql_atari.runs import checkpoint, folder
+from cql_atari.system import files
 
-FILE = "start.json"
 # What makes one kind of encoder differ from another of its kind.
 _SETTINGS = {
     "nature": (),
@@ -48,7 +48,7 @@ def begin(
       UserError: where the own checkpoints don't fit or hold weights that are not finite, or the
         encoder can't be had.
     """
-    checkpoints = directory / "checkpoints"
+    checkpoints = directory / folder.CHECKPOINTS
     if not checkpoint.steps(checkpoints) and config.start.encoder_from is not None:
         _take_encoder(method, config, Path(config.start.encoder_from), directory)
     with scope():
@@ -109,25 +109,23 @@ def _take_encoder(method: Method, config: Config, run: Path, directory: Path) ->
     step = None
     try:
         step = checkpoint.restore_latest(
-            run / "checkpoints", method.network.encoder, checkpoint.restore_encoder
+            run / folder.CHECKPOINTS, method.network.encoder, checkpoint.restore_encoder
         )
         if step is None:
             problems = ["that run has no checkpoint yet; train it first"]
         elif whole and not problems:
-            newest = run / "checkpoints" / f"{step:010d}"
+            newest = run / folder.CHECKPOINTS / f"{step:010d}"
             checkpoint.restore_rest(newest, method.network, theirs.data.games, config.data.games)
     except UserError as error:
         problems.append(str(error))
     if problems:
         raise UserError(
             "\n  ".join([f"start.encoder_from = {str(run)!r} can't give its encoder:", *problems])
-            + f"\nUse the gin files of its network (all of it stands in {run / 'config.gin'})."
+            + f"\nUse the gin files of its network (all of it stands in {run / folder.CONFIG_GIN})."
         )
     note = {"encoder_from": str(run.resolve()), "step": step, "whole_network": whole}
     logging.info("%s of %s at step %d", "network" if whole else "encoder", run.resolve(), step)
-    partial = directory / f"{FILE}.partial"
-    partial.write_text(json.dumps(note) + "\n")
-    partial.rename(directory / FILE)
+    files.write_whole(directory / folder.START, json.dumps(note) + "\n")
 
 
 def _setting(config: Config, name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from made_up import episode
@@ -27,7 +28,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "scores.json"
     score_files.write(path, [episode("Pong", 1)], {}, {})
     before = path.read_text()
-    monkeypatch.setattr(score_files.os, "replace", _no_space)
+    monkeypatch.setattr(os, "replace", _no_space)
     with pytest.raises(UserError, match="No space left"):
         score_files.write(path, [episode("Pong", 2)], {}, {})
     assert path.read_text() == before and len(list(tmp_path.iterdir())) == 1

@@ -21,6 +21,7 @@ from cql_atari.recording import agent, spool
 from cql_atari.recording.folder import Job, describe, is_there
 from cql_atari.runs import checkpoint
 from cql_atari.runs import folder as workdir
+from cql_atari.system import signals
 from cql_atari.training import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,7 +87,7 @@ def test_killed_and_stopped_it_logs_each_step_that_counts_once(tmp_path):
     wait_for(lambda: newest(folder) > killed_at + 20, process)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=200)
-    assert process.returncode == workdir.EXIT_INTERRUPTED, errors
+    assert process.returncode == signals.EXIT_INTERRUPTED, errors
     assert "the same command" in errors and "Traceback" not in errors
     assert f"({before['frames']} frames, step {killed_at}) is gone" in errors
 

@@ -21,6 +21,7 @@ from cql_atari.envs.vector_acting import VectorStep
 from cql_atari.recording import spool
 from cql_atari.recording.agent_log import Experience
 from cql_atari.recording.folder import Job
+from cql_atari.system import files
 
 ACTIONS = games.spec("SpaceInvaders").actions
 KEEP, COPIES = 2, 3
@@ -149,7 +150,7 @@ def test_it_holds_what_the_checkpoint_counts_once(done, slots_per_file, killed_a
         experience, model = new(directory, slots_per_file), Model()
         experience.go_on({})
         checkpoints = [({}, copy.deepcopy(model))]
-        real = spool.sync
+        real = files.sync
 
         def kill_after(calls):
             left = iter(range(calls))
@@ -159,11 +160,11 @@ def test_it_holds_what_the_checkpoint_counts_once(done, slots_per_file, killed_a
                     raise Killed
                 real(path)
 
-            patch.setattr(spool, "sync", sync)
+            patch.setattr(files, "sync", sync)
 
         def go_on(back):
             nonlocal experience, model
-            patch.setattr(spool, "sync", real)
+            patch.setattr(files, "sync", real)
             del checkpoints[max(len(checkpoints) - back + 1, 1) :]
             experience.close()
             experience = new(directory, slots_per_file)
@@ -189,7 +190,7 @@ def test_it_holds_what_the_checkpoint_counts_once(done, slots_per_file, killed_a
                     experience.publish()
                 except Killed:
                     go_on(1)
-                patch.setattr(spool, "sync", real)
+                patch.setattr(files, "sync", real)
 
         final = experience.mark()
         model.cut()
@@ -199,7 +200,7 @@ def test_it_holds_what_the_checkpoint_counts_once(done, slots_per_file, killed_a
                 experience.finish(final)
             except Killed:
                 experience = new(directory, slots_per_file)
-            patch.setattr(spool, "sync", real)
+            patch.setattr(files, "sync", real)
         experience.finish(final)
         check(directory, slots_per_file, model)
 

@@ -30,6 +30,7 @@ from cql_atari.envs import atari
 from cql_atari.recording import scripted
 from cql_atari.recording.folder import Job
 from cql_atari.runs import folder as workdir
+from cql_atari.system import signals
 
 JOB = Job(
     game="SpaceInvaders",
@@ -620,7 +621,7 @@ def test_sigterm_leaves_nothing_half_written(tmp_path):
     partial = wait_for_play(tmp_path)
     process.terminate()
     _, error = process.communicate()
-    assert process.returncode == workdir.EXIT_INTERRUPTED
+    assert process.returncode == signals.EXIT_INTERRUPTED
     assert "the same command" in error and "Traceback" not in error
     assert not partial.exists() and not (tmp_path / "SpaceInvaders" / "1").exists()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from pathlib import Path
+import os
 
 import numpy as np
 import pytest
@@ -39,16 +39,16 @@ def test_the_same_step_again_never_leaves_none(tmp_path, monkeypatch):
         pass
 
     for survived in (0, 1, 2):
-        renames, rename = [], Path.rename
+        renames, rename = [], os.replace
 
-        def die(self, target, renames=renames, survived=survived, rename=rename):
+        def die(source, target, renames=renames, survived=survived, rename=rename):
             if len(renames) == survived:
                 raise Killed
             renames.append(target)
-            return rename(self, target)
+            return rename(source, target)
 
         with monkeypatch.context() as patch, contextlib.suppress(Killed):
-            patch.setattr(Path, "rename", die)
+            patch.setattr(os, "replace", die)
             lib.save(tmp_path, state(2), 10, keep=1)
         restored = state(0.0)
         assert lib.restore_latest(tmp_path, restored) == 10

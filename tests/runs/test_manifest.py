@@ -15,7 +15,7 @@ from dopamine_files import GAME, steps_of, write_run
 from cql_atari.core.settings import Data
 from cql_atari.core.types import UserError
 from cql_atari.data import sources
-from cql_atari.runs import manifest
+from cql_atari.runs import folder, manifest
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_run_goes_on_with_the_same_data_wherever_they_lie(data_dir, tmp_path):
 
 def test_other_data_are_refused_with_the_difference(data_dir, tmp_path):
     manifest.record(make(data_dir), tmp_path, begun=False)
-    before = (tmp_path / manifest.FILE).read_bytes()
+    before = (tmp_path / folder.MANIFEST).read_bytes()
     for changes in ({"suffixes": (0,)}, {"fraction": 0.5}):
         with pytest.raises(UserError, match=r"(?s)started on other data.*suffix"):
             manifest.record(make(data_dir, **changes), tmp_path, begun=True)
@@ -71,11 +71,11 @@ def test_other_data_are_refused_with_the_difference(data_dir, tmp_path):
         np.save(file, rewards)
     with pytest.raises(UserError, match=r"run 1, suffix 1, \$store\$_reward_ckpt.1.gz: \d+ \w{8} "):
         manifest.record(make(data_dir), tmp_path, begun=True)
-    assert (tmp_path / manifest.FILE).read_bytes() == before
+    assert (tmp_path / folder.MANIFEST).read_bytes() == before
 
 
 def test_a_damaged_manifest_is_no_silent_consent(data_dir, tmp_path):
-    (tmp_path / manifest.FILE).write_text(json.dumps({"sources": [{"game": "Pong"}]}))
+    (tmp_path / folder.MANIFEST).write_text(json.dumps({"sources": [{"game": "Pong"}]}))
     with pytest.raises(UserError, match="damaged"):
         manifest.record(make(data_dir), tmp_path, begun=True)
 
@@ -83,7 +83,7 @@ def test_a_damaged_manifest_is_no_silent_consent(data_dir, tmp_path):
 def test_a_run_that_saved_nothing_may_still_choose(data_dir, tmp_path):
     manifest.record(make(data_dir), tmp_path, begun=False)
     manifest.record(make(data_dir, fraction=0.5), tmp_path, begun=False)
-    assert json.loads((tmp_path / manifest.FILE).read_text())["sources"][0]["fraction"] == 0.5
+    assert json.loads((tmp_path / folder.MANIFEST).read_text())["sources"][0]["fraction"] == 0.5
 
 
 def test_a_survey_ends_before_the_next_group_when_told_to(data_dir, monkeypatch):

@@ -24,7 +24,7 @@ from cql_atari.data.dopamine import reader as dopamine
 from cql_atari.data.rlds import reader as rlds
 from cql_atari.recording import scripted
 from cql_atari.recording.folder import Job
-from cql_atari.runs import folder as workdir
+from cql_atari.system import signals
 from cql_atari.tools import convert
 
 GAME = "SpaceInvaders"
@@ -141,7 +141,7 @@ def test_sigterm_leaves_nothing_half_written(data, tmp_path):
     wait_for(lambda: any(partial.glob("*tfrecord*")), process)
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate()
-    assert process.returncode == workdir.EXIT_INTERRUPTED, error
+    assert process.returncode == signals.EXIT_INTERRUPTED, error
     assert "the same command goes on" in error and "Traceback" not in error
     assert not partial.exists()
     convert.convert_run(job_of(data, tmp_path), lambda steps: None)

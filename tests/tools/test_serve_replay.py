@@ -23,6 +23,7 @@ from cql_atari.feed.replay.interleave import START
 from cql_atari.feed.replay.writer import Place, read_place
 from cql_atari.runs import checkpoint
 from cql_atari.runs import folder as workdir
+from cql_atari.system import signals
 from cql_atari.tools import serve_replay
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,10 +120,10 @@ def test_servers_and_learner_outlive_each_other(tmp_path):
             with run(*learning) as second:
                 wait_for(lambda: newest(folder) >= reached + 20, second, log)
                 assert server.poll() is None
-                assert stopped(server) == workdir.EXIT_INTERRUPTED
+                assert stopped(server) == signals.EXIT_INTERRUPTED
                 wait_for(lambda: "no replay server" in log.read_text(), second, log)
                 asked = time.monotonic()
-                assert stopped(second) == workdir.EXIT_INTERRUPTED
+                assert stopped(second) == signals.EXIT_INTERRUPTED
                 assert time.monotonic() - asked < 15  # the server is gone: once 46 s
     text = log.read_text() + server_log.read_text()
     assert "Traceback" not in text and newest(folder) >= reached + 20
@@ -178,7 +179,7 @@ def test_places_are_kept_and_damage_is_told(tmp_path):
     found = serve_replay.read_places(tmp_path)
     assert {game: read_place(place, 6) for game, place in found.items()} == places
     for damaged in ("[1]", '{"Pong": 1', "[" * 100_000):
-        (tmp_path / serve_replay.PLACES).write_text(damaged)
+        (tmp_path / workdir.PLACES).write_text(damaged)
         with pytest.raises(UserError, match=r"places\.json is damaged"):
             serve_replay.read_places(tmp_path)
 
@@ -206,8 +207,8 @@ def test_a_server_does_not_go_on_with_other_data(data, tmp_path):
     """Its writers' places are episodes of the data that it began with."""
     folder, log, port = tmp_path / "served", tmp_path / "log", some_port()
     with run("cql_atari.tools.serve_replay", log, *flags(data, folder, port)) as server:
-        wait_for((folder / serve_replay.PLACES).exists, server, log)
-        assert stopped(server) == workdir.EXIT_INTERRUPTED
+        wait_for((folder / workdir.PLACES).exists, server, log)
+        assert stopped(server) == signals.EXIT_INTERRUPTED
     before = (folder / "manifest.json").read_bytes()
     other = flags(data, folder, port, "data.suffixes = (1,)")
     with run("cql_atari.tools.serve_replay", log, *other) as server:
@@ -263,7 +264,7 @@ def test_a_signal_ends_the_survey(data, tmp_path, signals):
         for _ in range(signals):
             server.send_signal(signal.SIGTERM)
             time.sleep(0.3)
-        assert server.wait(60) == workdir.EXIT_INTERRUPTED
+        assert server.wait(60) == signals.EXIT_INTERRUPTED
     finally:
         server.kill()
         server.wait()

@@ -23,7 +23,7 @@ from cql_atari.methods import build
 from cql_atari.recording import scripted
 from cql_atari.recording.folder import Job
 from cql_atari.runs import checkpoint
-from cql_atari.runs import folder as workdir
+from cql_atari.system import signals
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -111,7 +111,7 @@ def test_a_signal_in_the_first_fill_saves_what_was_acted(tmp_path):
     wait_for(lambda: re.search(r"filling the replay:.* [1-9]\d*/200000", said.read_text()), process)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
-    assert process.returncode == workdir.EXIT_INTERRUPTED, said.read_text()
+    assert process.returncode == signals.EXIT_INTERRUPTED, said.read_text()
     assert "Traceback" not in said.read_text()
     assert checkpoint.steps(folder / "checkpoints") == [0]
     assert frames_of(folder, 0) > 0

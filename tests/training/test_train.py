@@ -20,6 +20,7 @@ import tiny
 from cql_atari.methods import build
 from cql_atari.runs import checkpoint
 from cql_atari.runs import folder as workdir
+from cql_atari.system import signals
 from cql_atari.training import run as experiment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,6 +83,9 @@ def uninterrupted(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("whole") / "run"
     result = run(folder, data, *LONG)
     assert result.returncode == 0, result.stderr
+    # The page about a run's folder lists all that lies there.
+    listed = {line.strip().split("  ")[0] for line in workdir.__doc__.splitlines()}
+    assert {path.name for path in folder.iterdir()} <= {path.split("/")[0] for path in listed}
     return final_weights(folder)
 
 
@@ -95,7 +99,7 @@ def test_a_signal_saves_exits_with_its_own_code_and_goes_on(tmp_path, data, unin
     _, errors = process.communicate(timeout=120)
     if process.returncode == 0:  # it was faster than the second process's refusal
         pytest.fail("the run ended before the signal; make it longer")
-    assert process.returncode == workdir.EXIT_INTERRUPTED, errors
+    assert process.returncode == signals.EXIT_INTERRUPTED, errors
     assert "Traceback" not in errors
     assert second.returncode == 2
     assert f"in use by process {process.pid}" in second.stderr
@@ -122,7 +126,7 @@ def test_the_end_of_its_terminal_is_a_request_to_stop(tmp_path, data):
         if select.select([ours], [], [], 0.1)[0]:  # else it would wait for us to read
             os.read(ours, 10_000)
     os.close(ours)
-    assert process.wait(120) == workdir.EXIT_INTERRUPTED
+    assert process.wait(120) == signals.EXIT_INTERRUPTED
     assert checkpoint.steps(folder / "checkpoints")[-1] < 100_000
 
 
@@ -134,7 +138,7 @@ def test_a_signal_in_an_evaluation_saves_and_the_evaluation_is_made_up_for(tmp_p
     time.sleep(2)  # it plays
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == workdir.EXIT_INTERRUPTED, errors
+    assert process.returncode == signals.EXIT_INTERRUPTED, errors
     assert "Traceback" not in errors
     assert checkpoint.steps(folder / "checkpoints") == [0]
     assert not (folder / "scores").exists()
@@ -151,14 +155,14 @@ def test_scores_are_made_once_and_a_stop_leaves_none(tmp_path):
         config, build.build(config), tmp_path, 4, lambda: bool(stop)
     )
     assert "evaluation/score/Breakout" in evaluate(4, 1)
-    written = experiment.scores_path(tmp_path, 4)
+    written = workdir.scores_of(tmp_path, 4)
     before = written.stat().st_mtime_ns
     assert evaluate(4, 1) == {}  # the run goes on at step 4 and has them
     assert written.stat().st_mtime_ns == before
     assert evaluate(6, 1) and evaluate(6, 1)  # not where it goes on: another life's may lie there
     stop.append(True)
     assert evaluate(8, 1) is None
-    assert not experiment.scores_path(tmp_path, 8).exists()
+    assert not workdir.scores_of(tmp_path, 8).exists()
 
 
 def test_a_run_leaves_scores_logs_and_its_configuration(tmp_path, data):

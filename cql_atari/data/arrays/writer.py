@@ -14,6 +14,7 @@ from numpy.lib import format as npy
 from cql_atari.core.types import FRAME_SHAPE, Episode, Extent, UserError
 from cql_atari.data.conversion import CONVERSION, Converted, read_conversion, to_text
 from cql_atari.data.shared import Report, total_reward
+from cql_atari.system.files import move, write_whole
 
 _DTYPES: dict[str, np.dtype] = {
     "frames": np.dtype(np.uint8),
@@ -76,11 +77,10 @@ def write_suffix(
         np.save(new / "game.npy", game, allow_pickle=False)
         np.save(new / "action_set.npy", "full", allow_pickle=False)
         noted = {**read_conversion(folder), suffix: Converted(source, extents)}
-        (partial / CONVERSION).write_text(to_text(noted))
-        (partial / CONVERSION).replace(folder / CONVERSION)
+        write_whole(folder / CONVERSION, to_text(noted))
         if not extents:
             return extents  # arrays of no step are no suffix
-        new.rename(folder / str(suffix))
+        move(new, folder / str(suffix))
         return extents
     except OSError as error:
         shutil.rmtree(new, ignore_errors=True)

@@ -18,6 +18,7 @@ from cql_atari.data.packed.files import (
     paths,
 )
 from cql_atari.data.returns import returns_to_go
+from cql_atari.system.files import move, write_whole
 
 
 def write_suffix(
@@ -63,8 +64,8 @@ def write_suffix(
                 pass
             file.flush()
             os.fsync(file.fileno())
-        partial.rename(segments)
-        _write_whole(index, make_index(extents, lengths, checksums, source))
+        move(partial, segments)
+        write_whole(index, make_index(extents, lengths, checksums, source))
     except OSError as error:
         raise UserError(
             f"can't write to {directory}: {error.strerror}. Free some space or choose another "
@@ -81,12 +82,3 @@ def _cut(episode: Episode) -> Iterable[Steps]:
         yield Steps(
             episode.frames[here], episode.actions[here], episode.rewards[here], returns[here]
         )
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    partial = path.with_suffix(".index-partial")
-    with open(partial, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)

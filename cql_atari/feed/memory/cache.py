@@ -9,7 +9,6 @@ for as long as there is memory), so that what is resident doesn't grow with the 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import mmap
 import os
 import shutil
@@ -23,6 +22,7 @@ from absl import logging
 from cql_atari.core.types import UserError
 from cql_atari.feed.memory.store import COLUMNS, Store, Write, num_bytes
 from cql_atari.feed.positions import Episodes
+from cql_atari.system.files import move, take_lock
 
 _TABLE = ("counts", "steps", "terminal", "starts")  # the arrays of `Episodes`
 _POLL_SECONDS = 0.2
@@ -77,21 +77,19 @@ def load(
 
 @contextlib.contextmanager
 def _alone(path: Path, should_stop: Callable[[], bool]) -> Iterator[None]:
-    """Holds a lock that the kernel lets go of however the process ends."""
-    with open(path, "a") as file:
-        waiting = False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not waiting:
-                    logging.info("another process is writing %s; waiting for it", path.stem)
-                waiting = True
-            if should_stop():
-                raise KeyboardInterrupt
-            time.sleep(_POLL_SECONDS)
+    """Holds a lock, waiting for another process that has it."""
+    waiting = False
+    while (lock := take_lock(path)) is None:
+        if not waiting:
+            logging.info("another process is writing %s; waiting for it", path.stem)
+        waiting = True
+        if should_stop():
+            raise KeyboardInterrupt
+        time.sleep(_POLL_SECONDS)
+    try:
         yield
+    finally:
+        os.close(lock)
 
 
 @contextlib.contextmanager
@@ -140,7 +138,7 @@ def _write(final: Path, table: Episodes, fill: Callable[[Write, Episodes], None]
         fill(write, table)
         for descriptor, _ in files.values():
             os.fsync(descriptor)
-        partial.rename(final)
+        move(partial, final)
 
 
 def _map(path: Path) -> tuple[np.ndarray, mmap.mmap]:

@@ -1,0 +1,76 @@
+"""Files and folders that are there whole or not at all, and locks that end with their process."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from cql_atari.core.types import UserError
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file: whoever opens it finds the old content or the new, also after a power cut.
+
+    Raises:
+      OSError: if it can't be written; the old file is untouched.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content if isinstance(content, bytes) else content.encode())
+        sync(partial)
+        move(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def move(source: Path, target: Path) -> None:
+    """Renames a file or folder, whose content is synced, for good: the new name is on the disk."""
+    os.replace(source, target)
+    sync(target.parent)
+
+
+def sync(path: Path) -> None:
+    """Returns once a file's content, or a folder's list of names, will outlast a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def take_lock(path: Path) -> int | None:
+    """Locks a folder, or a file that is made if need be, for this process.
+
+    The kernel lets go of the lock however the process ends.
+
+    Returns:
+      The descriptor that holds the lock until it is closed; None where another process has it.
+    """
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+@contextlib.contextmanager
+def locked(path: Path, in_use: str) -> Iterator[None]:
+    """Holds `take_lock` as long as the context lasts.
+
+    Raises:
+      UserError: saying `in_use`, where another process has the lock.
+    """
+    if (descriptor := take_lock(path)) is None:
+        raise UserError(in_use)
+    try:
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,65 @@
+"""Files that appear whole or not at all, and locks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from cql_atari.core.types import UserError
+from cql_atari.system import files
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    files.write_whole(path, "old")
+    files.write_whole(path, b"new")
+    assert path.read_text() == "new"
+
+    def fail(*_):
+        raise OSError("no space")
+
+    for name in ("sync", "move"):
+        with monkeypatch.context() as patch:
+            patch.setattr(files, name, fail)
+            with pytest.raises(OSError, match="no space"):
+                files.write_whole(path, "newer")
+        assert path.read_text() == "new"
+        assert list(tmp_path.iterdir()) == [path]
+
+
+def test_bytes_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
+    calls = []
+    real_sync, real_replace = files.sync, os.replace
+    monkeypatch.setattr(files, "sync", lambda p: (calls.append(("sync", p)), real_sync(p)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append(("name", b)), real_replace(a, b)))
+    files.write_whole(tmp_path / "file", "text")
+    (_, partial), *rest = calls
+    assert partial.name.endswith(".partial") and partial.parent == tmp_path
+    assert rest == [("name", tmp_path / "file"), ("sync", tmp_path)]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_lock_is_one_processs_and_ends_with_it(tmp_path, kind):
+    path = tmp_path / "held"
+    if kind == "folder":
+        path.mkdir()
+    program = (
+        "import sys; from pathlib import Path; from cql_atari.system import files\n"
+        "lock = files.take_lock(Path(sys.argv[1])); print(lock is not None, flush=True)\n"
+        "sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "True\n"
+    with pytest.raises(UserError, match="theirs"), files.locked(path, "theirs"):
+        pass
+    process.kill()
+    process.communicate()
+    with files.locked(path, "theirs"):
+        assert files.take_lock(path) is None
+    os.close(files.take_lock(path))
