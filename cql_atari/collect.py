@@ -102,9 +102,7 @@ def _define_flags() -> None:
     flags.DEFINE_multi_string("gin_bindings", [], "Of online: wins over the files; repeats.")
 
 
-def main(argv: list[str]) -> int:
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; flags start with --.")
+def main(_: list[str]) -> int:
     values, data_dir = flags.FLAGS, Path(flags.FLAGS.data_dir)
     _check_flags_fit(values)
     jobs = _jobs(values)

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 
 
-def main(argv: list[str]) -> int:
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; flags start with --.")
+def main(_: list[str]) -> int:
     loaded = config = config_lib.load(FLAGS.gin_files, FLAGS.gin_bindings)
     if config.train.phase == "online":
         from cql_atari.feed.online.complete import complete

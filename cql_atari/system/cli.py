@@ -19,13 +19,19 @@ EXIT_CTRL_C = 130  # as shells count: 128 + SIGINT
 EXIT_NO_READER = 141  # 128 + SIGPIPE
 
 
-def run(main: Callable[[list[str]], int | None]) -> None:
+def run(main: Callable[[list[str]], int | None], *, takes_arguments: bool = False) -> None:
     """Parses flags, runs `main` and exits with its code; 2 and one message for a `UserError`, 130
     for an interruption that `main` lets through, 141 where nobody reads the output any more.
+
+    Args:
+      main: takes the program's name and the arguments that are no flags.
+      takes_arguments: whether there may be such arguments.
     """
 
     def guarded(argv: list[str]) -> int | None:
         try:
+            if len(argv) > 1 and not takes_arguments:
+                raise UserError(f"unexpected argument {argv[1]!r}; flags start with --.")
             code = main(argv)
             sys.stdout.flush()  # here, where a reader that is gone is noticed
             return code

@@ -28,9 +28,7 @@ FLAGS = flags.FLAGS
 _EXCHANGE_SECONDS = 2  # between looks for new weights
 
 
-def main(argv: list[str]) -> int:
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; flags start with --.")
+def main(_: list[str]) -> int:
     expected = None
     if FLAGS.gin_files or FLAGS.gin_bindings:
         from cql_atari.feed.online.complete import complete

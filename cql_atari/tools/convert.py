@@ -224,9 +224,7 @@ def _define_flags() -> None:
     flags.DEFINE_integer("processes", 2, "Runs converted at the same time.", lower_bound=1)
 
 
-def main(argv: list[str]) -> int:
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; flags start with --.")
+def main(_: list[str]) -> int:
     values = flags.FLAGS
     if not values.data_dir or not values.out_dir:
         raise UserError(f"give --data_dir and --out_dir.\n\n{__doc__}")

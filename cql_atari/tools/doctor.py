@@ -114,14 +114,11 @@ def show(findings: Sequence[Finding]) -> int:
     return int(any(finding.state == "wrong" for finding in findings))
 
 
-def main(argv: list[str]) -> int:
+def main(_: list[str]) -> int:
     from absl import flags
 
     from cql_atari import config as config_lib
-    from cql_atari.core.types import UserError
 
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; flags start with --.")
     config = config_lib.load(flags.FLAGS.gin_files, flags.FLAGS.gin_bindings)
     return show(diagnose(config, Path(flags.FLAGS.workdir), _STARTED + SECONDS))
 

@@ -175,9 +175,7 @@ def _define_flags() -> None:
     )  # fmt: skip
 
 
-def main(argv: list[str]) -> int:
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; flags start with --.")
+def main(_: list[str]) -> int:
     values = flags.FLAGS
     suffixes = _numbers("suffixes", values.suffixes) or None
     data = Data(dir=values.data_dir, suffixes=suffixes, exclude=values.exclude)

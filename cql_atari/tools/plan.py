@@ -198,9 +198,7 @@ def _number(number: float) -> str:
     return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
 
 
-def main(argv: list[str]) -> int:
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; flags start with --.")
+def main(_: list[str]) -> int:
     config = config_lib.load(FLAGS.gin_files, FLAGS.gin_bindings)
     if config.train.phase == "online":
         from cql_atari.feed.online.complete import complete

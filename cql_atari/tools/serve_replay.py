@@ -35,9 +35,7 @@ _POLL_SECONDS = 0.2
 _LOG_SECONDS = 30.0
 
 
-def main(argv: list[str]) -> int:
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; flags start with --.")
+def main(_: list[str]) -> int:
     config = share(config_lib.load(FLAGS.gin_files, FLAGS.gin_bindings), FLAGS.games)
     found = sources.find(config.data)
     folder = Path(FLAGS.workdir)

@@ -21,6 +21,7 @@ from cql_atari.core.types import UserError
 from cql_atari.data.arrays import reader as arrays
 from cql_atari.data.dopamine import files as replay_files
 from cql_atari.data.dopamine import reader as dopamine
+from cql_atari.data.rlds import files as rlds_files
 from cql_atari.data.rlds import reader as rlds
 from cql_atari.recording import scripted
 from cql_atari.recording.folder import Job
@@ -103,7 +104,7 @@ def test_killed_at_any_time_then_resumed(data, tmp_path):
     while not is_free(target):  # the worker notices that its parent is gone
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    there = rlds.list_suffixes(target)
+    there = rlds_files.list_suffixes(target)
     assert there and there != SUFFIXES
     (target / ".partial").mkdir(exist_ok=True)
     stale = f"rlu_atari_checkpoints_ordered-checkpoint_{len(there):02d}.tfrecord-00007"
@@ -152,20 +153,20 @@ def test_a_conversion_at_every_point_of_its_last_steps(data, tmp_path, monkeypat
     """The files move one by one; wherever it ends there, the next one makes it whole."""
     from cql_atari.data.rlds import writer
 
-    move, job = writer._move, job_of(data, tmp_path)
+    move, job = writer.files.move, job_of(data, tmp_path)
     for survived in range(4):
         moves = iter(range(survived))
 
-        def die_later(path, folder, moves=moves):
+        def die_later(source, target, moves=moves):
             if next(moves, None) is None:
                 raise KeyboardInterrupt
-            move(path, folder)
+            move(source, target)
 
-        monkeypatch.setattr(writer, "_move", die_later)
+        monkeypatch.setattr(writer.files, "move", die_later)
         with pytest.raises(KeyboardInterrupt):
             convert.convert_run(job, lambda steps: None)
         assert convert.unfinished(job) == SUFFIXES
-    monkeypatch.setattr(writer, "_move", move)
+    monkeypatch.setattr(writer.files, "move", move)
     reports: list[int] = []
     convert.convert_run(job, reports.append)
     assert sum(reports) == sum(convert._count_steps(job, suffix) for suffix in SUFFIXES)
@@ -181,7 +182,7 @@ def test_damaged_source_names_the_file(data, tmp_path):
     path.write_bytes(content)
     with pytest.raises(UserError, match=re.escape(str(path))):
         convert.convert_run(job_of(copy, tmp_path / "out"), lambda steps: None)
-    assert rlds.list_suffixes(target_of(tmp_path / "out")) == [0]
+    assert rlds_files.list_suffixes(target_of(tmp_path / "out")) == [0]
     assert not (target_of(tmp_path / "out") / ".partial").exists()
 
 
