@@ -46,6 +46,7 @@ setup(
         "absl-py",
         "numpy==1.26.4",
         "isal",
+        "lz4",
         "opencv-python-headless",
         "tqdm",
         "matplotlib",

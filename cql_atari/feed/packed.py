@@ -1,8 +1,8 @@
 """The `packed` feed: draws from packed play on disk, uniform over all of it, however much it is.
 
-Resident are the indices, 16 bytes a segment of 16 steps and a few more an episode, and the batches
+Resident are the indices, 16 bytes a segment of 8 steps and a few more an episode, and the batches
 under way. The play itself is read where it lies (the kernel keeps in its page cache what it can)
-and inflated by all cores, ahead of the learner.
+and decompressed by all cores, ahead of the learner.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from cql_atari.core.types import Extent, UserError
 from cql_atari.data.format import Source
 from cql_atari.data.packed import files, reader
-from cql_atari.data.packed.files import MEND, SEGMENT_STEPS, Index, count_segments, inflate
+from cql_atari.data.packed.files import MEND, SEGMENT_STEPS, Index, count_segments, decompress
 from cql_atari.feed import positions
 from cql_atari.feed.drawing import Steps
 from cql_atari.feed.positions import Episodes
@@ -46,7 +46,7 @@ class Packed(NamedTuple):
 
     @property
     def shared(self) -> None:
-        """As `drawing.Store`: nothing is inflated before it is drawn."""
+        """As `drawing.Store`: nothing is decompressed before it is drawn."""
 
     def read(self, episode: np.ndarray, first: np.ndarray, out: Steps) -> None:
         """As `drawing.Store`.
@@ -67,15 +67,13 @@ class Packed(NamedTuple):
             at = begin
             while at < end:
                 number, skip = divmod(start + at, SEGMENT_STEPS)
-                wanted = min(SEGMENT_STEPS, skip + end - at)
-                found = self._segment(each, number, wanted)
-                stop = at + wanted - skip
-                for column, values in zip(out, found):
-                    column[row, at:stop] = values[skip:]
+                stop = min(end, at + SEGMENT_STEPS - skip)
+                for column, values in zip(out, self._segment(each, number)):
+                    column[row, at:stop] = values[skip : skip + stop - at]
                 at = stop
 
-    def _segment(self, episode: int, number: int, wanted: int) -> files.Steps:
-        """The first `wanted` steps of an episode's segment of that number."""
+    def _segment(self, episode: int, number: int) -> files.Steps:
+        """An episode's segment of that number."""
         file = self.file[episode]
         index, at = self.indices[file], self.first[episode] + number
         steps = min(SEGMENT_STEPS, self.whole[episode] - number * SEGMENT_STEPS)
@@ -83,7 +81,7 @@ class Packed(NamedTuple):
             packed = os.pread(self.descriptors[file], index.lengths[at], index.starts[at])
         except OSError as error:
             raise UserError(f"{index.segments} can't be read: {error.strerror}. {MEND}") from error
-        return inflate(packed, index.checksums[at], int(steps), wanted, index.segments)
+        return decompress(packed, index.checksums[at], int(steps), index.segments)
 
     def close(self) -> None:
         for descriptor in self.descriptors:

@@ -17,6 +17,7 @@ BREAKS = {
     "gin-config": "every command",
     "gymnasium": "play",
     "isal": "reading .gz files",
+    "lz4": "packed play and the replay's segments",
     "numpy": "everything; TensorFlow 2.15 refuses 2.x",
     "opencv-python-headless": "play (opencv-python in its place needs a desktop's libGL)",
     "protobuf": "TensorFlow 2.15, which refuses 5",

@@ -68,16 +68,16 @@ import sys, time
 from cql_atari.data.packed import writer
 from cql_atari.system import cli
 from cql_atari.tools import pack
-deflate, written = writer.deflate, []
+compress, written = writer.compress, []
 
 def slow(steps):
-    if len(written) > 25:
+    if len(written) > 50:
         print("midst", flush=True)
         time.sleep(1000)
     written.append(steps)
-    return deflate(steps)
+    return compress(steps)
 
-writer.deflate = slow
+writer.compress = slow
 
 def here(work, jobs, processes, total, title):
     for job in jobs:

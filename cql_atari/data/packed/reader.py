@@ -15,8 +15,8 @@ from cql_atari.data.packed.files import (
     SEGMENT_STEPS,
     Index,
     Steps,
+    decompress,
     fingerprints,
-    inflate,
     list_suffixes,
     read_index,
 )
@@ -94,7 +94,7 @@ def count(
             if extent.terminal and extent.starts:
                 total = 0.0  # that of a game of no step, which has no segment
                 if whole.steps:
-                    steps = _segment(file, index, first, min(SEGMENT_STEPS, whole.steps), 1)
+                    steps = _segment(file, index, first, min(SEGMENT_STEPS, whole.steps))
                     total = float(steps.returns[0])
             counted.append(extent._replace(total=total))
             first += -(-whole.steps // SEGMENT_STEPS)
@@ -143,15 +143,17 @@ def _read(
     rewards = np.empty(extent.steps, np.float32)
     for begin in range(0, extent.steps, SEGMENT_STEPS):
         steps = min(SEGMENT_STEPS, whole - begin)
+        found = _segment(file, index, first + begin // SEGMENT_STEPS, steps)
         wanted = min(steps, extent.steps - begin)
-        found = _segment(file, index, first + begin // SEGMENT_STEPS, steps, wanted)
         here = slice(begin, begin + wanted)
-        frames[here], actions[here], rewards[here] = found.frames, found.actions, found.rewards
+        frames[here] = found.frames[:wanted]
+        actions[here] = found.actions[:wanted]
+        rewards[here] = found.rewards[:wanted]
     return Episode(game, frames, actions, rewards, extent.terminal, extent.starts)
 
 
-def _segment(file: BinaryIO, index: Index, number: int, steps: int, wanted: int) -> Steps:
-    """The first `wanted` of a segment's `steps`."""
+def _segment(file: BinaryIO, index: Index, number: int, steps: int) -> Steps:
+    """A segment's `steps` steps."""
     file.seek(index.starts[number])
     packed = file.read(index.lengths[number])
-    return inflate(packed, index.checksums[number], steps, wanted, index.segments)
+    return decompress(packed, index.checksums[number], steps, index.segments)

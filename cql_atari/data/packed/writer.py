@@ -13,7 +13,7 @@ from cql_atari.core.types import Episode, Extent, UserError
 from cql_atari.data.packed.files import (
     SEGMENT_STEPS,
     Steps,
-    deflate,
+    compress,
     make_index,
     paths,
 )
@@ -53,7 +53,7 @@ def write_suffix(
             def write(episode: Episode) -> None:
                 extents.append(Extent(len(episode.frames), episode.terminal, episode.starts))
                 for steps in _cut(episode):
-                    packed = deflate(steps)
+                    packed = compress(steps)
                     file.write(packed)
                     lengths.append(len(packed))
                     checksums.append(isal_zlib.crc32(packed))

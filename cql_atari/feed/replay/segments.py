@@ -1,7 +1,8 @@
 """Segments: runs of up to 16 neighbouring transitions as compressed bytes, the replay's items.
 
-Reverb's cost is per item, so an item holds several transitions; deflate makes them ten times
-smaller than Reverb's own compression does. The 3 + n frames that two neighbours share are in both.
+Reverb's cost is per item, so an item holds several transitions; LZ4 makes them much smaller than
+Reverb's own compression does, and costs little to undo. The 3 + n frames that two neighbours share
+are in both.
 """
 
 from __future__ import annotations
@@ -9,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import lz4.frame
 import numpy as np
-from isal import isal_zlib
 
 from cql_atari.core.types import FRAME_SHAPE
 from cql_atari.feed.transitions import LEAD, Block
 
 ROWS = 16  # transitions of a full segment
-_LEVEL = 1  # isal's fastest that uses the statistics of the data
 _FRAME_BYTES = FRAME_SHAPE[0] * FRAME_SHAPE[1]
 _COLUMN_BYTES = 3 * 4
 
@@ -44,7 +44,8 @@ def pack(block: Block, n_step: int) -> Iterator[tuple[bytes, int]]:
         first, end = part[0], part[-1] + 1
         columns = [column[first:end] for column in (block.actions, block.rewards, block.discounts)]
         columns.append(block.frames[first : end + LEAD + n_step])
-        yield isal_zlib.compress(b"".join(c.tobytes() for c in columns), _LEVEL), len(part)
+        data = b"".join(column.tobytes() for column in columns)
+        yield lz4.frame.compress(data, content_checksum=True), len(part)
 
 
 def unpack(packed: bytes, n_step: int) -> Segment:
@@ -55,12 +56,12 @@ def unpack(packed: bytes, n_step: int) -> Segment:
     """
     context = LEAD + n_step
     longest = ROWS * _COLUMN_BYTES + (ROWS + context) * _FRAME_BYTES
-    inflate = isal_zlib.decompressobj()
-    try:  # a few bytes from elsewhere could inflate to more than there is memory
-        data = inflate.decompress(packed, longest + 1)
-    except isal_zlib.error as error:  # type: ignore[misc]  # its stub has an instance
-        raise ValueError(f"{len(packed)} bytes can't be inflated: {error}") from error
-    if not inflate.eof or inflate.unused_data:
+    frame = lz4.frame.LZ4FrameDecompressor()
+    try:  # a few bytes from elsewhere could grow to more than there is memory
+        data = frame.decompress(packed, longest + 1)
+    except RuntimeError as error:
+        raise ValueError(f"{len(packed)} bytes can't be decompressed: {error}") from error
+    if not frame.eof or frame.unused_data:
         raise ValueError(f"{len(packed)} bytes are no segment: cut off, too long or with a rest")
     rows, rest = divmod(len(data) - context * _FRAME_BYTES, _COLUMN_BYTES + _FRAME_BYTES)
     if rest or not 0 < rows <= ROWS:

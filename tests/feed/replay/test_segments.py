@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import lz4.frame
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from isal import isal_zlib
 from synthetic_episodes import make_episode
 
 from cql_atari.feed.replay.segments import ROWS, pack, unpack
@@ -36,10 +36,12 @@ def test_every_valid_row_once_and_unchanged(length, n_step, terminal, starts):
 
 
 def test_bytes_that_are_no_segment_are_refused():
-    """Seven bytes once ended a learner with an error of the library that inflates."""
+    """Seven bytes once ended a learner with an error of the library that decompresses."""
     packed, _ = next(pack(block(make_episode(0, 40), 1, 0.9), 1))
-    bomb = isal_zlib.compress(bytes(1 << 28), 1)
-    for wrong in (b"", b"no zlib", packed[:-1], packed[:-9], packed + b"x", bomb):
+    bomb = lz4.frame.compress(bytes(1 << 28))
+    flipped = packed[:40] + bytes([packed[40] ^ 1]) + packed[41:]
+    cut = (packed[:-1], packed[:-9])
+    for wrong in (b"", b"no LZ4", flipped, *cut, packed + b"x", bomb):
         with pytest.raises(ValueError, match=f"{len(wrong)} bytes"):
             unpack(wrong, 1)
 
