@@ -6,7 +6,10 @@ packed by one process a core.
 What is resident is measured on a thousand links to one packed suffix, 100 million transitions: the
 indices in memory are those of so much play, the bytes on disk are not.
 
-Usage: python benchmarks/packing.py [--rounds 3] [--only pack|resident]
+Drawing from a disk is measured on a hundred copies of it, 10 million transitions: with the page
+cache emptied of them before each round ("cold"), and once all have been read ("warm").
+
+Usage: python benchmarks/packing.py [--rounds 3] [--only pack|resident|disk]
 """
 
 from __future__ import annotations
@@ -15,22 +18,26 @@ import argparse
 import contextlib
 import multiprocessing
 import os
+import shutil
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 import common
+import numpy as np
 import reading
 from feeds import DISCOUNT, law_of, resident_bytes
 from tqdm import tqdm
 
+from cql_atari.core.types import STACK
 from cql_atari.data.dopamine.files import fingerprints
 from cql_atari.data.dopamine.reader import read_episodes
 from cql_atari.data.format import Source
 from cql_atari.data.packed import files
 from cql_atari.data.packed import writer as packed_writer
 from cql_atari.feed import drawing, packed
+from cql_atari.feed.transitions import LEAD
 from cql_atari.methods.method import Transitions
 from cql_atari.tools import pack
 
@@ -120,21 +127,71 @@ def measure_resident(directory: Path, game: str) -> None:
         store.close()
 
 
+def measure_disk(directory: Path, game: str, rounds: int) -> None:
+    """For a process of its own: one line, transitions/s from 10M transitions on the disk."""
+    copies, batch = 100, 256
+    with tempfile.TemporaryDirectory() as folder:
+        target = files.folder(folder, game, 1)
+        target.mkdir(parents=True)
+        packed_writer.write_suffix(target, 0, read_episodes(directory, game), {"left_out": []})
+        for suffix in range(1, copies):
+            for first, other in zip(files.paths(target, 0), files.paths(target, suffix)):
+                shutil.copyfile(first, other)
+        os.sync()  # only clean pages leave the cache
+        source = Source(game, 1, str(target), "packed", tuple(range(copies)), 1.0, {}, {})
+        store = packed.open_packed([game], [source])
+        reads = Transitions(3, DISCOUNT)
+        found = drawing.find(store.episodes, reads)
+        generator = np.random.default_rng(0)
+
+        def per_second(rows: int) -> float:
+            nth = generator.integers(found.sizes[0], size=rows)
+            start = time.perf_counter()
+            for begin in range(0, rows, batch):
+                drawn = found.find(np.zeros(batch, int), nth[begin : begin + batch])
+                drawing.read_steps(store, drawn[0], drawn[1] - LEAD, STACK + reads.n_step)
+            return rows / (time.perf_counter() - start)
+
+        cold, warm = [], []
+        for _ in tqdm(range(rounds), desc="cold"):
+            for descriptor in store.descriptors:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            cold.append(per_second(20 * batch))
+        for descriptor in store.descriptors:
+            while os.read(descriptor, 1 << 24):
+                pass
+        warm = [per_second(40 * batch) for _ in tqdm(range(rounds), desc="warm")]
+        common.emit(
+            "feed_packed_disk",
+            transitions=int(found.sizes.sum()),
+            gigabytes=sum(index.segments.stat().st_size for index in store.indices) / 1e9,
+            batch_size=batch,
+            cold_per_s=common.summarise(cold),
+            warm_per_s=common.summarise(warm),
+            peak_mb=reading.peak_mb(),
+        )
+        store.close()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=("pack", "resident"))
+    parser.add_argument("--only", choices=("pack", "resident", "disk"))
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
         directories = {
             game: stack.enter_context(reading.files(game, reading.SLOTS)) for game in reading.GAMES
         }
-        if arguments.only != "resident":
+        game, wanted = reading.GAMES[0], arguments.only
+        if wanted in (None, "pack"):
             measure_pack(directories, arguments.rounds)
-        if arguments.only != "pack":
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                game = reading.GAMES[0]
+        spawn = multiprocessing.get_context("spawn")
+        if wanted in (None, "resident"):
+            with spawn.Pool(1) as pool:
                 pool.apply(measure_resident, (directories[game], game))
+        if wanted in (None, "disk"):
+            with spawn.Pool(1) as pool:
+                pool.apply(measure_disk, (directories[game], game, arguments.rounds))
 
 
 if __name__ == "__main__":

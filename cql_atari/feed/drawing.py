@@ -111,7 +111,7 @@ def transitions(
     factors = [np.float32(discount**k) for k in range(n_step + 1)]
 
     def make(games: np.ndarray, episode: np.ndarray, step: np.ndarray) -> Batch:
-        steps = _read(store, episode, step - LEAD, STACK + n_step)
+        steps = read_steps(store, episode, step - LEAD, STACK + n_step)
         rewards = np.zeros(games.shape, np.float32)
         for k in range(n_step):
             rewards += factors[k] * steps.rewards[..., LEAD + k]
@@ -163,7 +163,7 @@ def sequences(
 
     def make(games: np.ndarray, episode: np.ndarray, step: np.ndarray) -> SequenceBatch:
         first = step - (length - 1)
-        steps = _read(store, episode, first, length)
+        steps = read_steps(store, episode, first, length)
         mask = first[..., None] + np.arange(length) >= 0
         actions = steps.actions.astype(np.int32)
         return SequenceBatch(steps.frames, actions, steps.rewards, steps.returns, games, mask)
@@ -242,7 +242,7 @@ def _dataset(
     return tf.data.Dataset.counter().map(batch).prefetch(1).with_options(options)
 
 
-def _read(store: Store, episode: np.ndarray, first: np.ndarray, count: int) -> Steps:
+def read_steps(store: Store, episode: np.ndarray, first: np.ndarray, count: int) -> Steps:
     """The steps of rows of any shape, read by all cores; each column [..., count]."""
     shape, episode, first = episode.shape, episode.reshape(-1), first.reshape(-1)
     rows = len(episode)

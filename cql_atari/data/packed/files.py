@@ -39,7 +39,6 @@ SEGMENT_STEPS = 8  # a draw reads whole segments: shorter ones waste less, longe
 MEND = "Delete the suffix's two files and pack it again (python -m cql_atari.tools.pack)."
 _FRAME_BYTES = math.prod(FRAME_SHAPE)
 _COLUMN_BYTES = 1 + 4 + 4
-_LEVEL = 3  # of LZ4's high compression: higher ones win 5 % and pack at half the speed
 _LONGEST_HEADER = 1 << 20
 _TERMINAL, _STARTS = 1, 2
 _DAMAGE = (ValueError, cast(type[Exception], lz4.block.LZ4BlockError))
@@ -203,10 +202,9 @@ def compress(steps: Steps) -> bytes:
         steps.returns.astype("<f4"),
         steps.frames,
     )
-    return lz4.block.compress(
-        b"".join(column.tobytes() for column in columns),
-        mode="high_compression", compression=_LEVEL, store_size=False,
-    )  # fmt: skip
+    # Not LZ4's high compression: 16 % smaller, but packing took three times as long.
+    data = b"".join(column.tobytes() for column in columns)
+    return lz4.block.compress(data, store_size=False)
 
 
 def decompress(packed: bytes, checksum: int, steps: int, path: Path) -> Steps:
