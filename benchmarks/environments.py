@@ -92,7 +92,7 @@ def collecting(game: str, envs: int) -> Stepper:
     def step(actions: np.ndarray) -> None:
         job = Job(game, 1, len(actions), "random", (1.0,), 1_000_000, 0)
         with tempfile.TemporaryDirectory() as folder:
-            scripted.play(job, Path(folder), lambda _: None)
+            scripted.play_job(job, Path(folder), lambda _: None)
 
     return step
 

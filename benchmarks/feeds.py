@@ -42,7 +42,7 @@ from cql_atari.feed.memory import store as memory
 from cql_atari.feed.replay import reader, service, writer
 from cql_atari.feed.replay.interleave import Part
 from cql_atari.feed.sampling import BatchLaw
-from cql_atari.feed.transitions import count
+from cql_atari.feed.transitions import count_transitions
 from cql_atari.methods.method import Sequences, Transitions
 
 GAMES = reading.GAMES
@@ -130,7 +130,7 @@ def open_replay(parts: Parts, n_step: int, **options) -> Iterator:
     """The same for the replay, once its windows are full."""
     reads = {game: [mine.read] for game, mine in parts.items()}
     with (
-        service.serve(list(parts), n_step=n_step) as replay,
+        service.serve_draws(list(parts), n_step=n_step) as replay,
         writer.stream(
             replay, reads, discount=DISCOUNT, seed=0, transitions_per_game=WINDOW
         ) as writers,
@@ -186,7 +186,7 @@ def measure_speed(
     """For a process of its own: one line a batch size, one for memory."""
     options = {"seed": 0, "start_step": 0, "steps_per_call": k}
     parts = parts_of(directories)
-    transitions = sum(count(e, n_step) for mine in parts.values() for e in mine.extents)
+    transitions = sum(count_transitions(e, n_step) for mine in parts.values() for e in mine.extents)
     frames = np.random.default_rng(0).integers(256, size=(20_000, *FRAME_SHAPE), dtype=np.uint8)
     window = STACK if kind.endswith("windows") else STACK + n_step
     with FEEDS[kind](parts_of(directories, 2), n_step, **options) as make_dataset:

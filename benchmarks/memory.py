@@ -86,7 +86,7 @@ def run_feed(kind: str, data: Path, cache: Path) -> dict[str, float]:
                 f"feed.cache_dir = '{cache}'"]  # fmt: skip
     config = config_lib.load((), bindings)
     reads = Transitions(config.feed.n_step, config.feed.discount)
-    found = sources.find(config.data)
+    found = sources.find_sources(config.data)
     frames = sum(len(source.suffixes) for source in found) * reading.count_frames(
         Path(found[0].path)
     )
@@ -142,7 +142,7 @@ def insert_per_second(directories: dict[str, Path]) -> float:
         game: [functools.partial(read_episodes, path, game)] for game, path in directories.items()
     }
     frames = sum(reading.count_frames(path) for path in directories.values())
-    with service.serve(list(parts), n_step=1) as replay:
+    with service.serve_draws(list(parts), n_step=1) as replay:
         start = time.perf_counter()
         with writer.stream(
             replay, parts, discount=0.99, seed=0, transitions_per_game=2 * INSERTED

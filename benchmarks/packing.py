@@ -117,7 +117,9 @@ def measure_resident(directory: Path, game: str) -> None:
             next(batches)
         common.emit(
             "feed_packed_resident",
-            transitions=int(drawing.find(store.episodes, Transitions(3, DISCOUNT)).sizes.sum()),
+            transitions=int(
+                drawing.find_positions(store.episodes, Transitions(3, DISCOUNT)).sizes.sum()
+            ),
             segments=sum(len(index.lengths) for index in store.indices),
             seconds_to_open=opened,
             indices_mb=(after_opening - before) / 1e6,
@@ -141,7 +143,7 @@ def measure_disk(directory: Path, game: str, rounds: int) -> None:
         source = Source(game, 1, str(target), "packed", tuple(range(copies)), 1.0, {}, {})
         store = packed.open_packed([game], [source])
         reads = Transitions(3, DISCOUNT)
-        found = drawing.find(store.episodes, reads)
+        found = drawing.find_positions(store.episodes, reads)
         generator = np.random.default_rng(0)
 
         def per_second(rows: int) -> float:

@@ -73,7 +73,7 @@ def main() -> None:
         return (np.array([time.perf_counter(), time.process_time()]) - start) / arguments.calls
 
     by_hosts, by_coordinator = (
-        strategy.place(devices, dataset, split, way) for way in (False, True)
+        strategy.place_batches(devices, dataset, split, way) for way in (False, True)
     )
     seconds(by_hosts), seconds(by_coordinator)
     rounds = np.array(

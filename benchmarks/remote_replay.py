@@ -60,7 +60,7 @@ def server(data: Path, workdir: Path) -> Iterator[str]:
 def batches(stack: contextlib.ExitStack, config: Config) -> Iterator:
     """Batches of the feed, once it gives any."""
     reads = Transitions(config.feed.n_step, config.feed.discount)
-    found = [] if config.feed.servers else sources.find(config.data)
+    found = [] if config.feed.servers else sources.find_sources(config.data)
     feed = stack.enter_context(
         open_feed(config, found, 0, reads=reads, state={}, should_stop=lambda: False)
     )

@@ -56,7 +56,7 @@ def measure(game: str, steps: int, rounds: int) -> None:
         job = Job(game, 1, steps, "random", (1.0,), slots_per_file=10**6, seed=0)
         (data / game / "1").mkdir(parents=True)
         with tqdm(total=steps, desc=f"play {game}") as bar:
-            scripted.play(job, data / game / "1", bar.update)
+            scripted.play_job(job, data / game / "1", bar.update)
         (conversion,) = convert.find_jobs(data, out, [], [], [])
         start = time.perf_counter()
         convert.convert_run(conversion, lambda steps: None)

@@ -122,11 +122,11 @@ def compile_step(network: str, dtype: str, recompute: str, rows: int) -> None:
 
     @tf.function(jit_compile=True)
     def step(batch: Batch) -> Any:
-        return agent.train(batch._replace(frames=strategy.unpack(batch.frames))).extra
+        return agent.train(batch._replace(frames=strategy.unpack_frames(batch.frames))).extra
 
     numbers = tf.zeros(rows)
     games = tf.zeros(rows, tf.int32)
-    frames = strategy.pack(tf.zeros((rows, 7, 84, 84), tf.uint8))
+    frames = strategy.pack_frames(tf.zeros((rows, 7, 84, 84), tf.uint8))
     batch = Batch(frames, games, numbers, numbers, games)
     step.experimental_get_compiler_ir(batch)(stage="optimized_hlo")
 

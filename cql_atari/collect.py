@@ -142,7 +142,7 @@ def _print_summary(job: Job, directory: Path) -> None:
 def _collect_here(jobs: list[Job], data_dir: Path) -> bool:
     signals.interrupt_on_sigterm()
     try:
-        scripted.collect(jobs, data_dir, flags.FLAGS.processes)
+        scripted.collect_scripted(jobs, data_dir, flags.FLAGS.processes)
     except KeyboardInterrupt:
         print("stopped; the same command starts the unfinished games again.", file=sys.stderr)
         return False
@@ -165,7 +165,7 @@ def _collect_online(jobs: list[Job], data_dir: Path) -> bool:
     values = flags.FLAGS
     jobs = [job._replace(epsilons=()) for job in jobs]
     with signals.stop_on_signals() as should_stop:
-        finished = agent.collect(jobs, data_dir, load, train, should_stop)
+        finished = agent.train_and_log(jobs, data_dir, load, train, should_stop)
     if not finished:
         print("stopped and saved; run the same command to go on.", file=sys.stderr)
     return finished

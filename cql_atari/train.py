@@ -45,25 +45,25 @@ def main(_: list[str]) -> int:
 
     # Everything that can be refused is refused before TensorFlow takes its seconds to import.
     reads = config.train.phase == "offline" or config.online.offline_share > 0
-    found = sources.find(config.data) if reads and not config.feed.servers else []
+    found = sources.find_sources(config.data) if reads and not config.feed.servers else []
     from cql_atari.envs import roms
 
     if reads:
         roms.warn_where_other(config.data, config.evaluation.rom_dir)
     folder = Path(FLAGS.workdir)
     # Of several hosts only the chief writes.
-    is_chief = hosts.find(config.train.strategy).is_chief
-    lock = workdir.locked(folder) if is_chief else contextlib.nullcontext()
+    is_chief = hosts.find_hosts(config.train.strategy).is_chief
+    lock = workdir.lock_workdir(folder) if is_chief else contextlib.nullcontext()
     with lock, signals.stop_on_signals() as should_stop:
         if is_chief:
-            workdir.record(folder, config, FLAGS.accept_config_change)
+            workdir.record_config(folder, config, FLAGS.accept_config_change)
         if is_chief and reads:
             try:
                 selection = _select(config, found, should_stop)
             except KeyboardInterrupt:
                 return signals.EXIT_INTERRUPTED
-            manifest.record(selection, folder, workdir.has_begun(folder))
-            print(manifest.table(selection), file=sys.stderr)
+            manifest.record_manifest(selection, folder, workdir.has_begun(folder))
+            print(manifest.as_table(selection), file=sys.stderr)
         from cql_atari.training import run
 
         finished = run.train(config, _feed_opener(config, found), folder, should_stop, FLAGS.tpu)
@@ -97,10 +97,10 @@ def _select(
 ) -> dict[str, Any]:
     """The manifest of the data here, or of those that servers have."""
     if not config.feed.servers:
-        return manifest.make(found, config.feed.n_step, should_stop)
+        return manifest.make_manifest(found, config.feed.n_step, should_stop)
     from cql_atari.feed.replay import remote
 
-    return remote.find(config, should_stop).manifest
+    return remote.ask_servers(config, should_stop).manifest
 
 
 def _check_strategy(strategy: str) -> None:

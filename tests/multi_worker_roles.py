@@ -24,7 +24,7 @@ CALLS = 3
 
 
 def serve():
-    with service.serve(tiny.GAMES, n_step=3) as replay:
+    with service.serve_draws(tiny.GAMES, n_step=3) as replay:
         sys.stdout.write(f"{replay.address}\n")
         sys.stdout.flush()
         sys.stdin.read()
@@ -41,7 +41,7 @@ def write(replay):
 
 def work(replay, out):
     devices = strategy.make_strategy("multi_worker")  # before any TensorFlow operation
-    here, config = cluster.find("multi_worker"), tiny.config(*BINDINGS)
+    here, config = cluster.find_hosts("multi_worker"), tiny.config(*BINDINGS)
     split = strategy.divide(8, 2, devices.num_replicas_in_sync, here.hosts)
     assert split == (16, 8, 8)
     asked = []
@@ -56,7 +56,7 @@ def work(replay, out):
     left = {}
     for by_coordinator in (False, True):
         for feed, make in (("memory", tiny.dataset(config)), ("replay", from_replay)):
-            batches = strategy.place(devices, make, split, by_coordinator)
+            batches = strategy.place_batches(devices, make, split, by_coordinator)
             for call, sums in enumerate(train(batches, CALLS)):
                 for name, value in sums.items():
                     left[f"{feed}/{by_coordinator}/{call}/{name}"] = value

@@ -41,7 +41,7 @@ def trainer(devices, config, jit_compile=False):
 def place(devices, config, by_coordinator=None):
     feed = config.feed
     split = strategy.divide(feed.draws, feed.transitions_per_draw, devices.num_replicas_in_sync)
-    return strategy.place(devices, tiny.dataset(config), split, by_coordinator)
+    return strategy.place_batches(devices, tiny.dataset(config), split, by_coordinator)
 
 
 def assert_same(one, other, **tolerance):

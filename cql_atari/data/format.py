@@ -125,7 +125,8 @@ class Format:
       name: as tables and manifests show it.
       layout: what is expected below `data.dir`, for messages.
       locate: (data_dir, game, run) -> the recording's path, None where there is none.
-      find: the recordings in a local folder, which may be a data folder, a recording or in between.
+      find_recordings: those in a local folder, which may be a data folder, a recording or in
+        between.
       list_suffixes: of a recording, in numerical order; there is at least one.
       read_episodes: streams the episodes; `fraction` is the first part of each suffix, `left_out`
         what `check_suffix` says. All else is refused: what doesn't raise a UserError is sound.
@@ -141,7 +142,7 @@ class Format:
     name: str
     layout: str
     locate: Callable[[str, str, int], str | None]
-    find: Callable[[Path], list[Recording]]
+    find_recordings: Callable[[Path], list[Recording]]
     list_suffixes: Callable[[PathLike], list[int]]
     read_episodes: Read
     survey: Survey

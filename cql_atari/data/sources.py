@@ -27,7 +27,7 @@ FORMATS: list[Format] = [PACKED, DOPAMINE, RLDS, ARRAYS]
 EXCLUSIONS = "cql_atari exclusions 1"
 
 
-def find(config: Data) -> list[Source]:
+def find_sources(config: Data) -> list[Source]:
     """The recordings that the configuration selects, each checked to exist.
 
     Tells the best episodes with `data.best_fraction`, too, which takes a survey: some 10 ms a `.gz`
@@ -127,9 +127,9 @@ def recordings(directory: Path) -> list[tuple[Format, Recording]]:
     """All recordings, of every format, in a local folder at any level of their layouts.
 
     Raises:
-      UserError: as `Format.find`.
+      UserError: as `Format.find_recordings`.
     """
-    return [(kind, recording) for kind in FORMATS for recording in kind.find(directory)]
+    return [(kind, recording) for kind in FORMATS for recording in kind.find_recordings(directory)]
 
 
 def _format(source: Source) -> Format:

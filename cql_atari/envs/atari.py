@@ -56,7 +56,7 @@ class AtariEnv:
         rom_dir: str | Path | None = None,
         max_frames: int = MAX_FRAMES,
     ):
-        rom = roms.find(game, rom_dir)
+        rom = roms.rom_path(game, rom_dir)
         self.rom_md5 = roms.md5(game, rom_dir)
         self._ale = ale_py.ALEInterface()
         self._ale.setInt("random_seed", seed)

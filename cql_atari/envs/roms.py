@@ -39,7 +39,7 @@ for _ in range(60):
 """
 
 
-def find(game: str, rom_dir: str | Path | None) -> Path:
+def rom_path(game: str, rom_dir: str | Path | None) -> Path:
     """The ROM file of a game: `<rom_dir>/<rom>.bin`, or ale-py's where `rom_dir` is None.
 
     Raises:
@@ -73,7 +73,7 @@ def md5(game: str, rom_dir: str | Path | None) -> str:
 
 
 @functools.cache
-def table() -> dict[str, dict[str, str]]:
+def md5_table() -> dict[str, dict[str, str]]:
     """The rows of `rom_md5.csv` by game."""
     with open(Path(__file__).with_name("rom_md5.csv")) as file:
         return {row["game"]: row for row in csv.DictReader(file)}
@@ -89,7 +89,7 @@ def recorded_md5(game: str, run: Path) -> str | None:
         with open(run / "episodes.jsonl") as file:
             return json.loads(file.readline())["rom_md5"]
     except (OSError, ValueError, KeyError):
-        return table().get(game, {}).get("recorded")
+        return md5_table().get(game, {}).get("recorded")
 
 
 class Recorded(Protocol):
@@ -127,7 +127,7 @@ def find_others(data: Recorded, rom_dir: str | Path | None) -> list[str]:
 def warn_where_other(data: Recorded, rom_dir: str | Path | None) -> list[str]:
     """Logs one warning that names `find_others`, which it returns, having tried every ROM."""
     for game in data.games:
-        find(game, rom_dir)
+        rom_path(game, rom_dir)
     if others := find_others(data, rom_dir):
         logging.warning(
             "%d of %d games are evaluated with other ROMs than recorded their data, which may cost "

@@ -43,7 +43,7 @@ class Copies(Protocol):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]: ...
 
 
-def play(envs: Copies, choose: Chooser) -> Iterator[VectorStep]:
+def act(envs: Copies, choose: Chooser) -> Iterator[VectorStep]:
     """Resets the copies and plays for ever."""
     seen = Observation.first(envs.reset(), np.zeros(1, np.int32))
     live = np.ones(len(seen.frames), bool)

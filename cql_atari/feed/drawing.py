@@ -63,7 +63,7 @@ class Store(Protocol):
         """
 
 
-def find(table: Episodes, reads: Transitions | Sequences) -> Positions:
+def find_positions(table: Episodes, reads: Transitions | Sequences) -> Positions:
     """Where the batches of a method may lie; errors as in `positions`."""
     if isinstance(reads, Transitions):
         return positions.transitions(table, reads.n_step)

@@ -93,7 +93,7 @@ def open_packed(games: Sequence[str], found: Sequence[Source]) -> Packed:
 
     Args:
       games: their order is that of `Batch.games`.
-      found: the sources, as `sources.find`; each must be packed.
+      found: the sources, as `sources.find_sources`; each must be packed.
 
     Raises:
       UserError: if one isn't packed, or a file is missing or damaged.

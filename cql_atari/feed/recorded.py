@@ -147,7 +147,9 @@ def open_replay(
         parts[source.game].append(functools.partial(sources.read_part, source, suffix))
     begun = {game: _place(places.get(game), len(parts[game])) for game in parts}
     with (
-        service.serve(config.data.games, n_step=feed.n_step, port=port, record=record) as replay,
+        service.serve_draws(
+            config.data.games, n_step=feed.n_step, port=port, record=record
+        ) as replay,
         writer.stream(
             replay,
             parts,
@@ -207,7 +209,7 @@ def _load_store(
         for source, suffix in tqdm(_each(found), desc="surveying", unit="file group", delay=2):
             extents[source.game] += go_on(sources.count(source, suffix))
         table = positions.episodes(extents)
-        drawing.find(table, reads)  # refuses a game that has none, before all is read
+        drawing.find_positions(table, reads)  # refuses a game that has none, before all is read
         return table
 
     def episodes() -> Iterator[Episode]:

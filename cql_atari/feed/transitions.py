@@ -61,7 +61,7 @@ def block(episode: Episode, n_step: int, discount: float) -> Block:
     return Block(frames, np.asarray(episode.actions, np.int32), rewards, discounts, valid)
 
 
-def count(extent: Extent, n_step: int) -> int:
+def count_transitions(extent: Extent, n_step: int) -> int:
     """Transitions of an episode: the valid rows of its `block`."""
     lost = (0 if extent.starts else LEAD) + (0 if extent.terminal else n_step)
     return max(extent.steps - lost, 0)

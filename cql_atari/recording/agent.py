@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cql_atari.core import settings
 from cql_atari.core.settings import Config
 from cql_atari.core.types import FRAME_SKIP, UserError
-from cql_atari.recording.folder import FILE, Job, describe, held, is_there
+from cql_atari.recording.folder import FILE, Job, describe_job, held, is_there
 from cql_atari.runs import folder as workdir
 from cql_atari.system import files
 
@@ -53,7 +53,7 @@ def make_config(job: Job, load: Load) -> Config:
     return complete(config)
 
 
-def collect(
+def train_and_log(
     jobs: Sequence[Job],
     data_dir: Path,
     load: Load,
@@ -79,7 +79,7 @@ def collect(
     for job in jobs:
         config = make_config(job, load)
         final = data_dir / job.game / str(job.run)
-        if is_there(describe(job, _settings(config)), final):
+        if is_there(describe_job(job, _settings(config)), final):
             shutil.rmtree(final / "spool", ignore_errors=True)  # if it was killed right there
         else:
             todo.append((job, config, final))
@@ -91,7 +91,7 @@ def _collect_game(
 ) -> bool:
     folder = final.with_name(f".{final.name}.online")
     with held(folder, final):
-        wanted = describe(job, _settings(config))
+        wanted = describe_job(job, _settings(config))
         if not (folder / FILE).exists() or not is_there(wanted, folder):
             noted = {**wanted, "rom_dir": job.rom_dir}
             files.write_whole(folder / FILE, json.dumps(noted, indent=2) + "\n")
@@ -102,7 +102,7 @@ def _collect_game(
 
         agent, experience = folder / "agent", Experience(folder, job, config)
         agent.mkdir(exist_ok=True)
-        workdir.record(agent, config, accept_change=True)
+        workdir.record_config(agent, config, accept_change=True)
 
         def open_feed(*args: Any, **options: Any) -> AbstractContextManager[Feed]:
             return feed.open_feed(config, None, *args, recorder=experience, **options)

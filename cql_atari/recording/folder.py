@@ -37,7 +37,7 @@ class Job(NamedTuple):
     order: str | None = None
 
 
-def describe(job: Job, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def describe_job(job: Job, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What makes one collection differ from another, JSON-ready.
 
     Args:
@@ -53,7 +53,7 @@ def describe(job: Job, settings: Mapping[str, Any] | None = None) -> dict[str, A
 
 
 def is_there(wanted: Mapping[str, Any], path: Path) -> bool:
-    """Whether a folder holds this very collection, as `describe` gave it.
+    """Whether a folder holds this very collection, as `describe_job` gave it.
 
     Raises:
       UserError: where there is another one in its place.

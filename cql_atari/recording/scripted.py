@@ -18,7 +18,7 @@ import numpy as np
 
 from cql_atari.core import games
 from cql_atari.core.types import Observation, UserError
-from cql_atari.recording.folder import EPISODES, FILE, Job, appearing, describe, is_there
+from cql_atari.recording.folder import EPISODES, FILE, Job, appearing, describe_job, is_there
 from cql_atari.runs import folder
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _check_all_played(job: Job, parts: Sequence[Part], lengths: list[list[int]])
         )
 
 
-def play(job: Job, directory: Path, report: Callable[[int], None]) -> None:
+def play_job(job: Job, directory: Path, report: Callable[[int], None]) -> None:
     """Plays one game and writes its files into an empty directory.
 
     Each episode has one player, and draws one of the player's epsilons: the share of its actions
@@ -263,7 +263,7 @@ def collect_game(data_dir: Path, job: Job, report: Callable[[int], None]) -> Non
     final = data_dir / job.game / str(job.run)
     try:
         with appearing(final) as directory:
-            play(job, directory, report)
+            play_job(job, directory, report)
     except OSError as error:
         raise UserError(
             f"can't write {final} ({error}); free some space or give another --data_dir"
@@ -276,10 +276,10 @@ def is_collected(job: Job, data_dir: Path) -> bool:
     Raises:
       UserError: where there is another one in its place, or no such ROM.
     """
-    return is_there(describe(job), data_dir / job.game / str(job.run))
+    return is_there(describe_job(job), data_dir / job.game / str(job.run))
 
 
-def collect(jobs: list[Job], data_dir: Path, processes: int) -> None:
+def collect_scripted(jobs: list[Job], data_dir: Path, processes: int) -> None:
     """Collects the games that aren't there yet, up to `processes` at a time.
 
     Raises:
@@ -293,4 +293,4 @@ def collect(jobs: list[Job], data_dir: Path, processes: int) -> None:
         check_players(job)
     if todo:
         work = functools.partial(collect_game, data_dir)
-        worker_pool.run(work, todo, processes, sum(job.steps for job in todo), "collect")
+        worker_pool.run_jobs(work, todo, processes, sum(job.steps for job in todo), "collect")

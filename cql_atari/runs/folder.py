@@ -1,18 +1,18 @@
 """A run's folder (`--workdir`): every path in it, who writes it and who reads it.
 
-    path                   written by                   read by
-    lock                   `locked`                     `locked`, in another process: it is refused
-    config.json            `record`                     `read_config`: evaluation, transfer, curves
-    config.gin             `record`                     `record`, when the run goes on; people
-    manifest.json          runs/manifest.py             the same, when the run goes on
-    start.json             training/start.py            people: where the first weights came from
-    checkpoints/<step>/    runs/checkpoint.py           training/start.py to go on or to transfer,
-                                                        training/load.py to act
-    metrics.jsonl          runs/log.py                  evaluation/curves.py
-    tensorboard/           runs/log.py                  TensorBoard
-    scores/<step>.json     training/run.py              evaluation/curves.py
-    scores.json            training/run.py, evaluate    report
-    places.json            tools/serve_replay.py        the same, started again
+    path                   written by                 read by
+    lock                   `lock_workdir`             a second process, which is refused
+    config.json            `record_config`            `read_config`: evaluation, transfer, curves
+    config.gin             `record_config`            the same, when the run goes on; people
+    manifest.json          runs/manifest.py           the same, when the run goes on
+    start.json             training/start.py          people: where the first weights came from
+    checkpoints/<step>/    runs/checkpoint.py         training/start.py to go on or to transfer,
+                                                      training/load.py to act
+    metrics.jsonl          runs/log.py                evaluation/curves.py
+    tensorboard/           runs/log.py                TensorBoard
+    scores/<step>.json     training/run.py            evaluation/curves.py
+    scores.json            training/run.py, evaluate  report
+    places.json            tools/serve_replay.py      the same, started again
 
 Only the chief host writes. `--accept_config_change` replaces config.json and config.gin. Removing
 the newest folder in checkpoints/ makes the run go on from the one before.
@@ -50,7 +50,7 @@ def scores_of(workdir: Path, step: int) -> Path:
 
 
 @contextlib.contextmanager
-def locked(workdir: Path) -> Iterator[None]:
+def lock_workdir(workdir: Path) -> Iterator[None]:
     """Holds the run's folder for this process; the kernel lets go of it however the process ends.
 
     Raises:
@@ -77,7 +77,7 @@ def has_begun(workdir: Path) -> bool:
     return any((workdir / CHECKPOINTS).glob("[0-9]*"))
 
 
-def record(workdir: Path, config: settings.Config, accept_change: bool) -> None:
+def record_config(workdir: Path, config: settings.Config, accept_change: bool) -> None:
     """Writes config.gin (to read) and config.json (for evaluation) at the start of a run.
 
     Raises:

@@ -17,7 +17,7 @@ from cql_atari.core.types import Extent, UserError
 from cql_atari.data import sources
 from cql_atari.data.format import Source
 from cql_atari.data.shared import BAD_JSON, parse_json
-from cql_atari.feed.transitions import count
+from cql_atari.feed.transitions import count_transitions
 from cql_atari.runs import folder
 from cql_atari.system.files import write_whole
 
@@ -25,13 +25,13 @@ _SHOWN = 20  # differences that an error lists
 _LONGEST = 60  # characters of one
 
 
-def make(
+def make_manifest(
     found: Sequence[Source], n_step: int, should_stop: Callable[[], bool] = lambda: False
 ) -> dict[str, Any]:
     """Surveys the selection; no frame is read, some 10 ms a `.gz` group.
 
     Args:
-      found: as `sources.find`.
+      found: as `sources.find_sources`.
       n_step: the n of the transitions.
       should_stop: whether to stop; asked before each group.
 
@@ -59,7 +59,7 @@ def make(
     return json.loads(json.dumps({"n_step": n_step, "sources": entries}))
 
 
-def table(manifest: dict[str, Any]) -> str:
+def as_table(manifest: dict[str, Any]) -> str:
     """What is selected of each game, as text: groups, episodes, steps, transitions."""
     columns = ("episodes", "steps", "transitions")
     rows: list[tuple[str, ...]] = [("game", "format", "groups", *columns)]
@@ -78,7 +78,7 @@ def table(manifest: dict[str, Any]) -> str:
     )  # fmt: skip
 
 
-def record(manifest: dict[str, Any], directory: Path, begun: bool) -> None:
+def record_manifest(manifest: dict[str, Any], directory: Path, begun: bool) -> None:
     """Stores the manifest with a new run; checks that a run which goes on has the same data.
 
     Where the data lies doesn't matter, nor in which order its games were named.
@@ -124,7 +124,7 @@ def _count(extents: list[Extent] | None, n_step: int) -> dict[str, int | None]:
     return {
         "episodes": len(extents),
         "steps": sum(extent.steps for extent in extents),
-        "transitions": sum(count(extent, n_step) for extent in extents),
+        "transitions": sum(count_transitions(extent, n_step) for extent in extents),
     }
 
 

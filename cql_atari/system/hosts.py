@@ -36,7 +36,7 @@ class Cluster(NamedTuple):
         return self.host == 0
 
 
-def find(strategy: str, environ: Mapping[str, str] = os.environ) -> Cluster:
+def find_hosts(strategy: str, environ: Mapping[str, str] = os.environ) -> Cluster:
     """The cluster that `train.strategy` runs on: several hosts with "multi_worker", else one.
 
     TF_CONFIG wins over SLURM's variables.

@@ -22,7 +22,7 @@ class Stopped(Exception):
     """Raised by the report function where another worker failed or the user interrupted."""
 
 
-def run(work: Work, jobs: Sequence[Any], processes: int, total_steps: int, title: str) -> None:
+def run_jobs(work: Work, jobs: Sequence[Any], processes: int, total_steps: int, title: str) -> None:
     """Does each job in one of up to `processes` workers; returns when all are done.
 
     Args:

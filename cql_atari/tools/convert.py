@@ -203,7 +203,7 @@ def convert(jobs: list[Job], processes: int) -> None:
         there = len(job.suffixes) - len(todo[job])
         print(f"{job.game}, run {job.run}: {len(todo[job])} to convert, {there} there already.")
     if waiting := [job for job in jobs if todo[job]]:
-        worker_pool.run(convert_run, waiting, processes, steps, "convert")
+        worker_pool.run_jobs(convert_run, waiting, processes, steps, "convert")
 
 
 def _numbers(name: str, values: list[str]) -> list[int]:

@@ -126,7 +126,7 @@ def check_data(config: Config) -> list[Finding]:
     if config.data.dir is None:
         mend = "--gin_bindings=\"data.dir = 'FOLDER'\"; launchers/get_data.sh fetches some"
         return [Finding("note", "data", "no data.dir given", mend)]
-    found = sources.find(config.data)
+    found = sources.find_sources(config.data)
     parts = sum(len(source.suffixes) for source in found)
     kinds = " and ".join(sorted({source.format for source in found}))
     return [
@@ -139,7 +139,7 @@ def count_frames(config: Config) -> int | None:
     from cql_atari.data import sources
 
     total = 0
-    for source in sources.find(config.data):
+    for source in sources.find_sources(config.data):
         for suffix in source.suffixes:
             extents = sources.survey(source, suffix)
             if extents is None:

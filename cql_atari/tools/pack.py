@@ -59,7 +59,7 @@ def pack_suffix(job: Job, report: Callable[[int], None]) -> None:
     writer.write_suffix(job.directory, job.suffix, played, job.facts(), report)
 
 
-def pack(jobs: Sequence[Job], processes: int) -> None:
+def pack_all(jobs: Sequence[Job], processes: int) -> None:
     """Packs what isn't packed yet, up to `processes` suffixes at a time.
 
     Raises:
@@ -71,7 +71,7 @@ def pack(jobs: Sequence[Job], processes: int) -> None:
     todo = [job for job in jobs if not is_packed(job)]
     print(f"{len(todo)} suffixes to pack, {len(jobs) - len(todo)} there already.")
     if todo:
-        worker_pool.run(pack_suffix, todo, processes, sum(map(_count_steps, todo)), "pack")
+        worker_pool.run_jobs(pack_suffix, todo, processes, sum(map(_count_steps, todo)), "pack")
 
 
 def is_packed(job: Job) -> bool:
@@ -101,14 +101,14 @@ def find_jobs(data: Data, out_dir: Path, names: Sequence[str], runs: Sequence[in
       runs: which runs of each.
 
     Raises:
-      UserError: as `sources.find`, or where both folders are the same.
+      UserError: as `sources.find_sources`, or where both folders are the same.
     """
     if os.path.realpath(str(data.dir)) == os.path.realpath(out_dir):
         raise UserError(f"--out_dir={out_dir} is --data_dir, too; give a folder of its own.")
     names = names or [game for game in games.table() if _holds(data, game, runs[0])]
     if not names:
         raise UserError(f"--data_dir={data.dir} holds no recorded play of run {runs[0]}.")
-    found = sources.find(dataclasses.replace(data, games=tuple(names), runs=tuple(runs)))
+    found = sources.find_sources(dataclasses.replace(data, games=tuple(names), runs=tuple(runs)))
     return [
         Job(source, suffix, files.folder(out_dir, source.game, source.run))
         for source in found
@@ -118,7 +118,9 @@ def find_jobs(data: Data, out_dir: Path, names: Sequence[str], runs: Sequence[in
 
 def _holds(data: Data, game: str, run: int) -> bool:
     with contextlib.suppress(UserError):
-        return bool(sources.find(Data(dir=data.dir, games=(game,), runs=(run,), suffixes=None)))
+        return bool(
+            sources.find_sources(Data(dir=data.dir, games=(game,), runs=(run,), suffixes=None))
+        )
     return False
 
 
@@ -184,7 +186,7 @@ def main(_: list[str]) -> int:
     signals.interrupt_on_sigterm()
     try:
         with _alone(out_dir):
-            pack(jobs, values.processes)
+            pack_all(jobs, values.processes)
     except KeyboardInterrupt:
         print("stopped; the same command goes on at the unfinished suffixes.", file=sys.stderr)
         return signals.EXIT_INTERRUPTED

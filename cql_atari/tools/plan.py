@@ -171,7 +171,7 @@ def most_replicas(config: Config) -> int:
     return max(n for n in range(1, _MOST_REPLICAS + 1) if config.feed.draws % n == 0)
 
 
-def measure(config: Config) -> Network:
+def measure_network(config: Config) -> Network:
     """Builds the network and counts its parameters and the operations of a forward pass."""
     import tensorflow as tf
 
@@ -208,7 +208,7 @@ def main(_: list[str]) -> int:
         FLAGS.replicas or most_replicas(config), FLAGS.teraflops, FLAGS.price, FLAGS.feed_rate,
         FLAGS.feed_host_cores,
     )  # fmt: skip
-    lines = plan(config, measure(config), devices)
+    lines = plan(config, measure_network(config), devices)
     width = max(len(what) for what, _ in lines)
     print("\n".join(f"{what:<{width}}  {much}" for what, much in lines))
     return 0

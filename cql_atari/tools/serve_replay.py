@@ -37,15 +37,15 @@ _LOG_SECONDS = 30.0
 
 def main(_: list[str]) -> int:
     config = share(config_lib.load(FLAGS.gin_files, FLAGS.gin_bindings), FLAGS.games)
-    found = sources.find(config.data)
+    found = sources.find_sources(config.data)
     folder = Path(FLAGS.workdir)
     logging.set_verbosity(logging.INFO)
     with (
-        workdir.locked(folder),
+        workdir.lock_workdir(folder),
         signals.stop_on_signals() as should_stop,
         contextlib.suppress(KeyboardInterrupt),  # in the survey, or by a second signal
     ):
-        serve(config, found, folder, should_stop)
+        serve_games(config, found, folder, should_stop)
     print("stopped; run the same command to go on.", file=sys.stderr)
     return signals.EXIT_INTERRUPTED
 
@@ -67,7 +67,7 @@ def share(config: settings.Config, games: list[str]) -> settings.Config:
     return dataclasses.replace(config, data=data, feed=dataclasses.replace(config.feed, servers=()))
 
 
-def serve(
+def serve_games(
     config: settings.Config,
     found: Sequence[Source],
     folder: Path,
@@ -84,9 +84,9 @@ def serve(
     from cql_atari.system import ports
 
     ports.check_free(FLAGS.port)
-    selection = manifest.make(found, config.feed.n_step, should_stop)
-    manifest.record(selection, folder, begun=(folder / workdir.PLACES).exists())
-    print(manifest.table(selection), file=sys.stderr)
+    selection = manifest.make_manifest(found, config.feed.n_step, should_stop)
+    manifest.record_manifest(selection, folder, begun=(folder / workdir.PLACES).exists())
+    print(manifest.as_table(selection), file=sys.stderr)
     record = remote.make_record(config, selection)
     with recorded.open_replay(
         config, found, places=read_places(folder), port=FLAGS.port, record=record
@@ -106,8 +106,8 @@ def watch(address: str, writers: Writers, folder: Path, should_stop: Callable[[]
         writers.check()
         if time.monotonic() >= due:
             due = time.monotonic() + _LOG_SECONDS
-            now = measure(client.server_info(), writers.filled(), time.monotonic())
-            logging.info("\n%s", describe(before, now))
+            now = measure_traffic(client.server_info(), writers.filled(), time.monotonic())
+            logging.info("\n%s", show_traffic(before, now))
             before = now
             write_places(folder, writers)
         time.sleep(_POLL_SECONDS)
@@ -134,7 +134,7 @@ class Measure(NamedTuple):
     taken: int
 
 
-def measure(
+def measure_traffic(
     tables: Mapping[str, Any], filled: Mapping[str, tuple[int, int]], seconds: float
 ) -> dict[str, Measure]:
     """The games of a server's `server_info` and of `Writers.filled`."""
@@ -148,7 +148,7 @@ def measure(
     }  # fmt: skip
 
 
-def describe(before: Mapping[str, Measure], now: Mapping[str, Measure]) -> str:
+def show_traffic(before: Mapping[str, Measure], now: Mapping[str, Measure]) -> str:
     """A table of all games: the window, segments taken since `before`, and who waits."""
     rows: list[tuple[str, ...]] = [("game", "window", "queued", "taken/s", "waiting")]
     for game, new in now.items():

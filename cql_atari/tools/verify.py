@@ -43,7 +43,7 @@ class _Stopped(Exception):
     """Raised where a thread reports progress after the user has interrupted."""
 
 
-def find(directory: Path) -> list[tuple[Format, Recording]]:
+def recordings_in(directory: Path) -> list[tuple[Format, Recording]]:
     """The recordings in a folder of data, of a game, of a run, or in the recording itself.
 
     Raises:
@@ -174,7 +174,7 @@ def main(argv: list[str]) -> int:
             "give one folder to check: python -m cql_atari.tools.verify DIR [--repair=FILE]."
         )
     directory, repair = Path(argv[1]), flags.FLAGS.repair and Path(flags.FLAGS.repair)
-    found = find(directory)
+    found = recordings_in(directory)
     if repair:
         _check_repair_path(repair, directory, found)
     signals.interrupt_on_sigterm()

@@ -80,7 +80,7 @@ def replica_step(learner: Learner, batches: Any, k: tf.Tensor) -> parts.Sums:
       k: int32 [], which of the K.
     """
     batch = type(batches)(*(part[k] for part in batches))
-    batch = batch._replace(frames=strategy_lib.unpack(batch.frames))
+    batch = batch._replace(frames=strategy_lib.unpack_frames(batch.frames))
     return parts.gradient_step(learner, batch)
 
 

@@ -52,7 +52,7 @@ def train(
         tf.config.experimental.enable_op_determinism()
 
     # 1. Devices, then everything that owns variables.
-    here = cluster.find(config.train.strategy)
+    here = cluster.find_hosts(config.train.strategy)
     devices = strategy.make_strategy(config.train.strategy, tpu=tpu)
     split = strategy.divide(
         config.feed.draws,
@@ -102,7 +102,7 @@ def train(
                 finished = loop.learn(
                     learner,
                     loop.make_train_call(learner, devices, use_xla(config.train.jit_compile)),
-                    strategy.place(devices, feed.batches, split),
+                    strategy.place_batches(devices, feed.batches, split),
                     config.train,
                     save=save,
                     log=log_all,

@@ -36,7 +36,7 @@ def make_strategy(
 
     Args:
       kind: "none" (one device), "mirrored" (all GPUs of this host, or `devices`), "multi_worker"
-        (the GPUs, or the CPU, of every host in `cluster.find`) or "tpu".
+        (the GPUs, or the CPU, of every host in `cluster.find_hosts`) or "tpu".
       devices: of "mirrored".
       tpu: "local" (the chips of this host) or a TPU's name or address.
 
@@ -46,7 +46,7 @@ def make_strategy(
     if kind == "mirrored":
         return tf.distribute.MirroredStrategy(devices)
     if kind == "multi_worker":
-        found = cluster.find(kind)
+        found = cluster.find_hosts(kind)
         resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
             tf.train.ClusterSpec({"worker": found.addresses}),
             task_type="worker",
@@ -121,7 +121,7 @@ def divide(draws: int, transitions_per_draw: int, replicas: int, hosts: int = 1)
     return Split(batch, batch // hosts, batch // replicas)
 
 
-def place(
+def place_batches(
     strategy: tf.distribute.Strategy,
     make_dataset: MakeDataset,
     split: Split,
@@ -194,10 +194,10 @@ def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
 
 
 def _for_device(strategy: tf.distribute.Strategy, batch: Batch) -> Batch:
-    return batch._replace(frames=pack(batch.frames)) if _is_tpu(strategy) else batch
+    return batch._replace(frames=pack_frames(batch.frames)) if _is_tpu(strategy) else batch
 
 
-def pack(frames: tf.Tensor) -> tf.Tensor:
+def pack_frames(frames: tf.Tensor) -> tf.Tensor:
     """uint8 [..., W, 84, 84] -> uint32 [..., W * 1764], four bytes in each, for TPUs.
 
     Not every TPU runtime takes bytes, and in its memory small last axes are padded.
@@ -206,7 +206,7 @@ def pack(frames: tf.Tensor) -> tf.Tensor:
     return tf.bitcast(tf.reshape(frames, [*lead, windows * _WORDS, 4]), tf.uint32)
 
 
-def unpack(frames: tf.Tensor) -> tf.Tensor:
+def unpack_frames(frames: tf.Tensor) -> tf.Tensor:
     """What was packed, on the device; frames that weren't packed as they are."""
     if frames.dtype == tf.uint8:
         return frames

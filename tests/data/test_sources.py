@@ -35,19 +35,19 @@ def data(data_dir, **changes) -> Data:
 
 
 def test_all_suffixes_or_those_that_are_named(data_dir):
-    (found,) = sources.find(data(data_dir))
+    (found,) = sources.find_sources(data(data_dir))
     assert (found.game, found.run, found.format, found.suffixes) == (GAME, 1, "dopamine", (0, 1))
-    assert sources.find(data(data_dir, suffixes=(1,)))[0].suffixes == (1,)
+    assert sources.find_sources(data(data_dir, suffixes=(1,)))[0].suffixes == (1,)
     assert found.files[1] == dopamine.fingerprints(found.path, 1)
 
 
 def test_an_absent_suffix_run_or_game_is_named(data_dir):
     with pytest.raises(UserError, match=r"no suffix \[7\] of Breakout, run 1.*there are \[0, 1\]"):
-        sources.find(data(data_dir, suffixes=(0, 7)))
+        sources.find_sources(data(data_dir, suffixes=(0, 7)))
     with pytest.raises(UserError, match="Breakout, run 2"):
-        sources.find(data(data_dir, runs=(1, 2)))
+        sources.find_sources(data(data_dir, runs=(1, 2)))
     with pytest.raises(UserError, match=r"(?s)There are: Breakout \(run 1\).*replay_logs.*rlu_"):
-        sources.find(data(data_dir, games=("Pong",)))
+        sources.find_sources(data(data_dir, games=("Pong",)))
 
 
 def test_exclusions_reach_the_reader(data_dir, tmp_path):
@@ -56,7 +56,7 @@ def test_exclusions_reach_the_reader(data_dir, tmp_path):
     content = {"format": "cql_atari exclusions 1",
                "exclude": {f"{GAME}/1": {"0": [[5, 9]], "1": [everything]}}}  # fmt: skip
     file.write_text(json.dumps(content))
-    (source,) = sources.find(data(data_dir, exclude=str(file)))
+    (source,) = sources.find_sources(data(data_dir, exclude=str(file)))
     assert source.left_out == {0: [(5, 9)], 1: [(0, 2**62)]}
     assert [len(e.frames) for e in sources.read_part(source, 0)] == [2, 4, 3]
     assert list(sources.read_part(source, 1)) == []
@@ -75,13 +75,13 @@ def test_another_file_is_no_exclusions(data_dir, tmp_path, text):
     file = tmp_path / "exclude.json"
     file.write_text(text)
     with pytest.raises(UserError, match=r"verify DIR --repair"):
-        sources.find(data(data_dir, exclude=str(file)))
+        sources.find_sources(data(data_dir, exclude=str(file)))
 
 
 def test_exclusions_of_a_run_that_is_not_selected_are_no_error(data_dir, tmp_path):
     file = tmp_path / "exclude.json"
     file.write_text(json.dumps({"format": "cql_atari exclusions 1", "exclude": {"Pong/1": {}}}))
-    assert sources.find(data(data_dir, exclude=str(file)))[0].left_out == {}
+    assert sources.find_sources(data(data_dir, exclude=str(file)))[0].left_out == {}
 
 
 def test_the_newest_version_of_rlds_is_found(tmp_path):
@@ -94,13 +94,13 @@ def test_the_newest_version_of_rlds_is_found(tmp_path):
 def test_a_folder_too_deep_or_too_high_gets_a_hint(data_dir, tmp_path):
     for wrong in (data_dir / GAME, data_dir / GAME / "1", tmp_path):
         with pytest.raises(UserError, match=rf"set data.dir = '{data_dir}'"):
-            sources.find(data(wrong))
+            sources.find_sources(data(wrong))
     with pytest.raises(UserError, match="no such folder"):
-        sources.find(data(tmp_path / "absent"))
+        sources.find_sources(data(tmp_path / "absent"))
 
 
 def test_a_file_that_is_replaced_by_another_sound_one_is_noticed(data_dir, tmp_path):
-    (source,) = sources.find(data(data_dir))
+    (source,) = sources.find_sources(data(data_dir))
     assert len(list(sources.read_part(source, 0))) == 2
     other = tmp_path / "other"
     other.mkdir()
@@ -154,7 +154,7 @@ def toy_format() -> Format:
         name="toy",
         layout="<Game>-<run>/K.txt",
         locate=locate,
-        find=find,
+        find_recordings=find,
         list_suffixes=lambda path: sorted(int(p.stem) for p in Path(path).glob("*.txt")),
         read_episodes=read,
         survey=survey,
@@ -178,12 +178,12 @@ def toy(tmp_path, monkeypatch) -> Path:
 
 def test_a_format_is_one_entry(toy):
     """Feeds read through `sources`; the manifest and verify know the format by the entry alone."""
-    found = sources.find(Data(dir=str(toy), games=("Pong",), runs=(3,), suffixes=None))
+    found = sources.find_sources(Data(dir=str(toy), games=("Pong",), runs=(3,), suffixes=None))
     assert [len(e.frames) for e in sources.read_part(found[0], 1)] == [6, 7, 8, 9, 10]
-    parts = manifest.make(found, 1)["sources"][0]
+    parts = manifest.make_manifest(found, 1)["sources"][0]
     assert (parts["format"], parts["suffixes"]["0"]["steps"]) == ("toy", 15)
     shown = []
-    assert verify.check(verify.find(toy), shown.extend) == {}
+    assert verify.check(verify.recordings_in(toy), shown.extend) == {}
     assert [(file.path.name, file.entries) for file in shown] == [("0.txt", 5), ("1.txt", 5)]
 
 
@@ -193,28 +193,28 @@ def test_a_format_is_one_entry(toy):
 )
 def test_the_best_episodes_by_hand(toy, fraction, lengths):
     settings = Data(dir=str(toy), games=("Pong",), runs=(3,), suffixes=None, best_fraction=fraction)
-    (source,) = sources.find(settings)
+    (source,) = sources.find_sources(settings)
     read = [[len(e.frames) for e in sources.read_part(source, k)] for k in (0, 1)]
     assert read == lengths
     assert [[e.steps for e in sources.count(source, k)] for k in (0, 1)] == lengths
-    made = manifest.make([source], 1)["sources"][0]["suffixes"]
+    made = manifest.make_manifest([source], 1)["sources"][0]["suffixes"]
     assert [made[k]["best"] for k in "01"] == [source.best[0], source.best[1]]
     assert sum(part["episodes"] for part in made.values()) == sum(map(len, lengths))
 
 
 def test_only_whole_games_are_ranked(data_dir):
     """Episode 2 is cut by file 0's end; what is left of the first has rewards -1, 0, 1, -1, ..."""
-    (source,) = sources.find(data(data_dir, best_fraction=0.1))
+    (source,) = sources.find_sources(data(data_dir, best_fraction=0.1))
     assert source.best == {0: [0], 1: []}
-    whole = sources.find(data(data_dir))[0]
+    whole = sources.find_sources(data(data_dir))[0]
     assert sources.facts(source, 0) != sources.facts(whole, 0)
     with pytest.raises(UserError, match=r"best_fraction = 0.1 ranks whole games.*none of Breakout"):
-        sources.find(data(data_dir, best_fraction=0.1, suffixes=(1,)))
+        sources.find_sources(data(data_dir, best_fraction=0.1, suffixes=(1,)))
 
 
 def test_of_equal_episodes_the_first_is_taken(toy):
     (toy / "Pong-3" / "1.txt").write_text("5 1\n5 1\n")
     settings = Data(dir=str(toy), games=("Pong",), runs=(3,), suffixes=None, best_fraction=0.25)
-    assert sources.find(settings)[0].best == {0: [4], 1: [0]}
+    assert sources.find_sources(settings)[0].best == {0: [4], 1: [0]}
     reordered = dataclasses.replace(settings, best_fraction=0.4)
-    assert sources.find(reordered)[0].best == {0: [4], 1: [0, 1]}
+    assert sources.find_sources(reordered)[0].best == {0: [4], 1: [0, 1]}

@@ -15,7 +15,7 @@ def test_it_plays_what_single_environments_play():
     actions = np.random.default_rng(0).choice([0, 1, 3, 4], (300, 2)).astype(np.int32)
     vector = atari.make_vector("Breakout", 2, seed=5, sticky=0.25)
     chosen = iter(actions)
-    steps = list(itertools.islice(vector_acting.play(vector, lambda _: next(chosen)), 300))
+    steps = list(itertools.islice(vector_acting.act(vector, lambda _: next(chosen)), 300))
     for k in range(2):
         env = atari.AtariEnv("Breakout", seed=5 + k)
         frame, ended, games = env.reset(), False, 1

@@ -35,7 +35,7 @@ def trained(tmp_path_factory) -> Path:
     """The folder of a run whose newest checkpoint is that of step 8."""
     folder, config = tmp_path_factory.mktemp("trained"), tiny.config()
     learner = build.build(config).learner()
-    workdir.record(folder, config, accept_change=False)
+    workdir.record_config(folder, config, accept_change=False)
     checkpoint.save(folder / "checkpoints", tf.train.Checkpoint(**learner.saved), 8, keep=1)
     return folder
 

@@ -55,7 +55,7 @@ def data(tmp_path_factory):
 
 def make(data, *bindings):
     config = tiny.config(f"data.dir = '{data}'", "data.suffixes = None", *bindings)
-    return config, sources.find(config.data)
+    return config, sources.find_sources(config.data)
 
 
 def same(ours, theirs):

@@ -132,7 +132,7 @@ def test_a_run_trains_resumes_bit_for_bit_and_plays_real_games(tmp_path, monkeyp
     for name, configs in (("resumed", (half, whole)), ("straight", (whole,))):
         (tmp_path / name).mkdir()
         for config in configs:
-            folder.record(tmp_path / name, config, accept_change=True)
+            folder.record_config(tmp_path / name, config, accept_change=True)
 
             def open_feed(method, step, config=config, **options):
                 return recorded.open_feed(config, (), step, reads=method.reads, **options)

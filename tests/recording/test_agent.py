@@ -18,7 +18,7 @@ from cql_atari import config as config_lib
 from cql_atari.core.types import UserError
 from cql_atari.data.dopamine.reader import read_episodes
 from cql_atari.recording import agent, spool
-from cql_atari.recording.folder import Job, describe, is_there
+from cql_atari.recording.folder import Job, describe_job, is_there
 from cql_atari.runs import checkpoint
 from cql_atari.runs import folder as workdir
 from cql_atari.system import signals
@@ -115,10 +115,12 @@ def test_killed_and_stopped_it_logs_each_step_that_counts_once(tmp_path):
 
     # The very same command has no work; another seed is another collection.
     config = agent.make_config(JOB, load(BINDINGS))
-    assert is_there(describe(JOB, agent._settings(config)), final)
+    assert is_there(describe_job(JOB, agent._settings(config)), final)
     assert workdir.read_config(final / "agent") == config
     with pytest.raises(UserError, match=r"train.seed 4 there, 5 asked"):
-        agent.collect([JOB._replace(seed=5)], tmp_path, load(BINDINGS), run.train, lambda: True)
+        agent.train_and_log(
+            [JOB._replace(seed=5)], tmp_path, load(BINDINGS), run.train, lambda: True
+        )
 
 
 def load(bindings: list[str], *files: str) -> agent.Load:
@@ -166,7 +168,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(
     tmp_path, binding, steps, message
 ):
     with pytest.raises(UserError, match=message):
-        agent.collect(
+        agent.train_and_log(
             [JOB._replace(steps=steps)],
             tmp_path,
             load([*BINDINGS, binding]),

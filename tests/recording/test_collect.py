@@ -46,7 +46,7 @@ JOB = Job(
 def play(directory: Path, reports: list[int] | None = None, **changes) -> Path:
     directory.mkdir(parents=True)
     report = (lambda _: None) if reports is None else reports.append
-    scripted.play(JOB._replace(**changes), directory, report)
+    scripted.play_job(JOB._replace(**changes), directory, report)
     return directory
 
 
@@ -338,7 +338,9 @@ def test_a_mixture_repeats_byte_for_byte(tmp_path, mixed):
 
 def test_a_mixture_is_read_back_as_one_run(mixed):
     data_dir, episodes, _ = mixed
-    (source,) = sources.find(settings.Data(dir=str(data_dir), games=("Breakout",), suffixes=None))
+    (source,) = sources.find_sources(
+        settings.Data(dir=str(data_dir), games=("Breakout",), suffixes=None)
+    )
     lengths = [len(part.actions) for k in source.suffixes for part in sources.read_part(source, k)]
     assert len(source.suffixes) > 1 and len(lengths) >= len(episodes)
     # A file's last slot is stale and an episode cut there starts anew: few steps are lost.
@@ -428,7 +430,7 @@ def test_a_mixture_that_a_game_cannot_play_stops_all_before_anything_is_played(
     jobs = [MIXED._replace(game=game, mixture=mixture) for game in ("Freeway", "Breakout")]
     jobs[0] = jobs[0]._replace(mixture="fixed:DOWN*0.5@0; random*0.5@0")
     with pytest.raises(UserError, match=message):
-        scripted.collect(jobs, tmp_path, 2)
+        scripted.collect_scripted(jobs, tmp_path, 2)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -482,7 +484,7 @@ def test_roms_of_ones_own_are_played_and_told_by_their_md5(tmp_path):
     scripted.collect_game(tmp_path / "data", same._replace(run=2), lambda _: None)
     assert scripted.is_collected(JOB._replace(steps=10, run=2), tmp_path / "data")
     with pytest.raises(UserError, match=r"space_invaders\.bin doesn't exist"):
-        scripted.collect([missing._replace(run=3)], tmp_path / "data", 1)
+        scripted.collect_scripted([missing._replace(run=3)], tmp_path / "data", 1)
     assert not (tmp_path / "data" / "SpaceInvaders" / "3").exists()
 
 
@@ -545,7 +547,7 @@ def test_flags_that_make_no_sense(changes, message):
 def test_a_game_without_a_script_stops_all_before_anything_is_played(tmp_path):
     jobs = [JOB._replace(game=game, behaviour="scripted") for game in ("Breakout", "Zaxxon")]
     with pytest.raises(UserError, match="Zaxxon"):
-        scripted.collect(jobs, tmp_path, 2)
+        scripted.collect_scripted(jobs, tmp_path, 2)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -28,7 +28,7 @@ def data_dir(tmp_path):
 
 def make(data_dir: Path, **changes):
     settings = {"games": (GAME,), "suffixes": None} | changes
-    return manifest.make(sources.find(Data(dir=str(data_dir), **settings)), 3)
+    return manifest.make_manifest(sources.find_sources(Data(dir=str(data_dir), **settings)), 3)
 
 
 def test_hand_numbers(data_dir):
@@ -44,7 +44,7 @@ def test_hand_numbers(data_dir):
 
 def test_the_table_adds_up(data_dir):
     made = make(data_dir)
-    rows = manifest.table(made).splitlines()
+    rows = manifest.as_table(made).splitlines()
     parts = made["sources"][0]["suffixes"].values()
     assert rows[0].split() == ["game", "format", "groups", "episodes", "steps", "transitions"]
     steps = sum(part["steps"] for part in parts)
@@ -52,17 +52,17 @@ def test_the_table_adds_up(data_dir):
 
 
 def test_a_run_goes_on_with_the_same_data_wherever_they_lie(data_dir, tmp_path):
-    manifest.record(make(data_dir), tmp_path, begun=False)
+    manifest.record_manifest(make(data_dir), tmp_path, begun=False)
     shutil.move(data_dir, tmp_path / "moved")
-    manifest.record(make(tmp_path / "moved"), tmp_path, begun=True)
+    manifest.record_manifest(make(tmp_path / "moved"), tmp_path, begun=True)
 
 
 def test_other_data_are_refused_with_the_difference(data_dir, tmp_path):
-    manifest.record(make(data_dir), tmp_path, begun=False)
+    manifest.record_manifest(make(data_dir), tmp_path, begun=False)
     before = (tmp_path / folder.MANIFEST).read_bytes()
     for changes in ({"suffixes": (0,)}, {"fraction": 0.5}):
         with pytest.raises(UserError, match=r"(?s)started on other data.*suffix"):
-            manifest.record(make(data_dir, **changes), tmp_path, begun=True)
+            manifest.record_manifest(make(data_dir, **changes), tmp_path, begun=True)
     path = data_dir / GAME / "1" / "replay_logs" / "$store$_reward_ckpt.1.gz"
     with gzip.open(path) as file:
         rewards = np.load(file)
@@ -70,19 +70,19 @@ def test_other_data_are_refused_with_the_difference(data_dir, tmp_path):
     with gzip.open(path, "wb") as file:
         np.save(file, rewards)
     with pytest.raises(UserError, match=r"run 1, suffix 1, \$store\$_reward_ckpt.1.gz: \d+ \w{8} "):
-        manifest.record(make(data_dir), tmp_path, begun=True)
+        manifest.record_manifest(make(data_dir), tmp_path, begun=True)
     assert (tmp_path / folder.MANIFEST).read_bytes() == before
 
 
 def test_a_damaged_manifest_is_no_silent_consent(data_dir, tmp_path):
     (tmp_path / folder.MANIFEST).write_text(json.dumps({"sources": [{"game": "Pong"}]}))
     with pytest.raises(UserError, match="damaged"):
-        manifest.record(make(data_dir), tmp_path, begun=True)
+        manifest.record_manifest(make(data_dir), tmp_path, begun=True)
 
 
 def test_a_run_that_saved_nothing_may_still_choose(data_dir, tmp_path):
-    manifest.record(make(data_dir), tmp_path, begun=False)
-    manifest.record(make(data_dir, fraction=0.5), tmp_path, begun=False)
+    manifest.record_manifest(make(data_dir), tmp_path, begun=False)
+    manifest.record_manifest(make(data_dir, fraction=0.5), tmp_path, begun=False)
     assert json.loads((tmp_path / folder.MANIFEST).read_text())["sources"][0]["fraction"] == 0.5
 
 
@@ -94,7 +94,7 @@ def test_a_survey_ends_before_the_next_group_when_told_to(data_dir, monkeypatch)
         return survey(*args, **kwargs)
 
     monkeypatch.setattr(sources, "survey", note)
-    found = sources.find(Data(dir=str(data_dir), games=(GAME,), suffixes=None))
+    found = sources.find_sources(Data(dir=str(data_dir), games=(GAME,), suffixes=None))
     with pytest.raises(KeyboardInterrupt):
-        manifest.make(found, 3, lambda: len(surveyed) == 1)
+        manifest.make_manifest(found, 3, lambda: len(surveyed) == 1)
     assert len(surveyed) == 1 < len(found[0].suffixes)

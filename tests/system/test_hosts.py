@@ -16,12 +16,12 @@ def tf_config(index, kind="worker", **jobs):
 
 
 def test_one_process_needs_no_environment():
-    found = cluster.find("mirrored", {"TF_CONFIG": "nonsense"})
+    found = cluster.find_hosts("mirrored", {"TF_CONFIG": "nonsense"})
     assert (found.hosts, found.host, found.is_chief) == (1, 0, True)
 
 
 def test_tf_config_names_hosts_and_index():
-    found = cluster.find("multi_worker", tf_config(1, worker=["a:1", "b:1", "c:1"]))
+    found = cluster.find_hosts("multi_worker", tf_config(1, worker=["a:1", "b:1", "c:1"]))
     assert (found.addresses, found.host) == (("a:1", "b:1", "c:1"), 1)
     assert not found.is_chief
     assert found.hosts == 3
@@ -29,8 +29,8 @@ def test_tf_config_names_hosts_and_index():
 
 def test_a_chief_of_its_own_comes_first():
     jobs = {"chief": ["x:1"], "worker": ["a:1", "b:1"]}
-    assert cluster.find("multi_worker", tf_config(0, "chief", **jobs)).is_chief
-    found = cluster.find("multi_worker", tf_config(1, **jobs))
+    assert cluster.find_hosts("multi_worker", tf_config(0, "chief", **jobs)).is_chief
+    found = cluster.find_hosts("multi_worker", tf_config(1, **jobs))
     assert (found.addresses, found.host) == (("x:1", "a:1", "b:1"), 2)
 
 
@@ -46,7 +46,7 @@ def test_a_chief_of_its_own_comes_first():
 ])  # fmt: skip
 def test_what_does_not_fit_is_told(environ, told):
     with pytest.raises(UserError, match=told):
-        cluster.find("multi_worker", environ)
+        cluster.find_hosts("multi_worker", environ)
 
 
 def slurm(nodes, tasks, index):
@@ -55,13 +55,13 @@ def slurm(nodes, tasks, index):
 
 
 def test_slurm_hosts_keep_their_order_and_the_job_its_port():
-    found = cluster.find("multi_worker", slurm("n[9-10]", 2, 1))
+    found = cluster.find_hosts("multi_worker", slurm("n[9-10]", 2, 1))
     assert (found.addresses, found.host) == (("n9:24567", "n10:24567"), 1)
 
 
 def test_several_slurm_tasks_on_a_node_are_refused():
     with pytest.raises(UserError, match="4 tasks on 2 nodes"):
-        cluster.find("multi_worker", slurm("n[1-2]", 4, 0))
+        cluster.find_hosts("multi_worker", slurm("n[1-2]", 4, 0))
 
 
 @pytest.mark.parametrize("nodes", [

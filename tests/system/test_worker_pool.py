@@ -41,7 +41,7 @@ def fail_or_wait(folder: Path, job: str, report) -> None:
 
 def test_every_job_is_done_once_by_no_more_workers_than_asked(tmp_path, capfd):
     jobs = ["a", "b", "c"]
-    worker_pool.run(partial(write_pid, tmp_path), jobs, 2, 9, "working")
+    worker_pool.run_jobs(partial(write_pid, tmp_path), jobs, 2, 9, "working")
     pids = {(tmp_path / job).read_text() for job in jobs}
     assert len(pids) <= 2 and str(os.getpid()) not in pids
     error = capfd.readouterr().err
@@ -51,7 +51,7 @@ def test_every_job_is_done_once_by_no_more_workers_than_asked(tmp_path, capfd):
 @pytest.mark.parametrize("job, message", [("fail", "this job can't be done"), ("die", "code -9")])
 def test_a_failure_is_raised_and_stops_the_others(tmp_path, job, message):
     with pytest.raises(UserError, match=message):
-        worker_pool.run(partial(fail_or_wait, tmp_path), ["wait", job], 2, 100, "working")
+        worker_pool.run_jobs(partial(fail_or_wait, tmp_path), ["wait", job], 2, 100, "working")
     assert (tmp_path / "stopped").exists()
 
 
@@ -66,7 +66,7 @@ def test_ctrl_c_stops_all_and_is_raised(tmp_path):
     threading.Thread(target=interrupt).start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            worker_pool.run(partial(fail_or_wait, tmp_path), ["wait"], 2, 100, "working")
+            worker_pool.run_jobs(partial(fail_or_wait, tmp_path), ["wait"], 2, 100, "working")
     finally:
         signal.signal(signal.SIGINT, before)
     assert (tmp_path / "stopped").exists()

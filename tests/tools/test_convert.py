@@ -38,7 +38,7 @@ def data(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("data")
     job = Job(GAME, 1, 1_000, "random", (1.0,), slots_per_file=150, seed=4)
     (directory / GAME / "1").mkdir(parents=True)
-    scripted.play(job, directory / GAME / "1", lambda steps: None)
+    scripted.play_job(job, directory / GAME / "1", lambda steps: None)
     assert replay_files.list_suffixes(directory / GAME / "1" / "replay_logs") == SUFFIXES
     return directory
 

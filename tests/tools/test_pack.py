@@ -33,7 +33,7 @@ def data(tmp_path_factory) -> Path:
     for game in GAMES:
         job = Job(game, 1, 500, "random", (1.0,), slots_per_file=150, seed=4)
         (directory / game / "1").mkdir(parents=True)
-        scripted.play(job, directory / game / "1", lambda steps: None)
+        scripted.play_job(job, directory / game / "1", lambda steps: None)
     return directory
 
 
@@ -84,7 +84,7 @@ def here(work, jobs, processes, total, title):
         work(job, lambda steps: None)
 
 from cql_atari.system import worker_pool
-worker_pool.run = here
+worker_pool.run_jobs = here
 pack._define_flags()
 cli.run(pack.main)
 """
@@ -127,7 +127,7 @@ def test_a_changed_source_is_noticed(data, packed):
     other = {suffix: {"observation": [1, "ab"]} for suffix in jobs[0].source.files}
     jobs = [job._replace(source=job.source._replace(files=other)) for job in jobs]
     with pytest.raises(UserError, match=r"0.index was packed from other files.*--out_dir"):
-        pack.pack(jobs, 1)
+        pack.pack_all(jobs, 1)
 
 
 def test_other_exclusions_are_another_source(data, packed):
@@ -172,7 +172,7 @@ def test_a_damaged_segment_ends_a_run_with_one_clear_error(packed, tmp_path):
          "--gin_bindings=feed.kind = 'packed'", "--gin_bindings=train.steps = 400"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert sources.find(config.data)[0].format == "packed"
+    assert sources.find_sources(config.data)[0].format == "packed"
     assert done.returncode == 2, done.stderr
     assert ".segments is damaged" in done.stderr and "pack it again" in done.stderr
     assert "Traceback" not in done.stderr

@@ -122,7 +122,7 @@ def test_replicas_that_do_not_divide_are_refused():
 
 def test_a_forward_pass_is_counted():
     config = tiny.config("network.feed_forward = (16,)")
-    found = plan.measure(config)
+    found = plan.measure_network(config)
     # The first convolution alone: 11 x 11 outputs x 8 x 8 x 4 inputs x 8 filters x 2.
     first = 11 * 11 * 8 * 8 * 4 * 8 * 2
     assert first < found.forward < 20 * first

@@ -152,20 +152,20 @@ def test_metrics_by_hand():
         stats = SimpleNamespace(sample_stats=SimpleNamespace(completed=taken))
         return SimpleNamespace(current_size=queued, max_size=64, rate_limiter_info=stats)
 
-    before = serve_replay.measure(
+    before = serve_replay.measure_traffic(
         {"Pong": info(0, 0), "Boxing": info(9, 40), "record": info(1, 3)},
         {"Pong": (1, 10), "Boxing": (10, 10)}, 100.0,
     )  # fmt: skip
-    now = serve_replay.measure(
+    now = serve_replay.measure_traffic(
         {"Pong": info(64, 168), "Boxing": info(10, 80)},
         {"Pong": (10, 10), "Boxing": (10, 10)},
         110.0,
     )
-    assert [line.split() for line in serve_replay.describe({}, before).splitlines()[1:]] == [
+    assert [line.split() for line in serve_replay.show_traffic({}, before).splitlines()[1:]] == [
         ["Pong", "1", "of", "10", "0", "0.0", "learner"],
         ["Boxing", "10", "of", "10", "9", "0.0", "-"],
     ]
-    assert [line.split() for line in serve_replay.describe(before, now).splitlines()[1:]] == [
+    assert [line.split() for line in serve_replay.show_traffic(before, now).splitlines()[1:]] == [
         ["Pong", "10", "of", "10", "64", "16.8", "writer"],
         ["Boxing", "10", "of", "10", "10", "4.0", "-"],
     ]

@@ -75,9 +75,9 @@ def test_sound_data(tree):
     ],
 )
 def test_any_level_of_the_layout_may_be_given(tree, below, expected, monkeypatch):
-    assert {f"{r.game}/{r.run}" for _, r in verify.find(tree / below)} == expected
+    assert {f"{r.game}/{r.run}" for _, r in verify.recordings_in(tree / below)} == expected
     monkeypatch.chdir(tree / below)
-    assert {f"{r.game}/{r.run}" for _, r in verify.find(Path("."))} == expected
+    assert {f"{r.game}/{r.run}" for _, r in verify.recordings_in(Path("."))} == expected
 
 
 def test_rlds_is_found_at_any_level(tmp_path):
@@ -87,7 +87,9 @@ def test_rlds_is_found_at_any_level(tmp_path):
         (folder / version / "dataset_info.json").write_text("{}")
     newest = Recording("Pong", 3, str(folder / "1.10.0"), str(tmp_path))
     for given in (tmp_path, folder.parent, folder, folder / "1.10.0"):
-        assert [(kind.name, found) for kind, found in verify.find(given)] == [("rlds", newest)]
+        assert [(kind.name, found) for kind, found in verify.recordings_in(given)] == [
+            ("rlds", newest)
+        ]
 
 
 def test_faults_are_named_with_file_and_index_and_repaired(tree, tmp_path):
@@ -116,7 +118,7 @@ def test_faults_are_named_with_file_and_index_and_repaired(tree, tmp_path):
     data = settings.Data(
         dir=str(tree), games=(GAME,), runs=(1,), suffixes=None, exclude=str(repair)
     )
-    (source,) = sources.find(data)
+    (source,) = sources.find_sources(data)
     lengths = [
         len(episode.frames) for k in source.suffixes for episode in sources.read_part(source, k)
     ]
@@ -169,11 +171,11 @@ def test_mistakes_of_the_user(tree, tmp_path):
     (tree / "Pongg").mkdir()
     shutil.move(tree / "Pong" / "2", tree / "Pongg" / "2")
     with pytest.raises(UserError, match="did you mean Pong"):
-        verify.find(tree)
+        verify.recordings_in(tree)
     (tree / "Pongg").rename(tree / "Pong2")
     (tree / "Qbert").symlink_to("Qbert")
     with pytest.raises(UserError, match="leads nowhere"):
-        verify.find(tree)
+        verify.recordings_in(tree)
 
 
 def write_black(data: Path, blocks: int) -> None:

@@ -28,7 +28,7 @@ def run(config, devices, episodes=None, jit_compile=False, **overrides):
         "should_stop": lambda: False,
         **overrides,
     }
-    batches = strategy.place(devices, tiny.dataset(config, episodes), split)
+    batches = strategy.place_batches(devices, tiny.dataset(config, episodes), split)
     tape.append(("finished", loop.learn(agent.learner, call, batches, config.train, **options)))
     return agent, call, tape
 

@@ -33,7 +33,7 @@ def train(monkeypatch):
     def train(directory, *bindings):
         config = tiny.config("evaluation.episodes = 1", "evaluation.max_frames = 40", *bindings)
         directory.mkdir(exist_ok=True)
-        folder.record(directory, config, accept_change=True)
+        folder.record_config(directory, config, accept_change=True)
 
         def open_feed(method, step, **options):
             return recorded.open_feed(config, (), step, reads=method.reads, **options)

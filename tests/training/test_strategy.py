@@ -55,7 +55,7 @@ def test_draws_that_do_not_divide_are_told_with_the_numbers():
 def test_placed_rows_are_the_global_batch_in_order_on_their_devices(by_coordinator):
     config, two = tiny.config(), mirrored()
     dataset = tiny.dataset(config)
-    placed = strategy.place(two, dataset, strategy.divide(4, 2, 2), by_coordinator)
+    placed = strategy.place_batches(two, dataset, strategy.divide(4, 2, 2), by_coordinator)
     for whole, spread in zip(dataset(slice(None)).take(5), placed):
         for part, values in zip(whole, spread):
             local = two.experimental_local_results(values)
@@ -67,7 +67,7 @@ def test_placed_rows_are_the_global_batch_in_order_on_their_devices(by_coordinat
 def test_shapes_stay_static(by_coordinator):
     two = mirrored()
     dataset = tiny.dataset(tiny.config())
-    batch = next(strategy.place(two, dataset, strategy.divide(4, 2, 2), by_coordinator))
+    batch = next(strategy.place_batches(two, dataset, strategy.divide(4, 2, 2), by_coordinator))
     assert two.experimental_local_results(batch.frames)[1].shape == (2, 4, 7, 84, 84)
 
 
@@ -105,12 +105,12 @@ def test_a_tpu_gets_packed_frames_and_trains_the_same(monkeypatch):
 
 def test_packing_is_the_bytes_and_comes_back():
     frames = np.random.default_rng(0).integers(0, 256, (2, 3, 7, 84, 84), np.uint8)
-    packed = strategy.pack(tf.constant(frames))
+    packed = strategy.pack_frames(tf.constant(frames))
     assert packed.numpy().tobytes() == frames.tobytes()
-    np.testing.assert_array_equal(strategy.unpack(packed), frames)
-    compiled = tf.function(strategy.unpack, jit_compile=True)
+    np.testing.assert_array_equal(strategy.unpack_frames(packed), frames)
+    compiled = tf.function(strategy.unpack_frames, jit_compile=True)
     np.testing.assert_array_equal(compiled(packed), frames)
-    assert strategy.unpack(frames) is frames
+    assert strategy.unpack_frames(frames) is frames
 
 
 def test_a_tpu_that_is_not_there_is_told():

@@ -85,7 +85,7 @@ def test_the_step_compiles_to_the_same_numbers_within_tpus_reach(case):
     config = tiny.config(*CASES[case])
     network, parts, step = make_step(config)
     (batches,) = tiny.dataset(config)(slice(None)).take(1)
-    packed = batches._replace(frames=strategy.pack(batches.frames))
+    packed = batches._replace(frames=strategy.pack_frames(batches.frames))
     k, start = tf.constant(1), [v.numpy() for v in network.trainable_variables]
 
     plain = tf.function(step)

@@ -21,7 +21,7 @@ from cql_atari.data.shared import EVERYTHING, blank_and_still, looks_wrong, merg
 
 def total_bytes(path: Path, suffix: int) -> int:
     """Size of a suffix's frames on disk, 0 if there are none: the work of `check_suffix`."""
-    place = files.place(path, suffix)
+    place = files.suffix_path(path, suffix)
     try:
         return os.path.getsize(place if place.suffix == ".npz" else place / "frames.npy")
     except OSError:
@@ -37,7 +37,7 @@ def check_suffix(path: Path, game: str, suffix: int, report: Callable[[int], Non
       suffix: K.
       report: called now and then with the bytes read since the last call.
     """
-    place, size = files.place(path, suffix), total_bytes(path, suffix)
+    place, size = files.suffix_path(path, suffix), total_bytes(path, suffix)
     problems: list[Problem] = []
     left_out: list[tuple[int, int]] = []
     length = None

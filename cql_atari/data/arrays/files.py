@@ -161,7 +161,7 @@ def choose_suffixes(path: PathLike, suffixes: Sequence[int] | None) -> list[int]
     return chosen
 
 
-def place(path: PathLike, suffix: int) -> Path:
+def suffix_path(path: PathLike, suffix: int) -> Path:
     """A suffix's `K.npz` if it is there, else its folder."""
     archive = Path(path) / f"{suffix}.npz"
     return archive if os.path.lexists(archive) else Path(path) / str(suffix)
@@ -176,7 +176,7 @@ def fingerprints(path: PathLike, suffix: int) -> Fingerprints:
     Raises:
       UserError: where a file can't be read.
     """
-    here = place(path, suffix)
+    here = suffix_path(path, suffix)
     if here.suffix == ".npz":
         with _open_archive(here) as archive:
             members = [(i.filename, i.CRC, i.file_size) for i in archive.infolist()]
@@ -193,7 +193,7 @@ def open_suffix(path: PathLike, game: str, suffix: int) -> Iterator[tuple[Column
     Raises:
       UserError: naming the file and what is missing or wrong.
     """
-    here = place(path, suffix)
+    here = suffix_path(path, suffix)
     with contextlib.ExitStack() as stack:
         opener = _open_members if here.suffix == ".npz" else _open_folder
         rows = {name: Rows(*opened, name) for name, opened in opener(here, stack).items()}

@@ -18,7 +18,7 @@ def locate(directory: str, game: str, run: int) -> str | None:
     return str(folder) if folder.is_dir() else None
 
 
-def find(folder: Path) -> list[Recording]:
+def find_recordings(folder: Path) -> list[Recording]:
     """The `arrays` folders in a data folder, a game's or a run's, or the one that is given."""
     found = find_runs(folder, _INSIDE, games.table())
     return [recording for recording in found if Path(recording.path).is_dir()]
@@ -40,7 +40,7 @@ ARRAYS = Format(
     layout="<Game>/<run>/arrays/K.npz (or a folder K/ of .npy files): your own episodes, see "
     "docs/data.md",
     locate=locate,
-    find=find,
+    find_recordings=find_recordings,
     list_suffixes=files.list_suffixes,
     read_episodes=reader.read_episodes,
     survey=reader.survey,

@@ -98,7 +98,7 @@ def _check(
     kept = kept_ranges(len(columns.actions), fraction, gaps)
     for start, stop in kept:
         for _, text in find_wrong(columns, start, stop):
-            raise UserError(f"{files.place(path, suffix)}: {text} {MEND}")
+            raise UserError(f"{files.suffix_path(path, suffix)}: {text} {MEND}")
     return kept
 
 

@@ -18,7 +18,7 @@ def locate(directory: str, game: str, run: int) -> str | None:
     return str(logs) if logs.is_dir() else None
 
 
-def find(folder: Path) -> list[Recording]:
+def find_recordings(folder: Path) -> list[Recording]:
     """The `replay_logs` in a data folder, a game's or a run's, or the one that is given."""
     return find_runs(folder, _LOGS, games.table())
 
@@ -28,7 +28,7 @@ DOPAMINE = Format(
     layout="<Game>/<run>/replay_logs/$store$_observation_ckpt.K.gz, and action, reward, terminal, "
     "add_count, invalid_range beside it: DQN-Replay as Dopamine writes it",
     locate=locate,
-    find=find,
+    find_recordings=find_recordings,
     list_suffixes=files.list_suffixes,
     read_episodes=reader.read_episodes,
     survey=reader.survey,

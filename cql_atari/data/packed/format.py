@@ -17,7 +17,7 @@ def locate(directory: str, game: str, run: int) -> str | None:
     return str(folder) if folder.is_dir() else None
 
 
-def find(folder: Path) -> list[Recording]:
+def find_recordings(folder: Path) -> list[Recording]:
     """The `packed` folders in a data folder, a game's or a run's, or the one that is given."""
     found = find_runs(folder, files.FOLDER, games.table())
     return [recording for recording in found if Path(recording.path).is_dir()]
@@ -49,7 +49,7 @@ PACKED = Format(
     layout="<Game>/<run>/packed/K.index and K.segments, as `python -m cql_atari.tools.pack` makes "
     "them",
     locate=locate,
-    find=find,
+    find_recordings=find_recordings,
     list_suffixes=files.list_suffixes,
     read_episodes=reader.read_episodes,
     survey=reader.survey,

@@ -37,7 +37,7 @@ def list_versions(path: str) -> list[str]:
     return sorted(versions, key=lambda version: [int(part) for part in version.split(".")])
 
 
-def find(folder: Path) -> list[Recording]:
+def find_recordings(folder: Path) -> list[Recording]:
     """The data sets in a folder at any level; of several versions the newest, as training takes."""
     return list(_find(folder.absolute()))
 
@@ -71,7 +71,7 @@ RLDS = Format(
     layout=f"{files.NAME}/<Game>_run_<run>/<version>/, as TensorFlow Datasets prepares it "
     f"(or {NAMES[1]}/...)",
     locate=locate,
-    find=find,
+    find_recordings=find_recordings,
     list_suffixes=files.list_suffixes,
     read_episodes=reader.read_episodes,
     survey=reader.survey,

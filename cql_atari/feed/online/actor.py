@@ -93,7 +93,7 @@ def act(
     writers = [Writer(client, config.feed.n_step, config.feed.discount)
                for _ in range(online.num_envs)]  # fmt: skip
     scores = np.zeros(online.num_envs)
-    steps = vector_acting.play(envs, choose)
+    steps = vector_acting.act(envs, choose)
     try:
         while not should_stop() and frames() + FRAME_SKIP * online.num_envs <= budget:
             step = next(steps)

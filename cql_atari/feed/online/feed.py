@@ -136,7 +136,7 @@ def _batches(
     remote = online.actors == "remote"
     with ExitStack() as stack:
         address = stack.enter_context(
-            replay.serve(
+            replay.serve_play(
                 config.feed.n_step,
                 config.feed.transitions_per_game,
                 pace.make_pace(config, frames, step),

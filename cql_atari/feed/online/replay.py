@@ -27,7 +27,7 @@ _STARVED_MS = 1_000  # how soon a reader that waits sees that it should stop
 
 
 @contextmanager
-def serve(
+def serve_play(
     n_step: int, capacity: int, pace: Pace, *, port: int = 0, more: Sequence[reverb.Table] = ()
 ) -> Iterator[str]:
     """Runs the server for as long as the context lasts; yields its address on this host.

@@ -18,7 +18,7 @@ from cql_atari.core.types import Episode
 _STREAM = 2  # `sampling` has 0 and 1; `window` has 3
 
 Part = Callable[[], Iterable[Episode]]  # starts reading a stretch of a game's data
-Packed = tuple[bytes, int]  # as `segments.pack` yields them
+Packed = tuple[bytes, int]  # as `segments.pack_segments` yields them
 
 
 class Open(NamedTuple):

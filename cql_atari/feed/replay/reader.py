@@ -28,7 +28,7 @@ import reverb
 import tensorflow as tf
 
 from cql_atari.core.types import FRAME_SHAPE, STACK, Batch, UserError
-from cql_atari.feed.replay.segments import ROWS, Segment, unpack
+from cql_atari.feed.replay.segments import ROWS, Segment, unpack_segment
 from cql_atari.feed.replay.service import Replay
 from cql_atari.feed.sampling import BatchLaw, draw_games
 from cql_atari.feed.transitions import empty_frames
@@ -123,11 +123,11 @@ def dataset(
             raise
 
     replay.readers.callback(close)
-    signature = spec(law, replay.n_step, steps_per_call, rows)
+    signature = batch_spec(law, replay.n_step, steps_per_call, rows)
     return tf.data.Dataset.from_generator(elements, output_signature=signature)
 
 
-def spec(law: BatchLaw, n_step: int, steps_per_call: int, rows: slice) -> Batch:
+def batch_spec(law: BatchLaw, n_step: int, steps_per_call: int, rows: slice) -> Batch:
     """The `tf.TensorSpec`s of a data set's elements; arguments of `dataset`."""
     shape = (steps_per_call, len(range(law.batch_size)[rows]))
     return Batch(
@@ -317,7 +317,7 @@ def deal(
 
 def _open(drawn: bytes, n_step: int, game: str) -> tuple[Segment, int]:
     try:
-        return unpack(drawn[1:], n_step), drawn[0]
+        return unpack_segment(drawn[1:], n_step), drawn[0]
     except (ValueError, IndexError) as error:
         raise UserError(
             f"the replay's table {game} holds what is no segment of this run ({error}): another "

@@ -33,7 +33,7 @@ class Remote(NamedTuple):
 
     Attributes:
       addresses: of each game's server, in the order of the run's games.
-      manifest: of the data, as `manifest.make`.
+      manifest: of the data, as `manifest.make_manifest`.
     """
 
     addresses: dict[str, str]
@@ -46,7 +46,7 @@ def make_record(config: Config, manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {**agreed, "games": list(config.data.games), "manifest": dict(manifest)}
 
 
-def find(config: Config, should_stop: Callable[[], bool]) -> Remote:
+def ask_servers(config: Config, should_stop: Callable[[], bool]) -> Remote:
     """Asks every server of `feed.servers` what it has; waits for those that don't answer.
 
     Raises:
@@ -88,10 +88,10 @@ def open_remote(
       It ends where it was told to stop, or on an error, which is raised on leaving.
 
     Raises:
-      UserError, KeyboardInterrupt: as `find`; also where a server comes back with another
+      UserError, KeyboardInterrupt: as `ask_servers`; also where a server comes back with another
         configuration.
     """
-    remote, errors, closed = find(config, should_stop), [], threading.Event()
+    remote, errors, closed = ask_servers(config, should_stop), [], threading.Event()
     law = BatchLaw(config.feed.draws, config.feed.transitions_per_draw)
     n_step, k = config.feed.n_step, config.train.steps_per_call
     remind = _Reminder()
@@ -123,7 +123,7 @@ def open_remote(
                 return
             except (_LostError, tf.errors.OpError) as error:
                 logging.warning("a replay server is lost: %s", error)
-            if find(config, stop).manifest != remote.manifest:
+            if ask_servers(config, stop).manifest != remote.manifest:
                 raise UserError("a replay server came back with other data than it served before.")
 
     def answer() -> bool:
@@ -139,7 +139,7 @@ def open_remote(
             errors.append(error)
 
     def dataset(rows: slice) -> tf.data.Dataset:
-        signature = reader.spec(law, n_step, k, rows)
+        signature = reader.batch_spec(law, n_step, k, rows)
         return tf.data.Dataset.from_generator(lambda: guarded(rows), output_signature=signature)
 
     try:

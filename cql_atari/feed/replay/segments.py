@@ -37,7 +37,7 @@ class Segment(NamedTuple):
     discounts: np.ndarray
 
 
-def pack(block: Block, n_step: int) -> Iterator[tuple[bytes, int]]:
+def pack_segments(block: Block, n_step: int) -> Iterator[tuple[bytes, int]]:
     """Cuts a block's valid rows into segments of nearly equal length: yields (bytes, rows)."""
     rows = np.flatnonzero(block.valid)  # without gaps
     for part in np.array_split(rows, -(-len(rows) // ROWS)) if len(rows) else ():
@@ -48,7 +48,7 @@ def pack(block: Block, n_step: int) -> Iterator[tuple[bytes, int]]:
         yield lz4.frame.compress(data, content_checksum=True), len(part)
 
 
-def unpack(packed: bytes, n_step: int) -> Segment:
+def unpack_segment(packed: bytes, n_step: int) -> Segment:
     """The inverse of `pack`; the arrays share one read-only buffer.
 
     Raises:

@@ -37,7 +37,7 @@ class Replay(NamedTuple):
 
 
 @contextmanager
-def serve(
+def serve_draws(
     games: Sequence[str],
     *,
     n_step: int,

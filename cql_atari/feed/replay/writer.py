@@ -28,7 +28,7 @@ import tqdm
 from cql_atari.core.types import Episode, UserError
 from cql_atari.feed.replay import window
 from cql_atari.feed.replay.interleave import START, Open, Packed, Part, Position, interleave
-from cql_atari.feed.replay.segments import ROWS, pack
+from cql_atari.feed.replay.segments import ROWS, pack_segments
 from cql_atari.feed.replay.service import Replay
 from cql_atari.feed.transitions import block
 
@@ -173,7 +173,7 @@ def stream(
             return None if episode is None else []
         padded = block(episode, replay.n_step, discount)
         del episode
-        return list(pack(padded, replay.n_step))
+        return list(pack_segments(padded, replay.n_step))
 
     def take(episodes: Iterator[Episode], wanted: bool) -> list[Packed] | None:
         return decoders.submit(encode_next, episodes, wanted).result()

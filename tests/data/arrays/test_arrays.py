@@ -81,7 +81,7 @@ def test_episodes_and_extents(folder):
 
 def test_found_as_a_source_and_replaced_files_are_noticed(folder):
     root = folder.parents[2]
-    (source,) = sources.find(Data(dir=str(root), games=(GAME,), suffixes=None))
+    (source,) = sources.find_sources(Data(dir=str(root), games=(GAME,), suffixes=None))
     assert source.format == "arrays" and len(list(sources.read_part(source, 0))) == 3
     (recording,) = [
         recording for kind, recording in sources.recordings(root) if kind.name == "arrays"

@@ -222,7 +222,7 @@ def test_reads_through_tensorflows_file_systems(sound):
     assert files.list_suffixes(address) == [0, 2]
     np.testing.assert_equal(read(address), read(sound))
     assert rlds.count(address, GAME, 0) == rlds.count(sound, GAME, 0)
-    assert files.fingerprints(address, 0) == rlds.fingerprints(sound, 0)
+    assert files.fingerprints(address, 0) == files.fingerprints(sound, 0)
     tf.io.gfile.remove(f"{address}/{shard_of(sound, 2).name}")
     check_error(address, address, "cannot be read")
 

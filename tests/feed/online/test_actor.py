@@ -40,7 +40,7 @@ def run(config, budget):
         tape.append((frames, scores))
         ledger.add(frames, scores)
 
-    with replay.serve(1, 1000, Pace(1.0, 1, (-1e9, 1e9))) as address:
+    with replay.serve_play(1, 1000, Pace(1.0, 1, (-1e9, 1e9))) as address:
         actor.act(
             config, address, lambda seen: np.zeros((3, 18)), frames=lambda: ledger.frames,
             report=report, seed=[0], should_stop=lambda: False, budget=budget,
@@ -70,7 +70,7 @@ def test_frames_are_four_a_step_and_none_for_a_reset(config):
 
 def test_a_budget_that_is_used_up_lets_nothing_happen(config):
     ledger = actor.Ledger(0)
-    with replay.serve(1, 1000, Pace(1.0, 1, (-1e9, 1e9))) as address:
+    with replay.serve_play(1, 1000, Pace(1.0, 1, (-1e9, 1e9))) as address:
         actor.act(
             config, address, lambda seen: np.zeros((3, 18)), frames=lambda: 0,
             report=ledger.add, seed=[0], should_stop=lambda: False, budget=11,

@@ -57,7 +57,7 @@ def test_what_is_written_are_the_transitions_of_the_whole_episodes(lengths, n_st
             expected[block.actions[t]] = (
                 block.frames[t : t + 4 + n_step], block.rewards[t], block.discounts[t]
             )  # fmt: skip
-    with replay.serve(n_step, 1000, Pace(1.0, 1, ANY)) as address:
+    with replay.serve_play(n_step, 1000, Pace(1.0, 1, ANY)) as address:
         writer = replay.Writer(reverb.Client(address), n_step, 0.9)
         for episode in played:
             write(writer, episode)
@@ -79,7 +79,7 @@ def test_what_is_written_are_the_transitions_of_the_whole_episodes(lengths, n_st
 def test_an_actor_waits_where_the_ratio_says():
     """3 draws an insert after 20 inserts, within 130 draws: 20 + 43 inserts without a draw."""
     pace = Pace(3.0, 20, (60 - 130, 60 + 130))
-    with replay.serve(1, 1000, pace) as address:
+    with replay.serve_play(1, 1000, pace) as address:
         writer = replay.Writer(reverb.Client(address), 1, 0.9)
         stop = threading.Event()
 
@@ -113,7 +113,7 @@ def settle(read) -> None:
 
 def test_draws_end_exactly_at_the_bound_and_a_waiting_reader_can_be_stopped():
     pace = Pace(2.0, 10, (20 - 8, 20 + 1000))
-    with replay.serve(1, 1000, pace) as address:
+    with replay.serve_play(1, 1000, pace) as address:
         writer = replay.Writer(reverb.Client(address), 1, 0.9)
         write(writer, make_episode(0, 30, terminal=True))
         writer.flush(lambda: False, pending=0)
@@ -138,7 +138,7 @@ def test_recorded_rows_follow_those_of_the_replay():
     recorded = Batch(*(np.full((2, 3, *shape), 7, dtype) for shape, dtype in (
         ((5, 84, 84), np.uint8), ((), np.int32), ((), np.float32), ((), np.float32), ((), np.int32)
     )))  # fmt: skip
-    with replay.serve(1, 1000, Pace(1.0, 1, ANY)) as address:
+    with replay.serve_play(1, 1000, Pace(1.0, 1, ANY)) as address:
         writer = replay.Writer(reverb.Client(address), 1, 0.9)
         write(writer, make_episode(100, 20, terminal=True))
         writer.flush(lambda: False, pending=0)
@@ -152,13 +152,13 @@ def test_recorded_rows_follow_those_of_the_replay():
 
 def test_a_port_is_not_shared_and_who_can_reach_it_is_told(caplog, monkeypatch):
     monkeypatch.setattr(ports, "_own_addresses", lambda: ["8.8.4.4"])
-    with replay.serve(1, 10, Pace(1.0, 1, ANY)) as address:
+    with replay.serve_play(1, 10, Pace(1.0, 1, ANY)) as address:
         port = int(address.split(":")[1])
         assert f"port {port} of PUBLIC addresses (8.8.4.4)" in caplog.text
         with (
             pytest.raises(UserError, match=rf"port {port}: .*--port; .*online\.port"),
-            replay.serve(1, 10, Pace(1.0, 1, ANY), port=port),
+            replay.serve_play(1, 10, Pace(1.0, 1, ANY), port=port),
         ):
             pass
-    with replay.serve(1, 10, Pace(1.0, 1, ANY), port=port) as again:
+    with replay.serve_play(1, 10, Pace(1.0, 1, ANY), port=port) as again:
         assert again == address

@@ -15,7 +15,7 @@ from cql_atari.feed import drawing, positions
 from cql_atari.feed.memory import store as memory
 from cql_atari.feed.replay import reader, service, writer
 from cql_atari.feed.replay.reader import Dealt
-from cql_atari.feed.replay.segments import ROWS, pack
+from cql_atari.feed.replay.segments import ROWS, pack_segments
 from cql_atari.feed.sampling import BatchLaw, draw_games
 from cql_atari.feed.transitions import block
 
@@ -35,7 +35,7 @@ def open_replay(n_step=1, episodes=EPISODES, **options):
     parts = {game: [lambda mine=mine: iter(mine)] for game, mine in episodes.items()}
     settings = {"discount": 0.9, "seed": 0, "transitions_per_game": 1600} | options
     with (
-        service.serve(list(episodes), n_step=n_step) as replay,
+        service.serve_draws(list(episodes), n_step=n_step) as replay,
         writer.stream(replay, parts, **settings) as writers,
     ):
         writer.wait_until_filled(writers, lambda: False)
@@ -56,7 +56,7 @@ def few_open(monkeypatch):
 
 def drawn(*episodes, n_step=1):
     """A draw of each of their segments, the nth from its row n on."""
-    segments = [p for e in episodes for p, _ in pack(block(e, n_step, 0.9), n_step)]
+    segments = [p for e in episodes for p, _ in pack_segments(block(e, n_step, 0.9), n_step)]
     return [bytes([nth % ROWS]) + p for nth, p in enumerate(segments)]
 
 

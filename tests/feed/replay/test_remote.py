@@ -51,7 +51,7 @@ def server(games=GAMES, *, n_step=3, manifest=DATA, port=None):
         for game in games
     }
     with (
-        service.serve(games, n_step=n_step, port=port, record=record) as replay,
+        service.serve_draws(games, n_step=n_step, port=port, record=record) as replay,
         writer.stream(replay, parts, discount=0.99, seed=0, transitions_per_game=160),
     ):
         yield replay.address
@@ -91,7 +91,7 @@ def never():
 
 def test_each_game_is_found_on_its_server_and_the_manifest_is_put_together():
     with server(GAMES[1:]) as one, server(GAMES[:1]) as other:
-        found = remote.find(config(one, other), never)
+        found = remote.ask_servers(config(one, other), never)
     assert list(found.addresses.items()) == [(GAMES[0], other), (GAMES[1], one)]
     assert found.manifest == {"n_step": 3, **DATA}
 
@@ -104,12 +104,12 @@ def test_what_does_not_fit_is_refused():
             ((short,), "n_step 1 there, 3 here"),
         ):
             with pytest.raises(UserError, match=message):
-                remote.find(config(*servers), never)
+                remote.ask_servers(config(*servers), never)
     with (
-        service.serve(["Pong"], n_step=3) as replay,
+        service.serve_draws(["Pong"], n_step=3) as replay,
         pytest.raises(UserError, match="serves Pong: no replay of"),
     ):
-        remote.find(config(replay.address), never)
+        remote.ask_servers(config(replay.address), never)
     with pytest.raises(UserError, match=r"set feed\.kind to 'replay'"):
         tiny.config("feed.servers = ('a:1',)")
 
@@ -125,7 +125,7 @@ def test_a_taken_port_is_refused():
 
 def test_waiting_for_a_server_ends_when_told_to_stop(caplog):
     with pytest.raises(KeyboardInterrupt):
-        remote.find(config(f"localhost:{some_port()}"), lambda: True)
+        remote.ask_servers(config(f"localhost:{some_port()}"), lambda: True)
     assert "no replay server answers at localhost" in caplog.text
 
 
@@ -193,14 +193,14 @@ def insert(address, wrong):
 @pytest.mark.parametrize("wrong", [b"", b"no zlib"])
 def test_inserted_bytes_that_are_no_segment_end_the_learner_with_one_error(wrong):
     """Whether the replay is elsewhere or in the learner's process."""
-    with service.serve(GAMES, n_step=3, record=remote.make_record(config(), DATA)) as replay:
+    with service.serve_draws(GAMES, n_step=3, record=remote.make_record(config(), DATA)) as replay:
         insert(replay.address, wrong)
         with (
             pytest.raises(UserError, match=f"table {GAMES[0]}|table {GAMES[1]}"),
             remote.open_remote(config(replay.address), 0, never) as make,
         ):
             assert list(make(slice(None)).take(1)) == []
-    with service.serve(GAMES, n_step=3) as replay:
+    with service.serve_draws(GAMES, n_step=3) as replay:
         insert(replay.address, wrong)
         failures: list[UserError] = []
         data = reader.dataset(

@@ -35,7 +35,7 @@ def test_nothing_is_drawn_before_the_window_is_full():
             yield make_episode(i, ROWS)
 
     with (
-        service.serve(["Pong"], n_step=1) as replay,
+        service.serve_draws(["Pong"], n_step=1) as replay,
         writer.stream(
             replay, {"Pong": [episodes]}, discount=0.9, seed=0, transitions_per_game=4 * ROWS
         ) as writers,
@@ -57,7 +57,7 @@ def test_a_writer_waits_while_its_queue_is_full_and_each_segment_is_read_once():
             read.append(i)
             yield make_episode(i, ROWS)
 
-    with service.serve(["Pong"], n_step=1) as replay:
+    with service.serve_draws(["Pong"], n_step=1) as replay:
         with writer.stream(
             replay, {"Pong": [episodes]}, discount=0.9, seed=0, transitions_per_game=10 * ROWS,
             samples_per_insert=2.0,

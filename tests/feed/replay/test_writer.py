@@ -17,7 +17,7 @@ from cql_atari.core.types import UserError
 from cql_atari.feed.replay import reader, service
 from cql_atari.feed.replay import writer as replay_writer
 from cql_atari.feed.replay.interleave import START, Open, Position
-from cql_atari.feed.replay.segments import unpack
+from cql_atari.feed.replay.segments import unpack_segment
 from cql_atari.feed.replay.writer import Place, read_place
 from cql_atari.feed.sampling import BatchLaw
 
@@ -29,7 +29,7 @@ def serve_and_stream(parts, *, n_step=1, **options):
     """Yields the replay and its writers."""
     settings = {"discount": 0.9, "seed": 0, "transitions_per_game": 1600} | options
     with (
-        service.serve(list(parts), n_step=n_step) as replay,
+        service.serve_draws(list(parts), n_step=n_step) as replay,
         replay_writer.stream(replay, parts, **settings) as writers,
     ):
         yield replay, writers
@@ -44,7 +44,7 @@ def arrivals(replay, count, game="Pong"):
     """The numbers of the episodes of the next segments of a queue."""
     ended = threading.Event()
     segments = reader.arrivals(replay.address, game, ended.is_set)
-    numbers = [int(unpack(p[1:], replay.n_step).frames[3, 0, 0]) - 1
+    numbers = [int(unpack_segment(p[1:], replay.n_step).frames[3, 0, 0]) - 1
                for p in itertools.islice(segments, count)]  # fmt: skip
     segments.close()
     return numbers
