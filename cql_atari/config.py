@@ -29,6 +29,7 @@ _CONFIGURABLES = {
 }
 _COMMAND_LINE = "--gin_bindings"
 _SHOWN = 60  # characters of a value in a comment
+_MOST_FILES = 100  # that one gin file may include, counted each time
 _MISTAKES = (
     ValueError, TypeError, SyntaxError, AttributeError, OSError, RecursionError, MemoryError,
     tokenize.TokenError,
@@ -185,8 +186,23 @@ def _short(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def _read_file(path: str, given: str, above: tuple[str, ...] = ()) -> Iterator[Binding]:
-    """The bindings of a file, with those of an included one in its place."""
+def _read_file(
+    path: str, given: str, above: tuple[str, ...] = (), read: list[str] | None = None
+) -> Iterator[Binding]:
+    """The bindings of a file, with those of an included one in its place.
+
+    Args:
+      path: where the file is.
+      given: the file that the user named.
+      above: the files that include this one, the outermost first.
+      read: every file that was read for the one the user named; grows.
+    """
+    read = [] if read is None else read
+    read.append(path)
+    if len(read) > _MOST_FILES:  # files that include one another twice are read 2^depth times
+        raise UserError(
+            f"gin file {given} includes more than {_MOST_FILES} files, {path} among them."
+        )
     real = str(Path(path).resolve())
     if real in above:
         raise UserError(f"gin file {path} includes itself: {' -> '.join([*above, real])}.")
@@ -196,7 +212,7 @@ def _read_file(path: str, given: str, above: tuple[str, ...] = ()) -> Iterator[B
         for statement in config_parser.ConfigParser(text, _AsWritten()):
             place = f"{shown}, line {statement.location.line_num}"
             if isinstance(statement, config_parser.IncludeStatement):
-                yield from _read_file(_find(statement.filename), given, (*above, real))
+                yield from _read_file(_find(statement.filename), given, (*above, real), read)
             elif isinstance(statement, config_parser.ImportStatement):
                 raise _refused(place, statement)
             elif isinstance(statement, config_parser.BindingStatement):

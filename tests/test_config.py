@@ -315,6 +315,17 @@ def test_a_hostile_or_broken_gin_file_is_one_clear_error(tmp_path, text, words):
         config_lib.load([str(path)])
 
 
+def test_includes_without_end_are_one_clear_error_at_once(tmp_path):
+    """Each file of a chain includes the next one twice: 2^40 files; and a chain of a thousand."""
+    for name, count, times in (("doubling", 40, 2), ("chain", 1_000, 1)):
+        for k in range(count):
+            following = f"include '{tmp_path}/{name}{k + 1}.gin'\n"
+            (tmp_path / f"{name}{k}.gin").write_text(following * times)
+        (tmp_path / f"{name}{count}.gin").write_text("train.seed = 1\n")
+        with pytest.raises(UserError, match=rf"{name}0\.gin includes more than 100 files"):
+            config_lib.load([str(tmp_path / f"{name}0.gin")])
+
+
 def test_a_file_that_includes_others_is_found_from_any_folder(tmp_path):
     ended = subprocess.run(
         [sys.executable, "-m", "cql_atari.train", "--gin_files=gin_configs/quickstart.gin",

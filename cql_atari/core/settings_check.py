@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import itertools
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from typing import Any
 from cql_atari.core import games
 from cql_atari.core.settings import Config, Network, from_dict
 from cql_atari.core.types import NUM_ACTIONS, UserError
+from cql_atari.system.files import parse_json
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "int": (int,), "float": (float, int), "bool": (bool,), "str": (str,), "None": (type(None),),
@@ -40,8 +40,8 @@ def from_json(text: str | bytes, where: str) -> Config:
       UserError: where it is no JSON, or not a configuration of this version.
     """
     try:
-        return check(from_dict(json.loads(text)))
-    except (ValueError, RecursionError) as error:
+        return check(from_dict(parse_json(text)))
+    except ValueError as error:
         raise UserError(f"{where} is not valid JSON: {error}") from error
     except UserError as error:
         raise UserError(f"{where}: {error}") from error

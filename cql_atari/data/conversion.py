@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from cql_atari.core.types import Extent, UserError
 from cql_atari.data.remote_file import exists, open_file
-from cql_atari.data.shared import BAD_JSON, PathLike, parse_json
+from cql_atari.data.shared import BAD_JSON, PathLike
+from cql_atari.system.files import parse_json
 
 CONVERSION = "conversion.json"
 CONVERSION_FORMAT = "cql_atari conversion 1"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,11 +27,8 @@ EVERYTHING = (0, 2**62)  # the range that leaves a whole suffix out
 # of play, over a minute.
 _SECOND, _MINUTE = 16, 1_000
 _NUMBER = re.compile("0|[1-9][0-9]{0,8}")
-_JSON_LIMIT = 1 << 26  # bytes; the extents of 50 suffixes take about one million
-# What taking unknown JSON apart may raise, and what `json` itself does for deep nesting.
-BAD_JSON = (
-    ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError,
-)  # fmt: skip
+# What taking the content of unknown JSON apart may raise.
+BAD_JSON = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError)
 
 
 class Recording(NamedTuple):
@@ -123,13 +119,6 @@ def kept_ranges(number: int, fraction: float, gaps: Ranges) -> list[tuple[int, i
             kept.append((start, min(low, end)))
         start = max(start, high)
     return kept
-
-
-def parse_json(data: bytes) -> Any:
-    """What JSON text holds; raises one of `BAD_JSON` for anything else, however long or deep."""
-    if len(data) > _JSON_LIMIT:
-        raise ValueError(f"it has {len(data):,} bytes")
-    return json.loads(data)
 
 
 def looks_wrong(blank: np.ndarray, still: np.ndarray, whole: bool) -> tuple[str, bool] | None:

@@ -20,7 +20,8 @@ from cql_atari.data.dopamine.format import DOPAMINE
 from cql_atari.data.format import Format, Source
 from cql_atari.data.packed.format import PACKED
 from cql_atari.data.rlds.format import RLDS
-from cql_atari.data.shared import BAD_JSON, Ranges, Recording, first_part, parse_json
+from cql_atari.data.shared import BAD_JSON, Ranges, Recording, first_part
+from cql_atari.system.files import parse_json
 
 # Of a run that lies there in several formats the first is read.
 FORMATS: list[Format] = [PACKED, DOPAMINE, RLDS, ARRAYS]

@@ -15,7 +15,6 @@ from __future__ import annotations
 import csv
 import functools
 import hashlib
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +26,7 @@ from absl import logging
 
 from cql_atari.core import games
 from cql_atari.core.types import UserError
+from cql_atari.system.files import parse_json
 
 _TRIAL_SECONDS = 10
 _TRIAL = """
@@ -87,7 +87,7 @@ def recorded_md5(game: str, run: Path) -> str | None:
     """
     try:
         with open(run / "episodes.jsonl") as file:
-            return json.loads(file.readline())["rom_md5"]
+            return parse_json(file.readline())["rom_md5"]
     except (OSError, ValueError, KeyError):
         return md5_table().get(game, {}).get("recorded")
 

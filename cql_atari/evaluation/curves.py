@@ -17,6 +17,7 @@ from cql_atari.core import games
 from cql_atari.core.types import UserError
 from cql_atari.evaluation import intervals, score_files
 from cql_atari.evaluation.summary import by_variant
+from cql_atari.system.files import parse_json
 
 FORMAT = 1
 FRAMES = "online/frames"
@@ -61,11 +62,11 @@ def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
     curves: dict[str, dict[int, float]] = {}
     for number, line in enumerate(path.read_text().splitlines(), 1):
         try:
-            row = dict(json.loads(line))
+            row = dict(parse_json(line))
             step = int(row.pop("step"))
             row.pop("time", None)
             values = {name: float(value) for name, value in row.items()}
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             logging.warning("%s, line %d is left out: %r", path, number, error)
             continue
         for name, value in values.items():
@@ -104,7 +105,7 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
 def _read_run(folder: Path) -> Run:
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text())
+        config = parse_json(path.read_bytes())
         settings = {f"{s}.{name}": v for s, part in config.items() for name, v in part.items()}
         seed, steps = int(settings.pop("train.seed")), int(settings["train.steps"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:

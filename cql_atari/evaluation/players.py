@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 from cql_atari.core.types import EpisodeScore, UserError
 from cql_atari.evaluation import intervals, score_files
 from cql_atari.evaluation.summary import summarise
+from cql_atari.system.files import parse_json
 
 RANDOM, FIXED, DATA, CLONING = "random", "best_fixed", "data", "cloning"
 ORDER = (RANDOM, FIXED, DATA, CLONING)  # others, the agents, follow
@@ -92,7 +92,7 @@ def data_cells(data_dir: Path) -> dict[str, Cell]:
     for path in sorted(data_dir.glob("*/[!.]*/episodes.jsonl")):
         for number, line in enumerate(path.read_text().splitlines(), 1):
             try:
-                row = json.loads(line)
+                row = parse_json(line)
                 if row["terminal"] or row["length"] >= CAP_STEPS:
                     scores.setdefault(path.parts[-3], []).append(float(row["score"]))
             except (KeyError, TypeError, ValueError) as error:

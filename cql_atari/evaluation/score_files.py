@@ -84,10 +84,10 @@ def read(path: str | Path) -> Scores:
       UserError: if it is missing, not JSON, or not as `write` writes it; says what is wrong where.
     """
     try:
-        content = json.loads(Path(path).read_text())
+        content = files.parse_json(Path(path).read_bytes())
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); evaluate again to replace it") from None
     try:
         if not isinstance(content, dict):

@@ -61,7 +61,7 @@ def is_there(wanted: Mapping[str, Any], path: Path) -> bool:
     if not path.exists():
         return False
     try:
-        found = json.loads((path / FILE).read_text())
+        found = files.parse_json((path / FILE).read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path} exists but has no readable {FILE}, so it wasn't collected here; "

@@ -173,10 +173,10 @@ def read_extra(directory: Path, step: int) -> dict[str, Any]:
             checksum, _, content = content.partition(" ")
             if checksum != f"{zlib.crc32(content.encode()):08x}":
                 raise ValueError("its checksum is wrong")
-        extra = json.loads(content)
+        extra = files.parse_json(content)
         if not isinstance(extra, dict):
             raise ValueError("it holds no object")
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise tf.errors.DataLossError(None, None, f"{folder / EXTRA}: {error}") from error
     return extra
 

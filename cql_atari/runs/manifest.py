@@ -16,10 +16,10 @@ from tqdm import tqdm
 from cql_atari.core.types import Extent, UserError
 from cql_atari.data import sources
 from cql_atari.data.format import Source
-from cql_atari.data.shared import BAD_JSON, parse_json
+from cql_atari.data.shared import BAD_JSON
 from cql_atari.feed.transitions import count_transitions
 from cql_atari.runs import folder
-from cql_atari.system.files import write_whole
+from cql_atari.system.files import parse_json, write_whole
 
 _SHOWN = 20  # differences that an error lists
 _LONGEST = 60  # characters of one

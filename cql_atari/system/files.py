@@ -1,14 +1,18 @@
-"""Files and folders that are there whole or not at all, and locks that end with their process."""
+"""Files that are there whole or not at all, JSON from anyone, locks that end with their process."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from cql_atari.core.types import UserError
+
+_JSON_LIMIT = 1 << 26  # bytes; the largest file that we write has some millions
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -39,6 +43,20 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What JSON text holds.
+
+    Raises:
+      ValueError: for anything else, also for text that is too long or nested too deeply.
+    """
+    if len(text) > _JSON_LIMIT:
+        raise ValueError(f"it has {len(text):,} bytes")
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def take_lock(path: Path) -> int | None:

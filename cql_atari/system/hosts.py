@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from cql_atari.core.types import UserError
+from cql_atari.system.files import parse_json
 
 _MEND = (
     'Set TF_CONFIG to {"cluster": {"worker": ["host0:port", "host1:port"]}, "task": {"type": '
@@ -55,7 +55,7 @@ def find_hosts(strategy: str, environ: Mapping[str, str] = os.environ) -> Cluste
 
 def _from_tf_config(text: str) -> Cluster:
     try:
-        told = json.loads(text)
+        told = parse_json(text)
         jobs, task = told["cluster"], told["task"]
         chiefs, workers = (list(jobs.get(job, ())) for job in ("chief", "worker"))
         index = {"chief": 0, "worker": len(chiefs)}[task["type"]] + int(task["index"])

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -162,8 +161,10 @@ def check_ports(config: Config) -> list[Finding]:
     if config.train.phase == "online" and config.online.actors == "remote" and config.online.port:
         ports["online.port"] = config.online.port
     if "TF_CONFIG" in os.environ:
+        from cql_atari.system.files import parse_json
+
         try:
-            cluster = json.loads(os.environ["TF_CONFIG"])
+            cluster = parse_json(os.environ["TF_CONFIG"])
             task = cluster["task"]
             address = cluster["cluster"][task["type"]][task["index"]]
             ports["TF_CONFIG"] = int(address.rpartition(":")[2])

@@ -170,11 +170,11 @@ def read_places(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        places = json.loads(path.read_text())
+        places = files.parse_json(path.read_bytes())
         if not isinstance(places, dict):
             raise ValueError("it is no object")
         return places
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(
             f"{path} is damaged ({error}); without it the games' data begin at the start."
         ) from error

@@ -41,6 +41,14 @@ def test_bytes_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
     assert rest == [("name", tmp_path / "file"), ("sync", tmp_path)]
 
 
+@pytest.mark.parametrize(
+    "text", ["", "{", "[" * 100_000, '{"a": ' * 100_000, b"\xff", "9" * 5_000, "[1] 2"]
+)
+def test_what_is_no_json_is_a_value_error(text):
+    with pytest.raises(ValueError):
+        files.parse_json(text)
+
+
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_a_lock_is_one_processs_and_ends_with_it(tmp_path, kind):
     path = tmp_path / "held"

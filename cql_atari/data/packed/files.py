@@ -32,6 +32,7 @@ import numpy as np
 from isal import isal_zlib
 
 from cql_atari.core.types import FRAME_SHAPE, Extent, UserError
+from cql_atari.system.files import parse_json
 
 FOLDER = "packed"
 VERSION = "cql_atari packed 2"
@@ -129,7 +130,7 @@ def read_index(directory: str | os.PathLike[str], suffix: int) -> Index:
         if int(content[:8], 16) != isal_zlib.crc32(content[9:]):
             raise ValueError("its checksum is wrong")
         line, _, body = content[9:].partition(b"\n")
-        header = json.loads(line[:_LONGEST_HEADER])
+        header = parse_json(line[:_LONGEST_HEADER])
         if header["version"] != VERSION:
             raise ValueError(f"its version is {header['version']!r}, not {VERSION!r}")
         arrays, at = [], 0
@@ -145,7 +146,7 @@ def read_index(directory: str | os.PathLike[str], suffix: int) -> Index:
         if len(lengths) != count_segments(steps.astype(np.int64)).sum() or at != len(body):
             raise ValueError("its parts don't fit each other")
         source = dict(header["source"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: {error}. {MEND}") from error
     ends = np.cumsum(lengths, dtype=np.int64)
     total = int(ends[-1]) if len(ends) else 0

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from cql_atari.core.types import UserError
 from cql_atari.data.remote_file import MEND, blaming, exists, fingerprint, open_file
 from cql_atari.data.rlds.crc32c import crc32c
-from cql_atari.data.shared import BAD_JSON, Fingerprints, PathLike, Ranges, first_part, parse_json
+from cql_atari.data.shared import BAD_JSON, Fingerprints, PathLike, Ranges, first_part
+from cql_atari.system.files import parse_json
 
 NAME, VERSION = "rlu_atari_checkpoints_ordered", "1.1.0"  # as TensorFlow Datasets 4.9.10 has them
 INFO = "dataset_info.json"
