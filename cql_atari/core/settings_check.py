@@ -109,9 +109,7 @@ def _check_numbers(name: str, value: Any, metadata: Mapping[str, Any], per_call:
 
 
 def _check_size(config: Config) -> None:
-    network, transformer = config.network, config.transformer
-    largest = max(_most_weights(network, config.loss.num_atoms * len(config.data.games)),
-                  20 * transformer.depth * transformer.width**2)  # fmt: skip
+    network, transformer, largest = config.network, config.transformer, most_weights(config)
     layers = sum(network.depths) + len(network.feed_forward) + transformer.depth
     if largest > _MOST_WEIGHTS or layers > _MOST_LAYERS:
         raise UserError(
@@ -121,8 +119,14 @@ def _check_size(config: Config) -> None:
         )
 
 
-def _most_weights(network: Network, outputs: int) -> int:
+def most_weights(config: Config) -> int:
     """About the weights of the largest network with these sizes; none is built to count them."""
+    network, transformer = config.network, config.transformer
+    outputs = config.loss.num_atoms * len(config.data.games)
+    return max(_encoder_and_heads(network, outputs), 20 * transformer.depth * transformer.width**2)
+
+
+def _encoder_and_heads(network: Network, outputs: int) -> int:
     blocks = sum(18 * depth * width**2 for depth, width in zip(network.depths, network.widths))
     channels = max(4 * network.widths[-1], 32 * network.impala_width, 64) if network.widths else 0
     layers = [channels * max(network.embedding_blocks, 121), *network.feed_forward]

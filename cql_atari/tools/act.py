@@ -1,7 +1,8 @@
 """python -m cql_atari.tools.act --learner=HOST:PORT: acts for an online run of another process.
 
-Its configuration comes from the learner, within the limits of any configuration; but which ROM
-files it opens is said here, by --rom_dir.
+Its configuration comes from the learner. But this host decides which ROM files it opens
+(--rom_dir), and it refuses a network that might not fit in its free memory and more than 256
+copies of the game.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ from absl import flags
 from cql_atari import config as config_lib
 from cql_atari.core import settings
 from cql_atari.core.settings import Config
+from cql_atari.core.settings_check import most_weights
 from cql_atari.core.types import UserError
 from cql_atari.system import cli, signals
+from cql_atari.system.free_memory import free_bytes
 
 if TYPE_CHECKING:
     from cql_atari.feed.online.exchange import ActorEnd
 
 FLAGS = flags.FLAGS
 _EXCHANGE_SECONDS = 2  # between looks for new weights
+_MOST_ENVS = 256  # that a learner may ask of this host
 
 
 def main(_: list[str]) -> int:
@@ -42,6 +46,7 @@ def main(_: list[str]) -> int:
         if expected is not None:
             compare(config, expected, FLAGS.learner)
         config = with_roms_of_here(config, FLAGS.rom_dir)
+        check_limits(config, FLAGS.learner)
         print(f"acting for {FLAGS.learner} in {config.data.games[0]}", file=sys.stderr)
         finished = _act(config, wire, should_stop)
     if not finished:
@@ -54,6 +59,21 @@ def with_roms_of_here(config: Config, rom_dir: str | None) -> Config:
     """The learner's configuration with this host's folder of ROM files, or those of ale-py."""
     evaluation = dataclasses.replace(config.evaluation, rom_dir=rom_dir)
     return dataclasses.replace(config, evaluation=evaluation)
+
+
+def check_limits(config: Config, learner: str) -> None:
+    """Raises a UserError where the learner asks more of this host than it should give."""
+    need, have = 4 * most_weights(config), free_bytes()
+    if need > have:
+        raise UserError(
+            f"the learner at {learner} asks for a network of up to {need / 1e9:.3g} GB, but this "
+            f"host has {have / 1e9:.3g} GB free. Act on a larger host."
+        )
+    if config.online.num_envs > _MOST_ENVS:
+        raise UserError(
+            f"the learner at {learner} asks for online.num_envs = {config.online.num_envs} copies "
+            f"of the game; an actor plays at most {_MOST_ENVS}. Lower it, and start more actors."
+        )
 
 
 def compare(theirs: Config, ours: Config, learner: str) -> None:

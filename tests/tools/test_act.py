@@ -81,6 +81,15 @@ def test_the_learner_does_not_say_which_folder_is_opened_here():
     assert ours == tiny.config("evaluation.rom_dir = '/roms'")
 
 
+def test_this_host_has_limits_of_its_own(monkeypatch):
+    act.check_limits(tiny.config("online.num_envs = 256"), "host:1")
+    with pytest.raises(UserError, match=r"host:1 asks for online.num_envs = 257 copies.* 256"):
+        act.check_limits(tiny.config("online.num_envs = 257"), "host:1")
+    monkeypatch.setattr(act, "free_bytes", lambda: 1_000_000)
+    with pytest.raises(UserError, match=r"network of up to [\d.]+ GB, .* 0.001 GB free"):
+        act.check_limits(tiny.config(), "host:1")
+
+
 def test_no_learner_there_is_said_within_the_stated_time(monkeypatch):
     monkeypatch.setattr(exchange, "ANSWER_SECONDS", 1)
     with pytest.raises(UserError, match=r"no learner answers at localhost:9 .waited up to 1 s"):
