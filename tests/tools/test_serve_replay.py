@@ -249,8 +249,8 @@ runpy.run_module("cql_atari.tools.serve_replay", run_name="__main__")
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("signals", [1, 2])
-def test_a_signal_ends_the_survey(data, tmp_path, signals):
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_signal_ends_the_survey(data, tmp_path, number):
     """One: after the group that is surveyed, 3 s each. Two: at once."""
     folder, log = tmp_path / "served", tmp_path / "log"
     arguments = [f"--gin_bindings={binding}" for binding in BINDINGS]
@@ -261,7 +261,7 @@ def test_a_signal_ends_the_survey(data, tmp_path, signals):
         )  # fmt: skip
     try:
         wait_for(lambda: "surveying" in log.read_text(), server, log)
-        for _ in range(signals):
+        for _ in range(number):
             server.send_signal(signal.SIGTERM)
             time.sleep(0.3)
         assert server.wait(60) == signals.EXIT_INTERRUPTED

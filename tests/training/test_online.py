@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 import tiny
 
+from cql_atari.feed.feed import Feed
 from cql_atari.feed.online import exchange, feed, replay
 from cql_atari.feed.online.actor import Ledger
 from cql_atari.feed.online.complete import complete
@@ -116,6 +119,32 @@ def test_a_signal_in_the_first_fill_saves_what_was_acted(tmp_path):
     assert checkpoint.steps(folder / "checkpoints") == [0]
     assert frames_of(folder, 0) > 0
     assert frames_of(folder, 0) % 16 == 0  # 4 copies, no game has ended yet
+
+
+def test_it_finishes_while_the_server_of_recorded_play_is_down():
+    """The thread that draws waits for recorded rows; leaving the feed ends that wait."""
+    waiting = threading.Event()
+
+    @contextlib.contextmanager
+    def open_recorded(config, start_step, *, should_stop, **_):
+        def rows():
+            while not should_stop():
+                waiting.set()
+                time.sleep(0.01)
+            yield from ()
+
+        yield Feed(lambda _: rows())
+
+    bindings = (*BINDINGS[len(tiny.BINDINGS) :], "online.offline_share = 0.5")
+    config = complete(tiny.config(*bindings))
+    method = build.build(config)
+    with feed.open_feed(
+        config, open_recorded, method, 0, state={}, should_stop=lambda: False
+    ) as online:
+        assert online.batches(slice(None)) is not None
+        assert waiting.wait(60)
+        left = time.monotonic()
+    assert time.monotonic() - left < 15
 
 
 def test_it_says_so_while_no_actor_is_connected(monkeypatch, caplog):

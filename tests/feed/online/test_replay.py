@@ -134,15 +134,28 @@ def test_draws_end_exactly_at_the_bound_and_a_waiting_reader_can_be_stopped():
         writer.close()
 
 
-def test_recorded_rows_follow_those_of_the_replay():
-    recorded = Batch(*(np.full((2, 3, *shape), 7, dtype) for shape, dtype in (
-        ((5, 84, 84), np.uint8), ((), np.int32), ((), np.float32), ((), np.float32), ((), np.int32)
-    )))  # fmt: skip
+RECORDED = Batch(*(np.full((2, 3, *shape), 7, dtype) for shape, dtype in (
+    ((5, 84, 84), np.uint8), ((), np.int32), ((), np.float32), ((), np.float32), ((), np.int32)
+)))  # fmt: skip
+
+
+def test_batches_end_where_recorded_rows_do():
+    """The loop saves then; a StopIteration within a generator would be a RuntimeError."""
     with replay.serve_play(1, 1000, Pace(1.0, 1, ANY)) as address:
         writer = replay.Writer(reverb.Client(address), 1, 0.9)
         write(writer, make_episode(100, 20, terminal=True))
         writer.flush(lambda: False, pending=0)
-        with replay.batches(address, 1, (2, 5), recorded=itertools.repeat(recorded)) as batches:
+        with replay.batches(address, 1, (2, 5), recorded=iter([RECORDED] * 3)) as batches:
+            assert len(list(batches)) == 3
+        writer.close()
+
+
+def test_recorded_rows_follow_those_of_the_replay():
+    with replay.serve_play(1, 1000, Pace(1.0, 1, ANY)) as address:
+        writer = replay.Writer(reverb.Client(address), 1, 0.9)
+        write(writer, make_episode(100, 20, terminal=True))
+        writer.flush(lambda: False, pending=0)
+        with replay.batches(address, 1, (2, 5), recorded=itertools.repeat(RECORDED)) as batches:
             batch = next(batches)
         assert batch.frames.shape == (2, 8, 5, 84, 84)
         assert (batch.actions[:, 5:].numpy() == 7).all()

@@ -183,6 +183,28 @@ def test_a_lost_server_is_waited_for_and_refused_with_other_data(caplog):
         np.testing.assert_array_equal(found, np.repeat(draw_games(law, 2, 7, step), 2))
 
 
+def test_a_learner_whose_server_is_gone_ends_soon_when_told_to_stop(caplog):
+    """However many batches it had drawn ahead: at most 15 s from the signal to the end."""
+    address, stop = f"localhost:{(port := some_port())}", threading.Event()
+    with server_process(port, DATA) as process:
+        go(process)
+        with remote.open_remote(config(address), 0, stop.is_set) as make:
+            batches = make(slice(None)).as_numpy_iterator()
+            next(batches)
+            process.kill()
+            process.wait()
+            drawing = threading.Thread(target=lambda: list(batches), daemon=True)
+            drawing.start()
+            until = time.monotonic() + 60
+            while f"no replay server answers at {address}" not in caplog.text:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            told = time.monotonic()
+            stop.set()
+            drawing.join(60)
+        assert not drawing.is_alive() and time.monotonic() - told < 15
+
+
 def insert(address, wrong):
     for game in GAMES:
         with reverb.Client(address).trajectory_writer(1) as writing:
