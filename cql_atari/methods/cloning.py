@@ -40,4 +40,10 @@ def make(config: Config) -> Method:
         )
 
     reads = Transitions(config.feed.n_step, config.feed.discount)
-    return Method(reads, network, policy.greedy(logits), learner)
+    return Method(
+        reads,
+        network,
+        policy.greedy(logits),
+        learner,
+        lambda frames, games: {"logits": logits(frames, games)},
+    )

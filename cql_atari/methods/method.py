@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from cql_atari.core.types import Policy
 
 if TYPE_CHECKING:  # that a command may ask for a `Kind` without waiting for TensorFlow
@@ -74,12 +76,18 @@ class Method(NamedTuple):
         method doesn't act, so a run of it is not evaluated.
       learner: makes what trains the network, from its present weights on: called once, in the
         strategy's scope, after the network has what it takes over from another run.
+      outputs: (frames uint8 [B, 4, 84, 84], games int32 [D]) -> what the network says of the
+        states, by name, each float32 [B, 18, ...]; the greedy action is the best by the first one.
+        B = D * c, and each run of c rows shares a game. None: a state isn't all that it acts on.
+      support: float32 [N], the values that "distributions" among the outputs are over.
     """
 
     reads: Transitions | Sequences
     network: tf.keras.Model
     act: Callable[[], Policy] | None
     learner: Callable[[], Learner]
+    outputs: Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]] | None = None
+    support: np.ndarray | None = None
 
 
 class Kind(NamedTuple):

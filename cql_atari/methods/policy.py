@@ -40,12 +40,12 @@ class GreedyPolicy(tf_policy.TFPolicy):
             time_step.time_step_spec(observation),
             tensor_spec.BoundedTensorSpec((), tf.int32, 0, NUM_ACTIONS - 1),
         )
-        self._network = network
+        self._weights = network.variables  # not the network: saving a policy would save its class
         self._values = values
         self._unused = tf.constant(~games_lib.action_mask(games))
 
     def _variables(self):
-        return self._network.variables
+        return self._weights
 
     def _action(self, time_step, policy_state, seed):
         del seed

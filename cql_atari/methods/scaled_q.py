@@ -59,12 +59,22 @@ def make_objective(config: Loss) -> Objective:
 
 def make(config: Config) -> Method:
     """The method of a configuration."""
-    network = make_network(config)
+    network, objective = make_network(config), make_objective(config.loss)
+
+    def outputs(frames: tf.Tensor, games: tf.Tensor) -> dict[str, tf.Tensor]:
+        logits = network(frames, games)[..., : objective.num_atoms]
+        found = {"q_values": objective.q_values(logits)}
+        if objective.support is not None:
+            found["distributions"] = tf.nn.softmax(logits)
+        return found
+
     return Method(
         Transitions(config.feed.n_step, config.feed.discount),
         network,
-        policy.greedy(make_q_function(make_objective(config.loss), network)),
+        policy.greedy(make_q_function(objective, network)),
         lambda: make_agent(config, network).learner,
+        outputs,
+        None if objective.support is None else objective.support.numpy(),
     )
 
 

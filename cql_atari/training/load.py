@@ -1,4 +1,4 @@
-"""A recorded run's network, ready to act."""
+"""A recorded run's network, or an exported one, ready to act."""
 
 from __future__ import annotations
 
@@ -11,21 +11,30 @@ import tensorflow as tf
 from cql_atari.core.settings import Config
 from cql_atari.core.types import Policy, UserError
 from cql_atari.methods import build
-from cql_atari.runs import checkpoint, folder
+from cql_atari.methods.method import Method
+from cql_atari.runs import checkpoint, folder, weights
 
 
 class Loaded(NamedTuple):
-    """A maker of the run's policies, its configuration, and the step of the checkpoint."""
+    """A run whose weights are restored.
+
+    Attributes:
+      act: makes a policy that remembers nothing yet; each evaluation or actor takes its own.
+      config: what the run was made from; a row's game is a position in `config.data.games`.
+      step: of the checkpoint, in gradient steps.
+      method: its network and what else can be done with it: `method.outputs` are its Q-values.
+    """
 
     act: Callable[[], Policy]
     config: Config
     step: int
+    method: Method
 
 
 def load(directory: Path, step: int | None = None) -> Loaded:
-    """A checkpoint of a recorded run: that of `step`, or the newest intact one.
+    """A recorded run's checkpoint, that of `step` or the newest intact one, or an exported run.
 
-    Reads JSON and variables only, never gin files: those are code.
+    Reads JSON and plain arrays only, never gin files or saved models: those are code.
 
     Raises:
       UserError: where the run or its checkpoints are missing or damaged, its weights are not
@@ -38,25 +47,20 @@ def load(directory: Path, step: int | None = None) -> Loaded:
             f"{directory} was trained with train.method = {config.train.method!r}, which doesn't "
             "act; start another run from its encoder (start.encoder_from)."
         )
-    checkpoints = directory / folder.CHECKPOINTS
-    there = checkpoint.steps(checkpoints)
+    if (directory / weights.FILE).is_file():
+        there = [_restore_export(directory / weights.FILE, method.network)]
+    else:
+        there = checkpoint.steps(directory / folder.CHECKPOINTS)
     if not there:
         raise UserError(f"{directory} has no checkpoint yet; train first.")
-    if step is None:
-        step = checkpoint.restore_latest(checkpoints, method.network, _restore)
-        assert step is not None
+    if step is not None and step not in there:
+        raise UserError(
+            f"{directory} has no checkpoint of step {step}; there are {', '.join(map(str, there))}."
+        )
+    if (directory / weights.FILE).is_file():
+        (step,) = there
     else:
-        if step not in there:
-            raise UserError(
-                f"{directory} has no checkpoint of step {step}; there are "
-                f"{', '.join(map(str, there))}."
-            )
-        try:
-            _restore(checkpoints / f"{step:010d}", method.network)
-        except checkpoint.DAMAGE as error:
-            raise UserError(
-                f"the checkpoint of step {step} in {directory} is damaged: {error}"
-            ) from error
+        step = _restore_checkpoint(directory, method.network, step)
     wrong = sum(not bool(tf.reduce_all(tf.math.is_finite(v))) for v in method.network.variables)
     if wrong:
         others = [other for other in there if other != step]
@@ -66,7 +70,31 @@ def load(directory: Path, step: int | None = None) -> Loaded:
             + (f"Take an earlier checkpoint, of {', '.join(map(str, others))}." if others else
                "There is no earlier checkpoint; train again with a lower optimizer.learning_rate.")
         )  # fmt: skip
-    return Loaded(method.act, config, step)
+    return Loaded(method.act, config, step, method)
+
+
+def _restore_export(path: Path, network: tf.keras.Model) -> int:
+    """Restores an export's weights; returns their step."""
+    step = weights.restore(path, network).get("step", "")
+    if not step.isdecimal():
+        raise UserError(f"{path} doesn't say of which step it is (step: {step!r}); export it anew.")
+    return int(step)
+
+
+def _restore_checkpoint(directory: Path, network: tf.keras.Model, step: int | None) -> int:
+    """Restores the checkpoint of a step, or the newest intact one; returns its step."""
+    checkpoints = directory / folder.CHECKPOINTS
+    if step is None:
+        newest = checkpoint.restore_latest(checkpoints, network, _restore)
+        assert newest is not None  # there are some
+        return newest
+    try:
+        _restore(checkpoints / f"{step:010d}", network)
+    except checkpoint.DAMAGE as error:
+        raise UserError(
+            f"the checkpoint of step {step} in {directory} is damaged: {error}"
+        ) from error
+    return step
 
 
 def _restore(path: Path, network: tf.keras.Model) -> None:

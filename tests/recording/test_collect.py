@@ -234,7 +234,7 @@ def test_a_checkpoint_plays_greedily_within_the_minimal_set(tmp_path, monkeypatc
     loads = []
     monkeypatch.setattr(workdir, "read_config", lambda directory: config)
     monkeypatch.setattr(
-        load, "load", lambda run: loads.append(run) or load.Loaded(lambda: policy, config, 7)
+        load, "load", lambda run: loads.append(run) or load.Loaded(lambda: policy, config, 7, None)
     )
     run = {"behaviour": "checkpoint:runs/it", "epsilons": (0.0,)}
     directory = play(tmp_path / "1", steps=1_000, slots_per_file=2_000, **run)

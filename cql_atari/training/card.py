@@ -1,0 +1,178 @@
+"""The model card of an export, README.md in its folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cql_atari.core import games as games_lib
+from cql_atari.core.settings import Config
+from cql_atari.evaluation import score_files, summary, tables
+from cql_atari.evaluation.aggregate import AGGREGATES
+from cql_atari.evaluation.score_files import Scores
+from cql_atari.runs import manifest
+from cql_atari.training import run as experiment
+from cql_atari.training.load import Loaded
+
+_HEAD = """---
+license: apache-2.0
+library_name: cql_atari
+tags: [reinforcement-learning, offline-rl, atari, scaled-q-learning]
+---
+# {method} on {games}
+
+A network trained by `cql_atari` (train.method = `{method}`, gradient step {step:,}), an independent
+reconstruction of Scaled Q-learning ("Offline Q-Learning on Diverse Multi-Task Data Both Scales And
+Generalizes", arXiv 2211.15144). Neither the weights nor the code are the authors'.
+
+## Use
+
+```python
+import cql_atari
+
+run = cql_atari.load("{name}")  # reads config.json and weights.safetensors only
+policy = run.act()
+```
+"""
+
+_SAVED_MODEL = """Without `cql_atari`, by TensorFlow alone:
+
+```python
+import tensorflow as tf
+
+model = tf.saved_model.load("{name}/saved_model")
+said = model.signatures["serving_default"](frames=frames, game=game)
+tables = model.signatures["tables"]()  # names of games and actions; which game has which
+```
+
+- `frames`: uint8 [B, 84, 84, 4], grey, newest frame last; each is the maximum of the last two of
+  four screens, scaled to 84 x 84 by area.
+- `game`: int32 [B], numbers of the table below.
+{outputs}
+`tf_agents_policy` is a policy of TF-Agents (`SavedModelPyTFEagerPolicy` loads it); it observes
+`frames`, uint8 [4, 84, 84], and `game`.{onnx}
+
+**A SavedModel is a program**, and so is a TF-Agents policy: load those of people you trust.
+`config.json` and `weights.safetensors` are data; loading them runs nothing of their writer's.
+"""
+
+_ACTIONS = "`actions`: int32 [B], the greedy ones of each row's game, of ALE's full set of 18."
+
+_RECONSTRUCTED = """## What is reconstructed
+
+The paper states the parts of the network (ResNet, group normalisation, learned spatial embeddings,
+feature normalisation, C51), and batch size, learning rate and target period of its main run. Sizes
+of the spatial embedding and of the feed-forward layers, strides, groups, the weight of CQL, the
+atoms, the n-step return, the list of the 40 games and the protocol of evaluation are reconstructed;
+docs/method.md of `cql_atari` says what comes from where. `config.json` holds every value of this
+run, which need not be the paper's.
+
+## Licence
+
+Apache 2.0, as the code. The recorded play that the network learned from and the games' ROMs have
+terms of their own and are not part of it.
+"""
+
+
+def write(
+    loaded: Loaded,
+    *,
+    config: Config,
+    selection: dict[str, Any] | None,
+    scores: Scores | None,
+    out: Path,
+    shapes: Mapping[str, tuple[int | None, ...]],
+) -> str:
+    """The card, Markdown.
+
+    Args:
+      loaded: the run.
+      config: its configuration as it is exported.
+      selection: its data manifest, if there is one.
+      scores: of this step, if there are any.
+      out: the export's folder, everything else in it.
+      shapes: of the SavedModel's outputs, by name; {}: there is no SavedModel.
+    """
+    games, name = config.data.games, out.name.removesuffix(".partial")
+    named = " and ".join(games) if len(games) < 4 else f"{len(games)} games"
+    head = _HEAD.format(method=config.train.method, games=named, step=loaded.step, name=name)
+    parts = [head]
+    if shapes:
+        there = (out / "model.onnx").is_file()
+        onnx = "\n`model.onnx` has the SavedModel's inputs and outputs." if there else ""
+        parts.append(_SAVED_MODEL.format(name=name, outputs=_outputs(shapes), onnx=onnx))
+    parts += [_architecture(loaded, config), _games(config), _training(config, selection)]
+    return "\n".join([*parts, _scores(scores), _RECONSTRUCTED])
+
+
+def scores_of(run: Path, step: int) -> Scores | None:
+    """The scores of a step, if the run was evaluated there."""
+    for path in (run / "scores.json", experiment.scores_path(run, step)):
+        if path.is_file() and (scores := score_files.read(path)).run.get("step") == step:
+            return scores
+    return None
+
+
+def _outputs(shapes: Mapping[str, tuple[int | None, ...]]) -> str:
+    lines = []
+    for name, shape in sorted(shapes.items()):
+        text = f"`{name}`: float32 [{', '.join(str(size or 'B') for size in shape)}]."
+        lines.append(_ACTIONS if name == "actions" else text)
+    return "".join(f"- {line}\n" for line in lines)
+
+
+def _architecture(loaded: Loaded, config: Config) -> str:
+    count = sum(math.prod(v.shape) for v in loaded.method.network.trainable_variables)
+    section = "transformer" if loaded.method.outputs is None else "network"
+    values = vars(getattr(config, section)) | {
+        f"loss.{name}": getattr(config.loss, name) for name in ("kind", "num_atoms", "v_max")
+    }
+    rows = [["setting", "value"], *([name, f"`{value!r}`"] for name, value in values.items())]
+    text = f"{count:,} trainable parameters, stored as float32."
+    return f"## Architecture\n\n{text}\n\n{tables.table(rows, markdown=True)}\n"
+
+
+def _games(config: Config) -> str:
+    rows = [["game", "number", "actions"]]
+    for number, game in enumerate(config.data.games):
+        names = [games_lib.ACTION_NAMES[action] for action in games_lib.spec(game).actions]
+        rows.append([game, str(number), ", ".join(names)])
+    return f"## Games\n\n{tables.table(rows, markdown=True)}\n"
+
+
+def _training(config: Config, selection: dict[str, Any] | None) -> str:
+    train = config.train
+    text = (
+        f"A run of {train.steps:,} gradient steps of {config.batch_size} by "
+        f"{config.optimizer.kind}; phase {train.phase}, seed {train.seed}."
+    )
+    if selection is None:
+        return f"## Training\n\n{text} Its folder held no manifest of its data.\n"
+    return (
+        f"## Training\n\n{text} `manifest.json` has size and checksum of every file.\n\n"
+        f"```\n{manifest.table(selection)}\n```\n"
+    )
+
+
+def _scores(scores: Scores | None) -> str:
+    if scores is None:
+        return "## Scores\n\nIt was not evaluated at this step.\n"
+    found = summary.summarise(scores.episodes)
+    rows = [["game", "episodes", "mean", "95 %", "human-normalised"]]
+    for name, row in found["games"].items():
+        interval = "-" if row["ci95"] is None else " to ".join(map(tables.number, row["ci95"]))
+        normalised = tables.percent(row["human_normalised"])
+        rows.append([name, str(row["n"]), tables.number(row["mean"]), interval, normalised])
+    aggregates = [["over games", "games", "value [95 %]"]]
+    for kind, label in (("human_normalised", "human"), ("dqn_normalised", "DQN")):
+        for key, one in AGGREGATES.items():
+            if key in found[kind]:
+                cell = tables.percent_with_range(found[kind][key])
+                count = str(found[kind]["games"])
+                aggregates.append([f"{one.title}, {label}-normalised", count, cell])
+    protocol = ", ".join(f"{name} {value}" for name, value in scores.protocol.items())
+    text = f"One training seed: the intervals hold the chance of evaluation. Protocol: {protocol}."
+    body = [tables.table(part, markdown=True) for part in (rows, aggregates)]
+    return "\n\n".join(["## Scores", text, *body]) + "\n"
