@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole main job on a laptop: collect real play, train offline, clone as a baseline, evaluate,
-# print the table. Every step goes on where it was stopped.
+# print the table, film 20 seconds of the agent. Every step goes on where it was stopped.
 #
 # The play is what makes offline Q-learning worth it: a quarter of each game's steps is a good
 # player's (run 1), three quarters are one that mostly does the same wrong thing (run 2).
@@ -31,3 +31,4 @@ for policy in random best_fixed; do
   run "$python" -m cql_atari.evaluate --policy="$policy" "${gin[@]}" --out="$out/$policy"
 done
 run "$python" -m cql_atari.report "$out" --data_dir="$out/data"
+run "$python" -m cql_atari.play "$out/agent" --game=Freeway --max_steps=300 --out="$out/agent.mp4"

@@ -458,7 +458,7 @@ def test_offline_trains_and_compares_under_one_protocol(stage, tmp_path):
 def test_quickstart_collects_trains_clones_evaluates_and_reports(stage, tmp_path):
     assert stage.run("quickstart.sh", tmp_path).returncode == 0
     said = [command[2].removeprefix("cql_atari.") for command in stage.tape]
-    assert said == [*["collect"] * 3, "train", "train", "evaluate", "evaluate", "report"]
+    assert said == [*["collect"] * 3, "train", "train", "evaluate", "evaluate", "report", "play"]
 
 
 def test_quickstart_needs_no_arguments_and_takes_none_but_its_folder(stage):

@@ -34,6 +34,7 @@ class AtariEnv:
       difficulty: ALE difficulty; the game's default where None.
       rom_dir: folder with `<rom>.bin` files to use instead of those that ale-py brings.
       max_frames: emulator frames after which an episode is cut (never raises).
+      colour: whether `screen` is kept.
 
     Attributes:
       mode, difficulty: those in force.
@@ -55,6 +56,7 @@ class AtariEnv:
         difficulty: int | None = None,
         rom_dir: str | Path | None = None,
         max_frames: int = MAX_FRAMES,
+        colour: bool = False,
     ):
         rom = roms.rom_path(game, rom_dir)
         self.rom_md5 = roms.md5(game, rom_dir)
@@ -69,6 +71,7 @@ class AtariEnv:
         self._ale.setMode(self.mode)
         self._ale.setDifficulty(self.difficulty)
         self._screens = np.empty((2, *self._ale.getScreenDims()), np.uint8)
+        self._colours = np.zeros((2, *self._ale.getScreenDims(), 3), np.uint8) if colour else None
         self._max_steps = max_frames // FRAME_SKIP
         self._steps = 0
 
@@ -77,10 +80,22 @@ class AtariEnv:
         """The console's memory, uint8 [128]."""
         return self._ale.getRAM()
 
+    @property
+    def screen(self) -> np.ndarray:
+        """What the frame is made of, in colour, at the console's size: uint8 [210, 160, 3].
+
+        The maximum of the last two screens, as many games draw an object in every other one only.
+        """
+        assert self._colours is not None
+        return self._colours.max(0)
+
     def reset(self) -> np.ndarray:
         """Starts a game; returns its first frame, uint8 [84, 84]."""
         self._ale.reset_game()
         self._steps = 0
+        if self._colours is not None:
+            self._ale.getScreenRGB(self._colours[0])
+            self._colours[1] = 0
         self._ale.getScreenGrayscale(self._screens[0])
         self._screens[1] = 0
         return self._pooled()
@@ -104,6 +119,8 @@ class AtariEnv:
             terminal = self._ale.game_over(with_truncation=False)
             if skipped >= FRAME_SKIP - 2:
                 self._ale.getScreenGrayscale(self._screens[skipped - FRAME_SKIP + 2])
+                if self._colours is not None:
+                    self._ale.getScreenRGB(self._colours[skipped - FRAME_SKIP + 2])
             if terminal:
                 break
         self._steps += 1

@@ -40,10 +40,10 @@ def make(config: Config) -> Method:
         )
 
     reads = Transitions(config.feed.n_step, config.feed.discount)
+
+    def outputs(frames: tf.Tensor, games: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"logits": logits(frames, games)}
+
     return Method(
-        reads,
-        network,
-        policy.greedy(logits),
-        learner,
-        lambda frames, games: {"logits": logits(frames, games)},
+        reads, network, policy.greedy(logits), learner, outputs, watch=policy.watching(outputs)
     )

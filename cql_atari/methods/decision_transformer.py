@@ -74,7 +74,13 @@ def make(config: Config) -> Method:
             clip_norm=config.optimizer.clip_norm,
         )
 
-    return Method(Sequences(chosen.steps), network, lambda: Player(config, network), learner)
+    return Method(
+        Sequences(chosen.steps),
+        network,
+        lambda: Player(config, network),
+        learner,
+        watch=lambda: Player(config, network).watch,
+    )
 
 
 def align(mask: tf.Tensor, *channels: tf.Tensor) -> tuple[tf.Tensor, ...]:

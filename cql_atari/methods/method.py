@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cql_atari.core.types import Policy
+from cql_atari.core.types import Observation, Policy
 
 if TYPE_CHECKING:  # that a command may ask for a `Kind` without waiting for TensorFlow
     import tensorflow as tf
@@ -80,6 +80,8 @@ class Method(NamedTuple):
         states, by name, each float32 [B, 18, ...]; the greedy action is the best by the first one.
         B = D * c, and each run of c rows shares a game. None: a state isn't all that it acts on.
       support: float32 [N], the values that "distributions" among the outputs are over.
+      watch: as `act`, but what it makes tells all that it goes by, by name, each [N, ...]: first
+        the scores of the actions; a network that is told the return to go has "returns" [N].
     """
 
     reads: Transitions | Sequences
@@ -88,6 +90,7 @@ class Method(NamedTuple):
     learner: Callable[[], Learner]
     outputs: Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]] | None = None
     support: np.ndarray | None = None
+    watch: Callable[[], Callable[[Observation], dict[str, np.ndarray]]] | None = None
 
 
 class Kind(NamedTuple):

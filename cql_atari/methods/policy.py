@@ -28,6 +28,19 @@ def greedy(values: Values) -> Callable[[], Policy]:
     return lambda: policy
 
 
+def watching(
+    outputs: Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]],
+) -> Callable[[], Callable[[Observation], dict[str, np.ndarray]]]:
+    """`Method.watch` of a network that acts by its outputs alone."""
+    compiled = tf.function(outputs, reduce_retracing=False)
+
+    def watch(seen: Observation) -> dict[str, np.ndarray]:
+        said = compiled(tf.constant(seen.frames), tf.constant(seen.games))
+        return {name: output.numpy() for name, output in said.items()}
+
+    return lambda: watch
+
+
 class GreedyPolicy(tf_policy.TFPolicy):
     """argmax of values over the game's minimal action set; observations are {"frames", "game"}."""
 

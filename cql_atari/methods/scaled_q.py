@@ -75,6 +75,7 @@ def make(config: Config) -> Method:
         lambda: make_agent(config, network).learner,
         outputs,
         None if objective.support is None else objective.support.numpy(),
+        policy.watching(outputs),
     )
 
 

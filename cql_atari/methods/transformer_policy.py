@@ -8,7 +8,12 @@ import tensorflow as tf
 from cql_atari.core import games as games_lib
 from cql_atari.core.settings import Config
 from cql_atari.core.types import FRAME_SHAPE, NUM_ACTIONS, Observation
-from cql_atari.networks.transformer import NUM_RETURNS, DecisionTransformer, Tokens
+from cql_atari.networks.transformer import (
+    LOWEST_RETURN,
+    NUM_RETURNS,
+    DecisionTransformer,
+    Tokens,
+)
 
 BEST_OF = 128  # the notebook's samples of the return, of which it takes the highest ...
 RETURN_SCALE = 0.75  # ... after scaling their logits
@@ -42,7 +47,8 @@ class Player:
         @tf.function(reduce_retracing=False)
         def act(
             frames: tf.Tensor, tokens: Tokens, last: tf.Tensor, games: tf.Tensor, noise: tf.Tensor
-        ) -> tf.Tensor:
+        ) -> dict[str, tf.Tensor]:
+            told = {}
             if network.conditioned:
                 first = network(frames[:, :1], Tokens(*(part[:, :1] for part in tokens)))
                 drawn = draw_return(
@@ -51,22 +57,32 @@ class Player:
                     kappa=0.0 if released else chosen.kappa,
                     best_of=BEST_OF if released else 1,
                 )
+                told["returns"] = drawn + LOWEST_RETURN
                 rest = tf.repeat(drawn[:, None], frames.shape[1], axis=1)
                 tokens = tokens._replace(returns=rest)
             logits = tf.gather(network(frames, tokens).actions, last, batch_dims=1)
             allowed = tf.repeat(tf.gather(available, games), len(frames) // len(games), axis=0)
-            return score_actions(logits, allowed, noise[:, :NUM_ACTIONS], upper_half=released)
+            noisy = score_actions(logits, allowed, noise[:, :NUM_ACTIONS], upper_half=released)
+            known = tf.where(allowed, logits, EXCLUDED)
+            return {"scores": noisy, "probabilities": tf.nn.softmax(known), **told}
 
         self._act = act
 
     def __call__(self, seen: Observation) -> np.ndarray:
         """Scores [N, 18] of the actions, see `core.types.Policy`."""
+        return self._tell(seen)["scores"].numpy()
+
+    def watch(self, seen: Observation) -> dict[str, np.ndarray]:
+        """The same, and the "probabilities" [N, 18] of the actions and the "returns" drawn, [N]."""
+        return {name: told.numpy() for name, told in self._tell(seen).items()}
+
+    def _tell(self, seen: Observation) -> dict[str, tf.Tensor]:
         frames, actions, rewards, last = self._memory.recall(seen)
         tokens = Tokens(np.zeros_like(actions), actions, rewards)
         return self._act(
             tf.constant(frames), Tokens(*map(tf.constant, tokens)), tf.constant(last),
             tf.constant(seen.games), tf.constant(self._noise(seen)),
-        ).numpy()  # fmt: skip
+        )  # fmt: skip
 
     def _noise(self, seen: Observation) -> np.ndarray:
         """float32 [N, 19], uniform in [0, 1): what a row needs for its action and its return."""

@@ -1,7 +1,7 @@
 """Converts recorded play from any format to RLDS of TensorFlow Datasets, or to plain arrays.
 
-  python -m cql_atari.tools.convert --data_dir=DIR --out_dir=OUT [--to=rlds|arrays]
-      [--games=Breakout,Pong] [--runs=1] [--suffixes=0,1]
+    python -m cql_atari.tools.convert --data_dir=DIR --out_dir=OUT [--to=rlds|arrays]
+        [--games=Breakout,Pong] [--runs=1] [--suffixes=0,1]
 
 writes the same runs and suffixes below OUT, without loss: reading them gives the episodes that
 reading DIR gives. An episode that a file's end cuts isn't joined with its rest in the next file,
