@@ -20,11 +20,13 @@ FLAGS = flags.FLAGS
 def main(argv: list[str]) -> None:
     if len(argv) != 2:
         raise UserError(f"give one folder of a run, not {argv[1:]}: RUN --out=DIR.")
+    run, out = Path(argv[1]), Path(FLAGS.out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out={out} is there already; give a new folder, or remove it.")
     from absl import logging
 
     from cql_atari.training import export, load
 
-    run, out = Path(argv[1]), Path(FLAGS.out)
     loaded = load.load(run, FLAGS.checkpoint)
     logging.set_verbosity(logging.ERROR)  # TF-Agents and tf2onnx tell of their every step
     written = export.export(run, loaded, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -42,7 +43,8 @@ def write(path: Path, pictures: Iterable[np.ndarray], per_second: int) -> None:
     except OSError as error:
         raise UserError(f"can't write {path}: {error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def _mp4(path: Path, pictures: Iterator[np.ndarray], per_second: int) -> None:

@@ -38,10 +38,8 @@ def export(run: Path, loaded: Loaded, out: Path) -> list[str]:
       The names of what was written.
 
     Raises:
-      UserError: where `out` holds something, or can't be written.
+      UserError: where `out` can't be written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out={out} is there already; give a new folder, or remove it.")
     partial = out.with_name(out.name + ".partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -94,7 +92,7 @@ def serving(loaded: Loaded) -> Any:
     """
     outputs = loaded.method.outputs
     assert outputs is not None
-    available = tf.constant(games_lib.action_mask(loaded.config.data.games))
+    own = games_lib.action_mask(loaded.config.data.games)  # NumPy's: it becomes part of the graph
 
     @tf.function(
         input_signature=[
@@ -105,7 +103,7 @@ def serving(loaded: Loaded) -> Any:
     def act(frames: tf.Tensor, game: tf.Tensor) -> dict[str, tf.Tensor]:
         found = outputs(tf.transpose(frames, (0, 3, 1, 2)), game)
         scores = next(iter(found.values()))
-        allowed = tf.where(tf.gather(available, game), scores, scores.dtype.min)
+        allowed = tf.where(tf.gather(own, game), scores, scores.dtype.min)
         return {**found, "actions": tf.argmax(allowed, -1, output_type=tf.int32)}
 
     return act
@@ -114,8 +112,8 @@ def serving(loaded: Loaded) -> Any:
 def save_model(path: Path, loaded: Loaded) -> dict[str, tuple[int | None, ...]]:
     """Writes a SavedModel with two signatures.
 
-    "serving_default" is `serving`; "tables" () gives the names of "games" [G] and "actions" [18],
-    which actions are "available" bool [G, 18] and, with distributions, their "support" [N].
+    "serving_default" is `serving`; "tables" () gives the names of the "games" [G], "action_names"
+    [18], which actions are "available" bool [G, 18] and, with distributions, their "support" [N].
 
     Returns:
       The shapes of the outputs by name; None for B.
@@ -123,7 +121,7 @@ def save_model(path: Path, loaded: Loaded) -> dict[str, tuple[int | None, ...]]:
     games, support = loaded.config.data.games, loaded.method.support
     columns: dict[str, Any] = {
         "games": list(games),
-        "actions": list(games_lib.ACTION_NAMES),
+        "action_names": list(games_lib.ACTION_NAMES),
         "available": games_lib.action_mask(games),
         **({} if support is None else {"support": support}),
     }

@@ -73,7 +73,7 @@ model = tf.saved_model.load(sys.argv[1])
 inputs = np.load(sys.argv[2])
 said = model.signatures["serving_default"](**{k: tf.constant(v) for k, v in inputs.items()})
 tables = model.signatures["tables"]()
-np.savez(sys.argv[3], **{k: v.numpy() for k, v in {**said, **tables}.items() if k in said})
+np.savez(sys.argv[3], **{name: output.numpy() for name, output in said.items()})
 print([game.decode() for game in tables["games"].numpy()], tables["support"].shape)
 """
 
@@ -105,7 +105,7 @@ def test_the_plain_weights_are_the_runs(exported, expected):
 
 def test_the_tf_agents_policy_acts_greedily(exported, expected):
     policy = py_tf_eager_policy.SavedModelPyTFEagerPolicy(
-        str(exported / "tf_agents_policy"), load_specs_from_pbtxt=True
+        str(exported / "tf_agents_policy"), load_specs_from_pbtxt=True, batch_time_steps=False
     )
     seen = time_step.restart({"frames": FRAMES, "game": GAMES}, batch_size=len(GAMES))
     assert np.array_equal(policy.action(seen).action, expected["actions"])
