@@ -92,4 +92,4 @@ def _define_flags() -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    cli.run(main)
+    cli.run(main, takes_arguments=True)

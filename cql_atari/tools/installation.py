@@ -11,6 +11,7 @@ from typing import NamedTuple
 LOCK = Path(__file__).resolve().parents[2] / "requirements.lock"
 BREAKS = {
     "absl-py": "every command",
+    "av": "videos of episodes",
     "ale-py": "play: other ROMs, other frames",
     "dm-reverb": "the replay feed: each version loads with one TensorFlow only, 0.14 with 2.15",
     "dopamine-rl": "comparison with Dopamine's own buffers",
@@ -20,7 +21,9 @@ BREAKS = {
     "lz4": "packed play and the replay's segments",
     "numpy": "everything; TensorFlow 2.15 refuses 2.x",
     "opencv-python-headless": "play (opencv-python in its place needs a desktop's libGL)",
+    "pillow": "videos of episodes",
     "protobuf": "TensorFlow 2.15, which refuses 5",
+    "safetensors": "exports",
     "tensorflow": "training: TF-Agents 0.19 and Reverb 0.14 load with 2.15 only",
     "tensorflow-datasets": "RLDS data",
     "tensorflow-metadata": "RLDS data: from 1.17 on it wants protobuf 5",

@@ -12,8 +12,7 @@ from cql_atari.core.settings import Config
 from cql_atari.evaluation import score_files, summary, tables
 from cql_atari.evaluation.aggregate import AGGREGATES
 from cql_atari.evaluation.score_files import Scores
-from cql_atari.runs import manifest
-from cql_atari.training import run as experiment
+from cql_atari.runs import folder, manifest
 from cql_atari.training.load import Loaded
 
 _HEAD = """---
@@ -109,7 +108,7 @@ def write(
 
 def scores_of(run: Path, step: int) -> Scores | None:
     """The scores of a step, if the run was evaluated there."""
-    for path in (run / "scores.json", experiment.scores_path(run, step)):
+    for path in (run / folder.SCORES, folder.scores_of(run, step)):
         if path.is_file() and (scores := score_files.read(path)).run.get("step") == step:
             return scores
     return None

@@ -18,7 +18,7 @@ from cql_atari.core.settings import Config
 from cql_atari.core.types import FRAME_SHAPE, STACK, UserError
 from cql_atari.evaluation import score_files
 from cql_atari.methods import policy
-from cql_atari.runs import manifest, weights
+from cql_atari.runs import folder, weights
 from cql_atari.training import card
 from cql_atari.training.load import Loaded
 
@@ -58,15 +58,15 @@ def export(run: Path, loaded: Loaded, out: Path) -> list[str]:
 def _write(run: Path, loaded: Loaded, out: Path) -> None:
     method, games = loaded.method, loaded.config.data.games
     config = without_paths(loaded.config)
-    (out / "config.json").write_text(json.dumps(settings.to_dict(config), indent=1) + "\n")
+    (out / folder.CONFIG).write_text(json.dumps(settings.to_dict(config), indent=1) + "\n")
     weights.save(out / weights.FILE, method.network, {"step": str(loaded.step)})
     selection = _selection(run)
     if selection is not None:
-        (out / manifest.FILE).write_text(json.dumps(selection, indent=1) + "\n")
+        (out / folder.MANIFEST).write_text(json.dumps(selection, indent=1) + "\n")
     scores = card.scores_of(run, loaded.step)
     if scores is not None:
         score_files.write(
-            out / "scores.json",
+            out / folder.SCORES,
             scores.episodes,
             {**scores.protocol, "rom_dir": None},
             {**scores.run, "config": settings.to_dict(config)},
@@ -165,11 +165,11 @@ def without_paths(config: Config) -> Config:
 def _selection(run: Path) -> dict[str, Any] | None:
     """The run's manifest without the paths, or None where it has none."""
     try:
-        found = json.loads((run / manifest.FILE).read_bytes())
+        found = json.loads((run / folder.MANIFEST).read_bytes())
         for entry in found["sources"]:
             entry["path"] = None
         return found
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{run / manifest.FILE} is damaged: {error!r}") from error
+        raise UserError(f"{run / folder.MANIFEST} is damaged: {error!r}") from error
