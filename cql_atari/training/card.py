@@ -151,7 +151,7 @@ def _training(config: Config, selection: dict[str, Any] | None) -> str:
         return f"## Training\n\n{text} Its folder held no manifest of its data.\n"
     return (
         f"## Training\n\n{text} `manifest.json` has size and checksum of every file.\n\n"
-        f"```\n{manifest.table(selection)}\n```\n"
+        f"```\n{manifest.as_table(selection)}\n```\n"
     )
 
 
