@@ -25,11 +25,14 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--out={out} is there already; give a new folder, or remove it.")
     from absl import logging
 
+    from cql_atari.runs import manifest
     from cql_atari.training import export, load
 
     loaded = load.load(run, FLAGS.checkpoint)
     logging.set_verbosity(logging.ERROR)  # TF-Agents and tf2onnx tell of their every step
-    written = export.export(run, loaded, out)
+    selection = export.read_selection(run)
+    data = "" if selection is None else manifest.as_table(selection)
+    written = export.export(run, loaded, out, data)
     print(f"wrote {out}, step {loaded.step:,}: {', '.join(written)}")
     if loaded.method.outputs is None:
         print(

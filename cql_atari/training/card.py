@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 from cql_atari.core import games as games_lib
 from cql_atari.core.settings import Config
-from cql_atari.evaluation import score_files, summary, tables
+from cql_atari.evaluation import summary, tables
 from cql_atari.evaluation.aggregate import AGGREGATES
 from cql_atari.evaluation.score_files import Scores
-from cql_atari.runs import folder, manifest
-from cql_atari.training.load import Loaded
 
 _HEAD = """---
 license: apache-2.0
@@ -76,42 +71,37 @@ terms of their own and are not part of it.
 
 
 def write(
-    loaded: Loaded,
-    *,
     config: Config,
-    selection: dict[str, Any] | None,
+    step: int,
+    parameters: int,
+    *,
+    name: str,
+    data: str,
     scores: Scores | None,
-    out: Path,
     shapes: Mapping[str, tuple[int | None, ...]],
+    onnx: bool,
 ) -> str:
     """The card, Markdown.
 
     Args:
-      loaded: the run.
-      config: its configuration as it is exported.
-      selection: its data manifest, if there is one.
+      config: as it is exported.
+      step: of the weights.
+      parameters: trainable ones.
+      name: of the export's folder.
+      data: its data manifest as a table; "" where there is none.
       scores: of this step, if there are any.
-      out: the export's folder, everything else in it.
       shapes: of the SavedModel's outputs, by name; {}: there is no SavedModel.
+      onnx: whether there is an ONNX model.
     """
-    games, name = config.data.games, out.name.removesuffix(".partial")
+    games = config.data.games
     named = " and ".join(games) if len(games) < 4 else f"{len(games)} games"
-    head = _HEAD.format(method=config.train.method, games=named, step=loaded.step, name=name)
-    parts = [head]
+    parts = [_HEAD.format(method=config.train.method, games=named, step=step, name=name)]
     if shapes:
-        there = (out / "model.onnx").is_file()
-        onnx = "\n`model.onnx` has the SavedModel's inputs and outputs." if there else ""
-        parts.append(_SAVED_MODEL.format(name=name, outputs=_outputs(shapes), onnx=onnx))
-    parts += [_architecture(loaded, config), _games(config), _training(config, selection)]
+        too = "\n`model.onnx` has the SavedModel's inputs and outputs." if onnx else ""
+        parts.append(_SAVED_MODEL.format(name=name, outputs=_outputs(shapes), onnx=too))
+    section = "network" if shapes else "transformer"
+    parts += [_architecture(config, section, parameters), _games(config), _training(config, data)]
     return "\n".join([*parts, _scores(scores), _RECONSTRUCTED])
-
-
-def scores_of(run: Path, step: int) -> Scores | None:
-    """The scores of a step, if the run was evaluated there."""
-    for path in (run / folder.SCORES, folder.scores_of(run, step)):
-        if path.is_file() and (scores := score_files.read(path)).run.get("step") == step:
-            return scores
-    return None
 
 
 def _outputs(shapes: Mapping[str, tuple[int | None, ...]]) -> str:
@@ -122,14 +112,12 @@ def _outputs(shapes: Mapping[str, tuple[int | None, ...]]) -> str:
     return "".join(f"- {line}\n" for line in lines)
 
 
-def _architecture(loaded: Loaded, config: Config) -> str:
-    count = sum(math.prod(v.shape) for v in loaded.method.network.trainable_variables)
-    section = "transformer" if loaded.method.outputs is None else "network"
+def _architecture(config: Config, section: str, parameters: int) -> str:
     values = vars(getattr(config, section)) | {
         f"loss.{name}": getattr(config.loss, name) for name in ("kind", "num_atoms", "v_max")
     }
     rows = [["setting", "value"], *([name, f"`{value!r}`"] for name, value in values.items())]
-    text = f"{count:,} trainable parameters, stored as float32."
+    text = f"{parameters:,} trainable parameters, stored as float32."
     return f"## Architecture\n\n{text}\n\n{tables.table(rows, markdown=True)}\n"
 
 
@@ -141,17 +129,17 @@ def _games(config: Config) -> str:
     return f"## Games\n\n{tables.table(rows, markdown=True)}\n"
 
 
-def _training(config: Config, selection: dict[str, Any] | None) -> str:
+def _training(config: Config, data: str) -> str:
     train = config.train
     text = (
         f"A run of {train.steps:,} gradient steps of {config.batch_size} by "
         f"{config.optimizer.kind}; phase {train.phase}, seed {train.seed}."
     )
-    if selection is None:
+    if not data:
         return f"## Training\n\n{text} Its folder held no manifest of its data.\n"
     return (
         f"## Training\n\n{text} `manifest.json` has size and checksum of every file.\n\n"
-        f"```\n{manifest.as_table(selection)}\n```\n"
+        f"```\n{data}\n```\n"
     )
 
 
@@ -171,7 +159,11 @@ def _scores(scores: Scores | None) -> str:
                 cell = tables.percent_with_range(found[kind][key])
                 count = str(found[kind]["games"])
                 aggregates.append([f"{one.title}, {label}-normalised", count, cell])
-    protocol = ", ".join(f"{name} {value}" for name, value in scores.protocol.items())
+    protocol = ", ".join(
+        f"{name} {value}"
+        for name, value in scores.protocol.items()
+        if value is not None and name != "rom_dir"  # a path
+    )
     text = f"One training seed: the intervals hold the chance of evaluation. Protocol: {protocol}."
     body = [tables.table(part, markdown=True) for part in (rows, aggregates)]
     return "\n\n".join(["## Scores", text, *body]) + "\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,22 +18,25 @@ from cql_atari.core import settings
 from cql_atari.core.settings import Config
 from cql_atari.core.types import FRAME_SHAPE, STACK, UserError
 from cql_atari.evaluation import score_files
+from cql_atari.evaluation.score_files import Scores
 from cql_atari.methods import policy
 from cql_atari.runs import folder, weights
 from cql_atari.training import card
 from cql_atari.training.load import Loaded
 
+Shapes = dict[str, tuple[int | None, ...]]  # by name; None for the batch
 SAVED_MODEL, POLICY, ONNX = "saved_model", "tf_agents_policy", "model.onnx"
 _OPSET = 17  # of ONNX
 
 
-def export(run: Path, loaded: Loaded, out: Path) -> list[str]:
+def export(run: Path, loaded: Loaded, out: Path, data: str) -> list[str]:
     """Writes everything that a method's kind allows; the folder is there whole or not at all.
 
     Args:
       run: the folder that `loaded` came from: its scores and its manifest go with it.
       loaded: the run.
       out: a new folder, or an empty one.
+      data: the manifest as a table, for the card; "" where there is none.
 
     Returns:
       The names of what was written.
@@ -44,7 +48,13 @@ def export(run: Path, loaded: Loaded, out: Path) -> list[str]:
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        _write(run, loaded, partial)
+        scores, shapes = _write(run, loaded, partial)
+        count = sum(math.prod(v.shape) for v in loaded.method.network.trainable_variables)
+        text = card.write(
+            loaded.config, loaded.step, count, name=out.name, data=data, scores=scores,
+            shapes=shapes, onnx=(partial / ONNX).is_file(),
+        )  # fmt: skip
+        (partial / "README.md").write_text(text)
         if out.exists():
             out.rmdir()
         partial.rename(out)
@@ -55,35 +65,32 @@ def export(run: Path, loaded: Loaded, out: Path) -> list[str]:
     return sorted(path.name for path in out.iterdir())
 
 
-def _write(run: Path, loaded: Loaded, out: Path) -> None:
-    method, games = loaded.method, loaded.config.data.games
-    config = without_paths(loaded.config)
+def _write(run: Path, loaded: Loaded, out: Path) -> tuple[Scores | None, Shapes]:
+    """Everything but the card; returns what else goes into that."""
+    method, config = loaded.method, without_paths(loaded.config)
     (out / folder.CONFIG).write_text(json.dumps(settings.to_dict(config), indent=1) + "\n")
     weights.save(out / weights.FILE, method.network, {"step": str(loaded.step)})
-    selection = _selection(run)
-    if selection is not None:
+    if (selection := read_selection(run)) is not None:
         (out / folder.MANIFEST).write_text(json.dumps(selection, indent=1) + "\n")
-    scores = card.scores_of(run, loaded.step)
-    if scores is not None:
+    if (scores := _scores_of(run, loaded.step)) is not None:
         score_files.write(
             out / folder.SCORES,
             scores.episodes,
             {**scores.protocol, "rom_dir": None},
             {**scores.run, "config": settings.to_dict(config)},
         )
-    shapes = {}
-    if (outputs := method.outputs) is not None:
-        shapes = save_model(out / SAVED_MODEL, loaded)
-        greedy = policy.GreedyPolicy(
-            method.network, lambda frames, game: next(iter(outputs(frames, game).values())), games
-        )
-        policy_saver.PolicySaver(greedy, batch_size=None).save(str(out / POLICY))
-        if importlib.util.find_spec("tf2onnx"):
-            _save_onnx(out / ONNX, loaded)
-    text = card.write(
-        loaded, config=config, selection=selection, scores=scores, out=out, shapes=shapes
+    if (outputs := method.outputs) is None:
+        return scores, {}
+    shapes = save_model(out / SAVED_MODEL, loaded)
+    greedy = policy.GreedyPolicy(
+        method.network,
+        lambda frames, game: next(iter(outputs(frames, game).values())),
+        config.data.games,
     )
-    (out / "README.md").write_text(text)
+    policy_saver.PolicySaver(greedy, batch_size=None).save(str(out / POLICY))
+    if importlib.util.find_spec("tf2onnx"):
+        _save_onnx(out / ONNX, loaded)
+    return scores, shapes
 
 
 def serving(loaded: Loaded) -> Any:
@@ -109,7 +116,7 @@ def serving(loaded: Loaded) -> Any:
     return act
 
 
-def save_model(path: Path, loaded: Loaded) -> dict[str, tuple[int | None, ...]]:
+def save_model(path: Path, loaded: Loaded) -> Shapes:
     """Writes a SavedModel with two signatures.
 
     "serving_default" is `serving`; "tables" () gives the names of the "games" [G], "action_names"
@@ -162,7 +169,7 @@ def without_paths(config: Config) -> Config:
     return dataclasses.replace(config, **changed)
 
 
-def _selection(run: Path) -> dict[str, Any] | None:
+def read_selection(run: Path) -> dict[str, Any] | None:
     """The run's manifest without the paths, or None where it has none."""
     try:
         found = json.loads((run / folder.MANIFEST).read_bytes())
@@ -173,3 +180,11 @@ def _selection(run: Path) -> dict[str, Any] | None:
         return None
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{run / folder.MANIFEST} is damaged: {error!r}") from error
+
+
+def _scores_of(run: Path, step: int) -> Scores | None:
+    """The scores of a step, if the run was evaluated there."""
+    for path in (run / folder.SCORES, folder.scores_of(run, step)):
+        if path.is_file() and (scores := score_files.read(path)).run.get("step") == step:
+            return scores
+    return None
