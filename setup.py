@@ -31,7 +31,8 @@ setup(
     python_requires=">=3.10,<3.12",
     packages=[*find_packages(include=["cql_atari", "cql_atari.*"]), *GIN_PACKAGES],
     package_dir=GIN_PACKAGES,
-    package_data={"cql_atari": ["core/*.csv", "envs/*.csv"], "cql_atari.gin_configs": ["**/*.gin"]},
+    package_data={"cql_atari": ["core/*.csv", "envs/*.csv", "evaluation/page.*s"],
+                  "cql_atari.gin_configs": ["**/*.gin"]},
     entry_points={"console_scripts": ["cql-atari = cql_atari.__main__:main"]},
     install_requires=[
         # dm-reverb 0.14 is tied to TensorFlow 2.15, the newest on which TF-Agents runs too.

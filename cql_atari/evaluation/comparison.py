@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cql_atari.evaluation import intervals, tables
-from cql_atari.evaluation.players import DATA, FIXED, Cell
+from cql_atari.evaluation.labels import DATA, FIXED, Cell
 
 NAMES = {DATA: "the data's mean", FIXED: "the best fixed action"}  # others: their labels
 

@@ -6,7 +6,7 @@ The chance of training is in these intervals, unlike in those over one run's epi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,18 +15,13 @@ from absl import logging
 
 from cql_atari.core import games
 from cql_atari.core.types import UserError
-from cql_atari.evaluation import intervals, score_files
+from cql_atari.evaluation import configurations, intervals, score_files
+from cql_atari.evaluation.run_logs import SCORE, read_metrics
 from cql_atari.evaluation.summary import by_variant
 from cql_atari.system.files import parse_json
 
 FORMAT = 1
 FRAMES = "online/frames"
-_SAID_BY_THE_START: dict[str, set[str]] = {  # values, as JSON
-    "start.encoder_from": {"null"},
-    "start.whole_network": {"false", "true"},
-    "optimizer.encoder_learning_rate": {"0", "0.0"},
-}
-_LONGEST_SETTING = 30  # letters of a value in a legend
 
 
 class Run(NamedTuple):
@@ -51,27 +46,6 @@ class Run(NamedTuple):
     frames: dict[int, float]
     label: str
     protocol: str
-
-
-def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """Scalars of a `metrics.jsonl` by name, each [(step, value)] in order of steps.
-
-    Where a step stands twice (after a resume) the later line counts. A line that a crash has cut
-    is left out with a warning.
-    """
-    curves: dict[str, dict[int, float]] = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        try:
-            row = dict(parse_json(line))
-            step = int(row.pop("step"))
-            row.pop("time", None)
-            values = {name: float(value) for name, value in row.items()}
-        except (ValueError, KeyError, TypeError) as error:
-            logging.warning("%s, line %d is left out: %r", path, number, error)
-            continue
-        for name, value in values.items():
-            curves.setdefault(name, {})[step] = value
-    return {name: sorted(curve.items()) for name, curve in curves.items()}
 
 
 def find_runs(folders: Iterable[Path]) -> list[Run]:
@@ -105,14 +79,31 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
 def _read_run(folder: Path) -> Run:
     path = folder / "config.json"
     try:
-        config = parse_json(path.read_bytes())
-        settings = {f"{s}.{name}": v for s, part in config.items() for name, v in part.items()}
-        seed, steps = int(settings.pop("train.seed")), int(settings["train.steps"])
+        settings = configurations.flat(parse_json(path.read_bytes()))
+        return make_run(folder, settings)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is no configuration of a train run: {error!r}") from None
+
+
+def make_run(
+    folder: Path, settings: Mapping[str, Any], label: str = "agent", protocol: str = ""
+) -> Run:
+    """A run's evaluations, of `scores/<step>.json`; where it has none, of its `metrics.jsonl`.
+
+    Args:
+      folder: the run's.
+      settings: its configuration, flat, with the seed.
+      label: who played, where the scores don't say.
+      protocol: of its scores, where `scores/` doesn't say.
+
+    Raises:
+      UserError: where a file is malformed, or evaluations are under several protocols.
+      KeyError, TypeError, ValueError: where the settings lack seed or steps.
+    """
+    settings = dict(settings)
+    seed, steps = int(settings.pop(configurations.SEED)), int(settings["train.steps"])
     scores: dict[str, dict[int, float]] = {}
     protocols: dict[str, Path] = {}
-    label = "agent"
     for path in sorted((folder / "scores").glob("[0-9]*.json")):
         found = score_files.read(path)
         label = str(found.run.get("label", label))
@@ -121,9 +112,11 @@ def _read_run(folder: Path) -> Run:
             mean = float(np.mean([episode.score for episode in group]))
             scores.setdefault(name, {})[int(path.stem)] = mean
     _refuse_mixture(protocols)
-    log = folder / "metrics.jsonl"
-    frames = dict(read_metrics(log).get(FRAMES, [])) if log.is_file() else {}
-    return Run(folder, seed, steps, settings, scores, frames, label, next(iter(protocols)))
+    log = read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").is_file() else {}
+    if not scores:
+        scores = {name[len(SCORE) :]: dict(c) for name, c in log.items() if name.startswith(SCORE)}
+    protocol = next(iter(protocols), protocol)
+    return Run(folder, seed, steps, settings, scores, dict(log.get(FRAMES, [])), label, protocol)
 
 
 def _refuse_mixture(protocols: dict[str, Path]) -> None:
@@ -157,14 +150,14 @@ def summarise(runs: Sequence[Run]) -> dict[str, Any]:
       UserError: where the seeds of a group have no evaluation in common, or were evaluated under
         different protocols.
     """
-    by_settings: dict[str, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: run.seed):
-        by_settings.setdefault(json.dumps(run.settings, sort_keys=True), []).append(run)
+    runs = sorted(runs, key=lambda run: run.seed)
+    alike = configurations.same_but_seed([r.seed for r in runs], [r.settings for r in runs])
+    by_settings = [[runs[place] for place in places] for places in alike]
     variants: dict[str, Any] = {}
     for variant in dict.fromkeys(name for run in runs for name in run.scores):
-        members = [group for group in by_settings.values() if variant in group[0].scores]
-        names = group_names([group[0].settings for group in members])
-        groups = [_group(variant, name, group) for name, group in zip(names, members)]
+        members = [group for group in by_settings if variant in group[0].scores]
+        names = configurations.group_names([group[0].settings for group in members])
+        groups = [make_group(variant, name, group) for name, group in zip(names, members)]
         variants[variant] = {
             "groups": groups,
             "differences": [
@@ -178,39 +171,12 @@ def summarise(runs: Sequence[Run]) -> dict[str, Any]:
     return {"format": FORMAT, "unfinished": _unfinished(runs), "variants": variants}
 
 
-def group_names(settings: Sequence[dict[str, Any]]) -> list[str]:
-    """What each configuration starts from, and the other settings by which they differ."""
-    keys = dict.fromkeys(key for one in settings for key in one)
-    values = {key: [json.dumps(one.get(key)) for one in settings] for key in keys}
-    differing = [
-        key for key in keys if len(set(values[key]) - _SAID_BY_THE_START.get(key, set())) > 1
-    ]
-    names = []
-    for number, one in enumerate(settings):
-        parts = [_start(one)]
-        for key in differing:
-            if one.get(key) is not None:
-                text = values[key][number].strip('"')
-                short = text if len(text) <= _LONGEST_SETTING else f"…{text[-_LONGEST_SETTING:]}"
-                parts.append(f"{key}={short}")
-        names.append(", ".join(parts))
-    return names
+def make_group(variant: str, name: str, runs: Sequence[Run]) -> dict[str, Any]:
+    """One entry of `summarise`'s "groups": runs that differ by seed, in a game or variant.
 
-
-def _start(settings: dict[str, Any]) -> str:
-    start = "from scratch"
-    if _is_pretrained(settings):
-        start = f"pre-trained {'network' if settings.get('start.whole_network') else 'encoder'}"
-    if settings.get("optimizer.encoder_learning_rate") != 0:
-        return start
-    return "frozen encoder" if start == "pre-trained encoder" else f"{start}, frozen encoder"
-
-
-def _is_pretrained(settings: dict[str, Any]) -> bool:
-    return settings.get("start.encoder_from") is not None
-
-
-def _group(variant: str, name: str, runs: Sequence[Run]) -> dict[str, Any]:
+    Raises:
+      UserError: as `summarise`.
+    """
     _refuse_mixture({run.protocol: run.folder for run in runs})
     common = set.intersection(*(set(run.scores.get(variant, {})) for run in runs))
     if not common:
@@ -224,7 +190,7 @@ def _group(variant: str, name: str, runs: Sequence[Run]) -> dict[str, Any]:
         "name": name,
         "label": runs[0].label,
         "protocol": runs[0].protocol,
-        "pretrained": _is_pretrained(runs[0].settings),
+        "pretrained": configurations.is_pretrained(runs[0].settings),
         "folders": [run.folder.resolve().name for run in runs],
         "seeds": [run.seed for run in runs],
         "n": len(runs),

@@ -15,16 +15,8 @@ import numpy as np
 
 from cql_atari.core.types import UserError
 from cql_atari.evaluation import comparison, intervals, tables
-from cql_atari.evaluation.players import (
-    DATA,
-    FIXED,
-    Cell,
-    Columns,
-    Player,
-    data_cells,
-    kind,
-    rank,
-)
+from cql_atari.evaluation.labels import DATA, FIXED, Cell, Columns, kind, rank
+from cql_atari.evaluation.players import Player, data_cells
 from cql_atari.evaluation.score_files import protocol_line
 
 NOTE = (

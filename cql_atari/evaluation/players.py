@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from cql_atari.core.types import EpisodeScore, UserError
+from cql_atari.core import games
+from cql_atari.core.types import NUM_ACTIONS, EpisodeScore, UserError
 from cql_atari.evaluation import intervals, score_files
-from cql_atari.evaluation.summary import summarise
+from cql_atari.evaluation.labels import DATA, FIXED, Cell, Columns, kind, rank
+from cql_atari.evaluation.summary import default_mode, summarise
 from cql_atari.system.files import parse_json
 
-RANDOM, FIXED, DATA, CLONING = "random", "best_fixed", "data", "cloning"
-ORDER = (RANDOM, FIXED, DATA, CLONING)  # others, the agents, follow
 CAP_STEPS = 27_000  # 108,000 emulator frames: where collected episodes are cut
-
-
-class Cell(NamedTuple):
-    """One player's score in one game; `ci95` is None for a single episode."""
-
-    mean: float
-    ci95: tuple[float, float] | None
-    n: int
-    note: str = ""
-
-
-Columns = dict[str, dict[str, Cell]]  # label -> game or variant -> cell
 
 
 class Player(NamedTuple):
@@ -80,6 +68,17 @@ def find_players(folders: Sequence[Path]) -> dict[str, Player]:
     return {label: named[label] for label in sorted(named, key=rank)}
 
 
+def find_data(folders: Sequence[Path]) -> list[Path]:
+    """Folders at or below these that hold recorded play, `<Game>/<run>/episodes.jsonl`."""
+    found = dict.fromkeys(
+        path.parents[2]
+        for folder in folders
+        for path in sorted(folder.rglob("episodes.jsonl"))
+        if len(path.parts) > 3 and path.parts[-3] in games.table() and path.parts[-2][0] != "."
+    )
+    return list(found)
+
+
 def data_cells(data_dir: Path) -> dict[str, Cell]:
     """Mean raw score of the recorded episodes of each game, over all runs below `data_dir`.
 
@@ -88,8 +87,31 @@ def data_cells(data_dir: Path) -> dict[str, Cell]:
     Raises:
       UserError: where there are none, or a line is malformed.
     """
+    return {
+        game: Cell(float(np.mean(values)), intervals.mean(values), len(values))
+        for game, values in _recorded([data_dir]).items()
+    }
+
+
+def data_player(data_dirs: Sequence[Path]) -> Player:
+    """What was recorded, as a player: the episodes below all of the folders together.
+
+    Raises:
+      UserError: as `data_cells`.
+    """
+    episodes = [
+        EpisodeScore(
+            game, score, 0, False, 0, number, default_mode(game), 0, "", (0,) * NUM_ACTIONS
+        )
+        for game, values in _recorded(data_dirs).items()
+        for number, score in enumerate(values)
+    ]
+    return Player(data_dirs[0], episodes, summarise(episodes), {}, {"label": DATA})
+
+
+def _recorded(data_dirs: Sequence[Path]) -> dict[str, list[float]]:
     scores: dict[str, list[float]] = {}
-    for path in sorted(data_dir.glob("*/[!.]*/episodes.jsonl")):
+    for path in [p for folder in data_dirs for p in sorted(folder.glob("*/[!.]*/episodes.jsonl"))]:
         for number, line in enumerate(path.read_text().splitlines(), 1):
             try:
                 row = parse_json(line)
@@ -99,46 +121,29 @@ def data_cells(data_dir: Path) -> dict[str, Cell]:
                 raise UserError(f"{path}, line {number}: {error!r}; collect it again") from None
     if not scores:
         raise UserError(
-            f"--data_dir={data_dir} has no finished episode in <Game>/<run>/episodes.jsonl; "
+            f"--data_dir={data_dirs[0]} has no finished episode in <Game>/<run>/episodes.jsonl; "
             "`python -m cql_atari.collect` writes them (DQN-Replay itself has no raw scores)"
         )
-    return {
-        game: Cell(float(np.mean(values)), intervals.mean(values), len(values))
-        for game, values in scores.items()
-    }
+    return scores
 
 
 def make_columns(players: dict[str, Player], data: dict[str, Cell]) -> Columns:
     """Every player's cells; data without a player in the same game are left out."""
-    columns = {
-        label: {
-            game: Cell(row["mean"], row["ci95"], row["n"], _note(label, row))
-            for game, row in player.summary["games"].items()
-        }
-        for label, player in players.items()
-    }
+    columns = {label: cells_of(label, player) for label, player in players.items()}
     played = {game for cells in columns.values() for game in cells}
     if any(game in played for game in data):
         columns[DATA] = {game: cell for game, cell in data.items() if game in played}
     return {label: columns[label] for label in sorted(columns, key=rank)}
 
 
-def agents_of(players: Iterable[str]) -> list[str]:
-    """The labels that are neither baseline nor data, or else the last label there is."""
-    labels = list(players)
-    return [label for label in labels if rank(label) == len(ORDER)] or labels[-1:]
+def cells_of(label: str, player: Player) -> dict[str, Cell]:
+    """A player's score by game, with intervals over its episodes."""
+    return {
+        game: Cell(row["mean"], row["ci95"], row["n"], _fixed_action(label, row))
+        for game, row in player.summary["games"].items()
+    }
 
 
-def kind(label: str) -> str:
-    """`cloning` for `cloning (folder)`."""
-    return label.partition(" (")[0]
-
-
-def rank(label: str) -> int:
-    """Position in ORDER; agents last."""
-    return ORDER.index(kind(label)) if kind(label) in ORDER else len(ORDER)
-
-
-def _note(label: str, row: dict[str, Any]) -> str:
+def _fixed_action(label: str, row: dict[str, Any]) -> str:
     """The name of a fixed action, which is the one taken most."""
     return max(row["action_share"], key=row["action_share"].get) if kind(label) == FIXED else ""

@@ -17,6 +17,7 @@ _DEFAULT_MODES = {
     "AirRaid": 1, "BattleZone": 1, "Berzerk": 1, "Centipede": 22, "Defender": 1, "DemonAttack": 1,
     "NameThisGame": 8, "Pooyan": 10,
 }  # fmt: skip
+REFERENCES = {"human_normalised": "human", "dqn_normalised": "DQN"}
 NORMALISATIONS = {
     "human_normalised": games.human_normalised,
     "dqn_normalised": games.dqn_normalised,
@@ -32,7 +33,12 @@ def variant_name(score: EpisodeScore) -> str:
 
 def is_default(score: EpisodeScore) -> bool:
     """Whether the episode was played with the console's switches as reference scores have them."""
-    return score.mode == _DEFAULT_MODES.get(score.game, 0) and score.difficulty == 0
+    return score.mode == default_mode(score.game) and score.difficulty == 0
+
+
+def default_mode(game: str) -> int:
+    """ALE's mode of the game where none is asked for."""
+    return _DEFAULT_MODES.get(game, 0)
 
 
 def by_variant(episodes: Sequence[EpisodeScore]) -> dict[str, list[EpisodeScore]]:

@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from cql_atari.evaluation import aggregate, comparison, tables
-from cql_atari.evaluation.players import (
+from cql_atari.evaluation.labels import (
     CLONING,
     DATA,
     FIXED,
     ORDER,
     Cell,
     Columns,
-    Player,
     agents_of,
     kind,
     rank,
 )
+from cql_atari.evaluation.players import Player
 from cql_atari.evaluation.score_files import protocol_line
+from cql_atari.evaluation.summary import REFERENCES
 
 INTERVALS = (
     "± and [ ]: 95 % intervals over evaluation episodes (docs/statistics.md); the chance of "
@@ -68,7 +69,7 @@ def verdicts(agent: str, columns: Columns) -> list[str]:
 def aggregate_lines(label: str, summary: dict[str, Any]) -> list[str]:
     """Every aggregate over games with its interval, for both normalisations."""
     lines = []
-    for key, reference in (("human_normalised", "human"), ("dqn_normalised", "DQN")):
+    for key, reference in REFERENCES.items():
         values = summary[key]
         if values["games"]:
             numbers = ", ".join(

@@ -8,7 +8,7 @@ import pytest
 
 from cql_atari.core import games
 from cql_atari.core.types import EpisodeScore, UserError
-from cql_atari.evaluation import curves, intervals, score_files
+from cql_atari.evaluation import configurations, curves, intervals, score_files
 
 T2 = 4.302653  # 97.5 % quantile of Student's t with 2 degrees of freedom
 START = {"encoder_from": None, "whole_network": False}
@@ -172,7 +172,7 @@ RATE = "optimizer.encoder_learning_rate"
     ],
 )
 def test_names_say_what_differs(settings, names):
-    assert curves.group_names(settings) == names
+    assert configurations.group_names(settings) == names
 
 
 def test_mean_over_a_curve():

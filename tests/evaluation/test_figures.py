@@ -9,7 +9,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from cql_atari.core.types import UserError
-from cql_atari.evaluation import figures
+from cql_atari.evaluation import charts, figures
 from cql_atari.evaluation.players import Cell
 
 COLUMNS = {
@@ -18,11 +18,11 @@ COLUMNS = {
 }
 
 
-COLOURS = figures.colours_of(COLUMNS)
+STYLES = figures.styles_of(COLUMNS)
 
 
 def test_bars_hold_means_and_intervals_where_there_are_any():
-    figure = figures.score_bars(COLUMNS, COLOURS)
+    figure = figures.whole(charts.score_bars(COLUMNS, STYLES))
     pong, breakout = figure.axes
     assert [bar.get_width() for bar in pong.patches] == [-20.0, 5.0]
     assert [bar.get_width() for bar in breakout.patches] == [1.0]
@@ -33,20 +33,26 @@ def test_bars_hold_means_and_intervals_where_there_are_any():
 
 def test_a_method_has_one_colour_whoever_else_is_there():
     """Cloning is purple and the data are blue, with or without the others; agents differ."""
-    few = figures.colours_of(["cloning", "agent"])
-    many = figures.colours_of(["random", "best_fixed", "data", "cloning (b)", "agent", "other"])
+    few = figures.styles_of(["cloning", "agent"])
+    many = figures.styles_of(["random", "best_fixed", "data", "cloning (b)", "agent", "other"])
     assert few["cloning"] == many["cloning (b)"] and few["agent"] == many["agent"]
-    assert len(set(many.values())) == len(many)
+    assert len({style.colour for style in many.values()}) == len(many)
+
+
+def test_methods_beyond_the_colours_differ_by_their_marks():
+    styles = figures.styles_of([f"agent {i}" for i in range(20)] + ["cloning", "cloning (b)"])
+    assert len(set(styles.values())) == len(styles)
+    assert styles["cloning"].colour == styles["cloning (b)"].colour
 
 
 def test_score_curves_show_the_baselines():
-    figure = figures.score_curves(
-        {"evaluation/score/Pong": [(0, -21.0), (10, 3.0)]}, COLUMNS, COLOURS, COLOURS["agent"]
-    )
-    run, random = figure.axes[0].lines
+    chart = charts.score_curves("c", {"Pong": [(0, -21.0), (10, 3.0)]}, "agent", COLUMNS, STYLES)
+    run, random = figures.whole(chart).axes[0].lines
     assert run.get_xydata().tolist() == [[0, -21], [10, 3]]
-    assert list(random.get_ydata()) == [-20.0, -20.0] and random.get_label() == "random"
-    assert run.get_color() == COLOURS["agent"] and random.get_color() == COLOURS["random"]
+    assert list(random.get_ydata()) == [-20.0, -20.0]
+    assert run.get_color() == STYLES["agent"].colour
+    assert random.get_color() == STYLES["random"].colour
+    assert list(chart.key) == ["agent", "random"]
 
 
 def test_training_curves_are_grouped_by_prefix():
@@ -56,9 +62,12 @@ def test_training_curves_are_grouped_by_prefix():
         "speed/a": [(1, 9.0)],
         "speed/b": [(1, 0.1)],
     }
-    figure = figures.training_curves(curves)
+    chart = charts.training_curves("training", curves)
+    figure = figures.whole(chart)
     assert [axes.get_title() for axes in figure.axes] == ["loss", "speed/a", "speed/b"]
-    assert [line.get_label() for line in figure.axes[0].lines] == ["td", "cql"]
+    assert list(chart.key) == ["td", "cql"]
+    colours = [line.get_color() for line in figure.axes[0].lines]
+    assert colours == [style.colour for style in chart.key.values()]
     assert figure.axes[0].lines[0].get_marker() == "o"  # a single point would be invisible
 
 
@@ -71,8 +80,8 @@ def test_tick_labels_do_not_overlap():
         for i in range(7)
     }  # fmt: skip
     drawn = {
-        "training": figures.training_curves(curves),
-        "bars": figures.score_bars(columns, figures.colours_of(columns)),
+        "training": figures.whole(charts.training_curves("a", curves)),
+        "bars": figures.whole(charts.score_bars(columns, figures.styles_of(columns))),
     }
     for figure in drawn.values():
         canvas = FigureCanvasAgg(figure)
@@ -94,7 +103,7 @@ def test_figures_that_cannot_be_written_are_a_users_error(tmp_path):
     for out in ("/proc/x", tmp_path / "file" / "below"):
         (tmp_path / "file").write_text("")
         with pytest.raises(UserError, match="can't write figures to"):
-            figures.save({"a": figures.training_curves({"loss/td": [(1, 2.0)]})}, Path(out))
+            figures.save([charts.training_curves("a", {"loss/td": [(1, 2.0)]})], Path(out))
 
 
 def test_runs_of_one_name_do_not_overwrite_each_others_pictures(tmp_path):
@@ -103,7 +112,8 @@ def test_runs_of_one_name_do_not_overwrite_each_others_pictures(tmp_path):
         (tmp_path / place).mkdir(parents=True)
         row = {"step": 1, "loss/td": value, "evaluation/score/Pong": value}
         (tmp_path / place / "metrics.jsonl").write_text(json.dumps(row))
-    paths = figures.draw(COLUMNS, {}, [tmp_path, tmp_path / "b"], {}, tmp_path / "figures")
+    drawn = charts.of_folders(COLUMNS, {}, [tmp_path, tmp_path / "b"], {})
+    paths = figures.save(drawn, tmp_path / "figures")
     assert sorted(path.stem for path in paths) == sorted(
         ["scores"]
         + [f"{run}_{what}" for run in ("a_agent", "b_agent", "b_cloning")
@@ -119,32 +129,30 @@ def group(name, scores, steps, frames=None, ci95=None):
 
 
 def learning_curves(groups, columns):
-    labels = [*columns, *(figures.group_label(group) for group in groups)]
-    return figures.learning_curves(
-        {"Pong": {"groups": groups}}, columns, figures.colours_of(labels)
-    )
+    labels = [*columns, *(charts.group_label(group) for group in groups)]
+    return charts.learning_curves({"Pong": {"groups": groups}}, columns, figures.styles_of(labels))
 
 
 def test_learning_curves_show_means_seeds_and_intervals():
     seeds = group("pre-trained encoder", [[0, 2], [2, 6]], [0, 9], ci95=[(-1, 3), (1, 7)])
     alone = group("from scratch", [[0, 1]], [0, 9])
-    figure = learning_curves([seeds, alone], COLUMNS)
-    (panel,) = figure.axes
+    chart = learning_curves([seeds, alone], COLUMNS)
+    (panel,) = figures.whole(chart).axes
     mean, first, second, other, random = panel.lines
     assert mean.get_xydata().tolist() == [[0, 1], [9, 4]]
-    assert mean.get_label() == "pre-trained encoder (n = 2)"
+    assert list(chart.key) == ["agent: pre-trained encoder", "agent: from scratch", "random"]
     assert (list(first.get_ydata()), list(second.get_ydata())) == ([0, 2], [2, 6])
-    assert other.get_label() == "from scratch (n = 1)" and random.get_label() == "random"
+    assert list(other.get_ydata()) == [0, 1] and list(random.get_ydata()) == [-20, -20]
     (band,) = panel.collections  # one seed has none
     assert {tuple(point) for point in band.get_paths()[0].vertices} == {
         (0, -1), (0, 3), (9, 1), (9, 7),
     }  # fmt: skip
-    assert panel.get_xlabel() == "gradient steps"
+    assert chart.x == "gradient steps"
 
 
 def test_wide_intervals_leave_the_axis_to_the_scores():
     wide = group("a", [[0, 2], [2, 6]], [0, 9], ci95=[(-1000, 1000), (1, 7)])
-    (panel,) = learning_curves([wide], {}).axes
+    (panel,) = figures.whole(learning_curves([wide], {})).axes
     assert panel.get_ylim() == (-1.5, 7.5)  # a quarter of 0 to 6 on either side
 
 
@@ -154,12 +162,14 @@ def test_wide_intervals_leave_the_axis_to_the_scores():
 )
 def test_frames_on_the_axis_where_all_count_them(second, label, x):
     groups = [group("a", [[0, 1]], [0, 9], [0, 40]), group("b", [[0, 1]], [0, 9], second)]
-    (panel,) = learning_curves(groups, {}).axes
-    assert panel.get_xlabel() == label and list(panel.lines[0].get_xdata()) == x
+    chart = learning_curves(groups, {})
+    (panel,) = figures.whole(chart).axes
+    assert chart.x == label and list(panel.lines[0].get_xdata()) == x
 
 
 @pytest.mark.parametrize("count, shape", [(1, (1, 1)), (3, (2, 2)), (6, (2, 3)), (40, (6, 7))])
 def test_grids_are_near_square(count, shape):
-    figure, panels = figures._grid(count)
-    assert len(panels) == count == len(figure.axes)
+    chart = figures.Chart("a", "", {str(i): lambda panel: None for i in range(count)})
+    panels = figures.whole(chart).axes
+    assert len(panels) == count
     assert panels[0].get_gridspec().get_geometry() == shape

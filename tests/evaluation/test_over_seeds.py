@@ -9,7 +9,15 @@ import sys
 import pytest
 
 from cql_atari.core.types import UserError
-from cql_atari.evaluation import comparison, figures, intervals, over_seeds, players, score_files
+from cql_atari.evaluation import (
+    charts,
+    comparison,
+    figures,
+    intervals,
+    over_seeds,
+    players,
+    score_files,
+)
 from tests.evaluation.made_up import episode
 
 PROTOCOL = {"epsilon": 0.001, "sticky": 0.25, "max_frames": 27_000}
@@ -120,11 +128,12 @@ def test_scores_against_a_number_in_the_path(runs):
     assert list(points) == ["data", "cloning", "agent"]
     text = over_seeds.report(groups, fixed, "x", False)
     assert text.index("x = 0.5") < text.index("x = 1")
-    panels = figures.score_against("x", points).axes
+    chart = charts.score_against("x", points)
+    panels = figures.whole(chart).axes
     assert [panel.get_title() for panel in panels] == ["Breakout", "Freeway"]
-    assert [list(line.get_xdata()) for line in panels[0].lines if line.get_label() == "agent"] == [
-        [0.5, 1]
-    ]  # fmt: skip
+    colour = chart.key["agent"].colour
+    lines = [list(line.get_xdata()) for line in panels[0].lines if line.get_color() == colour]
+    assert lines == [[0.5, 1], [1, 1]]  # the means, and the interval where there are three seeds
     with pytest.raises(UserError, match=r"--against=y: .* has no y=NUMBER"):
         groups_of(runs, against="y")
 

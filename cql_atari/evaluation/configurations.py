@@ -1,0 +1,110 @@
+"""Recorded configurations, flat: which runs differ by seed only, and what else tells runs apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cql_atari.core import settings as settings_lib
+
+SEED = "train.seed"
+# Where things lie: runs that differ here only by the seed in a path are seeds of one another.
+_PLACES = ("data.dir", "data.exclude", "feed.cache_dir", "start.encoder_from")
+_SAID_BY_THE_START: dict[str, set[str]] = {  # values, as JSON
+    "start.encoder_from": {"null"},
+    "start.whole_network": {"false", "true"},
+    "optimizer.encoder_learning_rate": {"0", "0.0"},
+}
+_LONGEST_SETTING = 30  # letters of a value in a legend
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """{"feed.n_step": 3, ...} of a recorded configuration, whatever version wrote it.
+
+    Raises:
+      ValueError: where it isn't sections of values.
+    """
+    if not all(isinstance(part, Mapping) for part in config.values()):
+        raise ValueError("a configuration is sections of values")
+    return {f"{s}.{name}": value for s, part in config.items() for name, value in part.items()}
+
+
+def of_the_paper() -> dict[str, Any]:
+    """That of gin_configs/multigame.gin, which is the default of every setting."""
+    return flat(json.loads(json.dumps(dataclasses.asdict(settings_lib.Config()))))
+
+
+def same_but_seed(seeds: Sequence[int], settings: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """Which runs differ by their seed only.
+
+    Args:
+      seeds: of each run.
+      settings: of each run, flat; a seed among them isn't looked at.
+
+    Returns:
+      Places of the runs of each group, in order of first appearance. A seed in a path
+      (`runs/1/data` of seed 1) is no difference.
+    """
+    used: dict[tuple[str, Any], set[int]] = {}  # seeds that have this path in common
+    for seed, one in zip(seeds, settings):
+        for name in _PLACES:
+            used.setdefault((name, one.get(name)), set()).add(seed)
+    groups: dict[str, list[int]] = {}
+    for number, (seed, one) in enumerate(zip(seeds, settings)):
+        rest = {name: value for name, value in one.items() if name != SEED}
+        for name in _PLACES:
+            if isinstance(path := one.get(name), str) and len(used[name, path]) == 1:
+                rest[name] = "/".join(without_seed(Path(path), seed))
+        groups.setdefault(json.dumps(rest, sort_keys=True), []).append(number)
+    return list(groups.values())
+
+
+def without_seed(path: Path, seed: int | None) -> tuple[str, ...]:
+    """The parts of a path without the seed, which may end a part or be one: ("runs", "agent") for
+    runs/3/agent, runs/agent_3 and runs/agent/train.seed=3 with seed 3.
+    """
+    if seed is None:
+        return path.parts
+    ending = re.compile(rf"(^|[-_,.]|[-_,.]?(train\.)?seed[-_=]?){seed}$")
+    return tuple(part for part in (ending.sub("", part) for part in path.parts) if part)
+
+
+def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of settings that aren't the same in all."""
+    names = dict.fromkeys(name for one in settings for name in one)
+    return [n for n in names if len({json.dumps(one.get(n)) for one in settings}) > 1]
+
+
+def group_names(settings: Sequence[dict[str, Any]]) -> list[str]:
+    """What each configuration starts from, and the other settings by which they differ."""
+    keys = dict.fromkeys(key for one in settings for key in one)
+    values = {key: [json.dumps(one.get(key)) for one in settings] for key in keys}
+    shown = [key for key in keys if len(set(values[key]) - _SAID_BY_THE_START.get(key, set())) > 1]
+    names = []
+    for number, one in enumerate(settings):
+        parts = [_start(one)]
+        for key in shown:
+            if one.get(key) is not None:
+                text = values[key][number].strip('"')
+                short = text if len(text) <= _LONGEST_SETTING else f"…{text[-_LONGEST_SETTING:]}"
+                parts.append(f"{key}={short}")
+        names.append(", ".join(parts))
+    return names
+
+
+def is_pretrained(settings: Mapping[str, Any]) -> bool:
+    """Whether the run began with what another one had learned."""
+    return settings.get("start.encoder_from") is not None
+
+
+def _start(settings: Mapping[str, Any]) -> str:
+    start = "from scratch"
+    if is_pretrained(settings):
+        start = f"pre-trained {'network' if settings.get('start.whole_network') else 'encoder'}"
+    if settings.get("optimizer.encoder_learning_rate") != 0:
+        return start
+    return "frozen encoder" if start == "pre-trained encoder" else f"{start}, frozen encoder"

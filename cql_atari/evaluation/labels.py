@@ -1,0 +1,38 @@
+"""What players are called in reports, and a player's score in a game."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+RANDOM, FIXED, DATA, CLONING = "random", "best_fixed", "data", "cloning"
+HUMAN = "human"  # the reference score; nobody's play here
+ORDER = (RANDOM, FIXED, DATA, CLONING)  # others, the agents, follow
+
+
+class Cell(NamedTuple):
+    """One player's score in one game; `ci95` is None for a single episode."""
+
+    mean: float
+    ci95: tuple[float, float] | None
+    n: int
+    note: str = ""
+
+
+Columns = dict[str, dict[str, Cell]]  # label -> game or variant -> cell
+
+
+def agents_of(players: Iterable[str]) -> list[str]:
+    """The labels that are neither baseline nor data, or else the last label there is."""
+    labels = list(players)
+    return [label for label in labels if rank(label) == len(ORDER)] or labels[-1:]
+
+
+def kind(label: str) -> str:
+    """`cloning` for `cloning (folder)`."""
+    return label.partition(" (")[0]
+
+
+def rank(label: str) -> int:
+    """Position in ORDER; agents last."""
+    return ORDER.index(kind(label)) if kind(label) in ORDER else len(ORDER)

@@ -1,0 +1,170 @@
+"""The report as one HTML page that needs no network, and its tables and figures as files beside it.
+
+Labels, folders and settings may come from others: all text is escaped.
+"""
+
+from __future__ import annotations
+
+import datetime
+import html
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from cql_atari.evaluation import figures, tables
+from cql_atari.evaluation.figures import Chart
+from cql_atari.evaluation.score_files import write_text
+from cql_atari.evaluation.tables import Estimate, Table, Value
+
+FORMATS = {"csv": tables.to_csv, "md": tables.to_markdown, "tex": tables.to_latex}
+PICTURES = ("png", "svg")
+_NUMBER = ' class="number"'
+
+
+class Section(NamedTuple):
+    """A part of the page: `lines` are sentences."""
+
+    name: str
+    title: str
+    lines: list[str]
+    tables: list[Table]
+    charts: list[Chart]
+
+
+def beside(path: Path) -> Path:
+    """The folder of a page's files."""
+    return path.with_name(f"{path.stem}_files")
+
+
+def write(path: Path, folders: Sequence[Path], sections: Sequence[Section]) -> None:
+    """Writes the page, and in `<its name>_files/` each table as CSV, Markdown and LaTeX and each
+    figure as PNG and SVG.
+
+    Args:
+      path: of the page.
+      folders: what the report is of.
+      sections: what stands on it.
+
+    Raises:
+      UserError: where a file can't be written.
+    """
+    out = beside(path)
+    for section in sections:
+        for table in section.tables:
+            for suffix, to_text in FORMATS.items():
+                write_text(out / f"{table.name}.{suffix}", to_text(table))
+        figures.save(section.charts, out, PICTURES)
+    write_text(path, to_html(sections, folders, quote(out.name)))
+
+
+def to_html(sections: Sequence[Section], folders: Sequence[Path], files: str) -> str:
+    """The page's text.
+
+    Args:
+      sections: what stands on it.
+      folders: what it is of.
+      files: the folder of its files, as a link has it.
+    """
+    title = f"Report of {', '.join(map(str, folders))}"
+    links = "".join(f'<a href="#{s.name}">{_text(s.title)}</a>' for s in sections)
+    now = datetime.datetime.now(datetime.timezone.utc)
+    here = Path(__file__)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{_text(title)}</title>
+<style>
+{here.with_suffix(".css").read_text()}</style>
+</head>
+<body>
+<header>
+<h1>{_text(title)}</h1>
+<p class="note">Made {now:%Y-%m-%d %H:%M} UTC by <code>python -m cql_atari.report</code>. Click a
+column's head to sort by it; type to see the rows that hold a word.</p>
+<nav>{links}</nav>
+</header>
+<main>
+{"".join(_section(section, files) for section in sections)}</main>
+<script>
+{here.with_suffix(".js").read_text()}</script>
+</body>
+</html>
+"""
+
+
+def _section(section: Section, files: str) -> str:
+    lines = "".join(f"<li>{_text(line)}</li>\n" for line in section.lines)
+    return (
+        f'<section id="{section.name}">\n<h2>{_text(section.title)}</h2>\n'
+        + (f"<ul>\n{lines}</ul>\n" if lines else "")
+        + "".join(_table(table, files) for table in section.tables)
+        + "".join(_chart(chart, files) for chart in section.charts)
+        + "</section>\n"
+    )
+
+
+def _table(table: Table, files: str) -> str:
+    heads = "".join(
+        f'<th scope="col"{_NUMBER if tables.is_number(table, column) else ""}>'
+        f"<button>{_text(name)}</button></th>"
+        for column, name in enumerate(table.header)
+    )
+    rows = "".join(
+        f"<tr>{''.join(_cell(value, first=i == 0) for i, value in enumerate(row))}</tr>\n"
+        for row in table.rows
+    )
+    search = f'<input type="search" placeholder="filter" aria-label="filter {_text(table.title)}">'
+    return f"""<figure class="table">
+<figcaption>{_text(table.title)}{search if len(table.rows) > 3 else ""}
+{_links(table.name, FORMATS, files)}</figcaption>
+<div class="scroll"><table>
+<thead><tr>{heads}</tr></thead>
+<tbody>
+{rows}</tbody>
+</table></div>
+{f'<p class="note">{_text(table.note)}</p>' if table.note else ""}
+</figure>
+"""
+
+
+def _cell(value: Value, first: bool) -> str:
+    number = value.value if isinstance(value, Estimate) else value
+    kind = _NUMBER if isinstance(number, int | float) or value is None else ""
+    order = f' data-order="{number!r}"' if isinstance(number, int | float) else ""
+    tag = "th" if first else "td"
+    scope = ' scope="row"' if first else ""
+    return f"<{tag}{scope}{kind}{order}>{_text(tables.text(value))}</{tag}>"
+
+
+def _chart(chart: Chart, files: str) -> str:
+    key = "".join(
+        f'<li><svg width="22" height="12" aria-hidden="true"><path d="M0 6H22" '
+        f'stroke="{style.colour}" stroke-width="3"/></svg>{_text(label)}</li>'
+        for label, style in chart.key.items()
+    )
+    panels = "".join(
+        f'<div class="panel" role="img" aria-label="{_text(title)}">{svg}</div>'
+        for title, svg in figures.svgs(chart).items()
+    )
+    return f"""<figure class="chart">
+<figcaption>{_text(chart.caption)}
+{_links(chart.name, PICTURES, files)}</figcaption>
+{f'<ul class="key">{key}</ul>' if key else ""}
+<div class="panels" style="--panel: {chart.inches[0]:.2f}in">{panels}</div>
+</figure>
+"""
+
+
+def _links(name: str, suffixes: Iterable[str], files: str) -> str:
+    links = " ".join(
+        f'<a href="{files}/{quote(name)}.{suffix}">{suffix}</a>' for suffix in suffixes
+    )
+    return f'<span class="files">{links}</span>'
+
+
+def _text(words: str) -> str:
+    return html.escape(words)

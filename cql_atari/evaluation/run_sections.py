@@ -1,0 +1,128 @@
+"""The page's sections on runs: curves, size, ablations, actions, measures, what was run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cql_atari.evaluation import (
+    charts,
+    comparison_charts,
+    curves,
+    groups,
+    text_report,
+)
+from cql_atari.evaluation.figures import styles_of
+from cql_atari.evaluation.groups import Contents
+from cql_atari.evaluation.labels import DATA, FIXED, RANDOM, kind
+from cql_atari.evaluation.page import Section
+from cql_atari.evaluation.run_logs import read_metrics
+from cql_atari.evaluation.summary import REFERENCES
+from cql_atari.evaluation.tables import CURVES_NOTE, Estimate, Table, Value, percent, share
+
+
+def learning(contents: Contents) -> Section | None:
+    """Of groups whose runs were evaluated more than once."""
+    variants: dict[str, Any] = {}
+    rows: list[list[Value]] = []
+    for group in contents.runs:
+        runs = [
+            curves.make_run(
+                p.folder, groups.settings_of(p), group.name, text_report.protocol_line(p.protocol)
+            )
+            for p in group.players
+        ]
+        for variant in dict.fromkeys(name for run in runs for name in run.scores):
+            made = curves.make_group(variant, group.name, [r for r in runs if variant in r.scores])
+            if len(made["steps"]) > 1:
+                made = {**made, "label": group.name}
+                variants.setdefault(variant, {"groups": []})["groups"].append(made)
+                rows.append([
+                    variant, group.name, made["n"], made["steps"][-1],
+                    *(Estimate(made[m]["raw"]["value"], made[m]["raw"]["ci95"])
+                      for m in ("final", "mean_over_curve")),
+                ])  # fmt: skip
+    if not variants:
+        return None
+    header = ["game", "player", "seeds", "steps", "last evaluation", "mean over the curve"]
+    note = f"{CURVES_NOTE}. In training fewer episodes are played than at its end."
+    table = Table("learning_curves", "Learning curves", header, sorted(rows, key=str), note)
+    chart = charts.learning_curves(dict(sorted(variants.items())), contents.columns,
+                                   styles_of(contents.columns))  # fmt: skip
+    return Section("curves", "Learning curves", [], [table], [chart])
+
+
+def sizes(contents: Contents) -> Section | None:
+    """Of groups that differ in size."""
+    form = next(iter(REFERENCES))
+    sized = [g for g in contents.groups if g.parameters and groups.normalised(g, form)]
+    if len({g.parameters["trunk"] for g in sized if g.parameters}) < 2:
+        return None
+    games = groups.common_games(sized, form)
+    if not games:
+        return None
+    points: dict[str, list[tuple[str, int, Estimate]]] = {}
+    rows: list[list[Value]] = []
+    for group in sized:
+        cell = share(groups.aggregates(group, form, games)["iqm"])
+        weights = group.parameters or {}
+        alike = {n: v for n, v in group.settings.items() if n.split(".")[0] not in
+                 ("network", "transformer")}  # fmt: skip
+        points.setdefault(str(alike or group.name), []).append((group.name, weights["trunk"], cell))
+        rows.append([group.name, weights["trunk"], weights["heads"], cell])
+    y = f"IQM of {REFERENCES[form]}-normalised scores"
+    table = Table("sizes", "Size against score", ["player", "weights", "of the heads besides", y],
+                  rows, f"Over {len(games)} games.")  # fmt: skip
+    chart = comparison_charts.sizes(points, styles_of(contents.columns), y)
+    return Section("sizes", "Size", [], [table], [chart])
+
+
+def actions(contents: Contents) -> Section | None:
+    players = [g for g in contents.groups if kind(g.name) not in (DATA, RANDOM, FIXED)]
+    shares: dict[str, dict[str, dict[str, float]]] = {}
+    for group in players:
+        for game in groups.means(group):
+            of = [player.summary["games"][game]["action_share"] for player in group.players]
+            if any(any(one.values()) for one in of):
+                mean = {name: sum(one[name] for one in of) / len(of) for name in of[0]}
+                shares.setdefault(game, {})[group.name] = mean
+    if not shares:
+        return None
+    rows: list[list[Value]] = []
+    for game, by_player in sorted(shares.items()):
+        for name, share_of in by_player.items():
+            ordered = sorted(share_of.items(), key=lambda item: -item[1])
+            listed = ", ".join(f"{n} {percent(s)}" for n, s in ordered if s >= 0.01)
+            rows.append([game, name, ordered[0][0], Estimate(ordered[0][1], None, percent), listed])
+    table = Table("actions", "Actions taken", ["game", "player", "most frequent", "its share",
+                  "all (from 1 %)"], rows)  # fmt: skip
+    chart = comparison_charts.actions(dict(sorted(shares.items())), styles_of(contents.columns))
+    return Section("actions", "Actions", [], [table], [chart])
+
+
+def measures(contents: Contents) -> Section | None:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for group in contents.runs:
+        logs = [player.folder / "metrics.jsonl" for player in group.players]
+        runs = [read_metrics(log) for log in logs if log.is_file()]
+        runs = [run for run in runs if any(name in run for name in comparison_charts.MEASURES)]
+        if runs:
+            found[group.name] = runs
+    if not found:
+        return None
+    names = list(comparison_charts.MEASURES)
+    rows: list[list[Value]] = []
+    for group_name, runs in found.items():
+        for game in ["", *sorted({n.partition("/")[2] for run in runs for n in run
+                                  if n.partition("/")[0] in names and "/" in n})]:  # fmt: skip
+            row: list[Value] = [group_name, game or "all"]
+            for name in names:
+                last = [run[key][-1][1] for run in runs
+                        if (key := f"{name}/{game}" if game else name) in run]  # fmt: skip
+                row.append(sum(last) / len(last) if last else None)
+            rows.append(row)
+    table = Table("measures", "Last value of each measure, averaged over seeds",
+                  ["player", "game", *comparison_charts.MEASURES.values()], rows)  # fmt: skip
+    drawn = [comparison_charts.measures(found, styles_of(contents.columns))]
+    if chart := comparison_charts.pull_against_gap(found, styles_of(contents.columns)):
+        drawn.append(chart)
+    return Section("measures", "How runs explain themselves", [], [table], drawn)

@@ -1,0 +1,144 @@
+"""The page's sections on scores: by game, and over all games."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from cql_atari.evaluation import aggregate, charts, comparison_charts, groups, text_report
+from cql_atari.evaluation.figures import Chart, Style, styles_of
+from cql_atari.evaluation.groups import Contents, Group
+from cql_atari.evaluation.labels import DATA, Cell, Columns, agents_of, kind
+from cql_atari.evaluation.page import Section
+from cql_atari.evaluation.summary import REFERENCES
+from cql_atari.evaluation.tables import Estimate, Table, Value, share
+
+_INTERVALS = (
+    "95 % intervals, over seeds where there are several, else over episodes: how they are made, "
+    "and how often they hold the truth, is in docs/statistics.md."
+)
+
+
+def scores(contents: Contents) -> Section:
+    counted = {group.name: groups.counted(group) for group in contents.groups}
+    columns = contents.columns
+    games = sorted({game for cells in columns.values() for game in cells})
+    header = ["game", *(f"{name} ({counted[name]})" if name in counted else name
+                        for name in columns)]  # fmt: skip
+    rows: list[list[Value]] = [
+        [game, *(_estimate(cells.get(game)) for cells in columns.values())] for game in games
+    ]
+    lines = []
+    own = {name: cells for name, cells in columns.items() if name in counted}
+    for name in agents_of(own):
+        lines += text_report.verdicts(name, _beside(name, own))
+    lines += text_report.protocol_lines(
+        {g.name: g.players[0] for g in contents.groups if kind(g.name) != DATA}
+    )
+    note = (
+        "± and [ ]: 95 % intervals, over seeds where there are several (the chance of training is "
+        "in them), else over episodes (it is not). Human and published random scores are reference "
+        "values of others, under another protocol."
+    )
+    table = Table("scores", "Score by game", header, rows, note)
+    return Section("scores", "Scores", lines, [table],
+                   [charts.score_bars(columns, styles_of(contents.columns))])  # fmt: skip
+
+
+def _beside(agent: str, columns: Columns) -> Columns:
+    """The columns without baselines of other folders, where the agent's has one of its own."""
+    place = agent[len(kind(agent)) :]
+    own = {kind(name) for name in columns if name.endswith(place)} if place else set()
+    return {
+        name: cells
+        for name, cells in columns.items()
+        if name == agent or kind(name) not in own or name.endswith(place)
+    }
+
+
+def _estimate(cell: Cell | None) -> Estimate | None:
+    return cell and Estimate(cell.mean, cell.ci95, note=cell.note)
+
+
+def aggregates(contents: Contents) -> Section | None:
+    tables, drawn, lines = [], [], []
+    for form, reference in REFERENCES.items():
+        found = [g for g in contents.groups if groups.normalised(g, form)]
+        # Recorded play may lack games; it isn't why others' are left out.
+        games = groups.common_games([g for g in found if kind(g.name) != DATA] or found, form)
+        lacking = [g.name for g in found if not set(games) <= set(groups.normalised(g, form))]
+        found = [g for g in found if g.name not in lacking]
+        if lacking:
+            lines.append(
+                f"Not in the {reference} aggregates, for lack of games: {', '.join(lacking)}."
+            )
+        if not games:
+            if found:
+                lines.append(f"No aggregates by {reference} scores: no game was played by all.")
+            continue
+        left = {game for g in found for game in groups.normalised(g, form)} - set(games)
+        if left:
+            lines.append(
+                f"Aggregates by {reference} scores are over the {len(games)} games that all have "
+                f"played; left out: {', '.join(sorted(left))}."
+            )
+        values = {g.name: groups.aggregates(g, form, games) for g in found}
+        header = ["player", "over", *(one.title for one in aggregate.AGGREGATES.values())]
+        rows: list[list[Value]] = [
+            [g.name, groups.counted(g), *(share(values[g.name][key])
+                                          for key in aggregate.AGGREGATES)]
+            for g in found
+        ]  # fmt: skip
+        tables.append(
+            Table(f"aggregates_{reference}".lower(),
+                  f"Aggregates of {reference}-normalised scores over {len(games)} games",
+                  header, rows, _INTERVALS)
+        )  # fmt: skip
+        if form == next(iter(REFERENCES)):
+            panels = {one.title: {g.name: share(values[g.name][key]) for g in found}
+                      for key, one in aggregate.AGGREGATES.items()}  # fmt: skip
+            drawn.append(
+                comparison_charts.estimates(
+                    "aggregates", f"Aggregates of {reference}-normalised scores, with their "
+                    "95 % intervals where they have any; of the optimality gap less is better.",
+                    panels, styles_of(contents.columns), x="share of the human score",
+                )
+            )  # fmt: skip
+            thresholds = comparison_charts.THRESHOLDS
+            profiles = {
+                g.name: aggregate.profile(groups.scores(g, form, games), thresholds) for g in found
+            }
+            x = f"{reference}-normalised score"
+            drawn.append(comparison_charts.profiles(profiles, styles_of(contents.columns), x))
+            tables.append(_improvements(found, games, form))
+            drawn.append(_improvement_chart(tables[-1], styles_of(contents.columns)))
+    return Section("aggregates", "Over all games", lines, tables, drawn) if tables else None
+
+
+def _improvements(found: Sequence[Group], games: Sequence[str], form: str) -> Table:
+    agents = agents_of([group.name for group in found])
+    rows: list[list[Value]] = []
+    for first in found:
+        for second in found:
+            if first.name not in agents or first is second:
+                continue
+            if second.name in agents and found.index(second) < found.index(first):
+                continue
+            several = max(len(first.players), len(second.players)) > 1
+            of = groups.run_scores if several else groups.scores
+            cell = aggregate.improvement(of(first, form, games), of(second, form, games))
+            rows.append([first.name, second.name, share(cell)])
+    return Table(
+        "improvement", "Probability of improvement", ["player", "over", "probability"], rows,
+        "The chance that a score of the first is above one of the second in a game, a tie counting "
+        "half, over the games. Above 50 %: the first is better more often.",
+    )  # fmt: skip
+
+
+def _improvement_chart(table: Table, styles: Mapping[str, Style]) -> Chart:
+    rows: dict[str, dict[str, Estimate | None]] = {}
+    for first, second, cell in table.rows:
+        rows.setdefault(f"{first} over", {})[str(second)] = cell  # type: ignore[assignment]
+    return comparison_charts.estimates(
+        "improvement", "Probability that a player's score is above another's.", rows, styles,
+        zero=0.5, x="probability",
+    )  # fmt: skip
