@@ -19,7 +19,7 @@ acquire() { # until the TPU is there
       SUSPENDED) queue delete --quiet --force ;; # taken away
       FAILED)                                    # as it would again: a bad TYPE, say, or no quota
         queue describe --format='yaml(state)' >&2 || true
-        fail "$name is FAILED, see above; when its cause is mended, delete it and try again:" \
+        fail "$name is FAILED, see above; when its cause is gone, delete it and try again:" \
           "gcloud compute tpus queued-resources delete $name --zone=$zone --force"
         ;;
       "") queue create --node-id="$name" --accelerator-type="$TYPE" --runtime-version="$image" ${SPOT:+--spot} ;;
@@ -30,6 +30,8 @@ acquire() { # until the TPU is there
   done
 }
 
+# No evaluation on the way: it would read all weights from the TPU at each of its steps. Follow the
+# run from a machine that sees its folder: python -m cql_atari.evaluate --run=DIR --follow
 install_and_train() {
   local bundle=${TMPDIR:-/tmp}/cql_atari.tar.gz pip="python3 -m pip install --no-deps"
   # The image's own TensorFlow is the one that is built for TPUs.
@@ -38,7 +40,7 @@ install_and_train() {
     on_workers all "mkdir -p cql_atari && cd cql_atari && tar -xzf ../cql_atari.tar.gz && \
 grep -v ^tensorflow== requirements.lock | $pip -r /dev/stdin && $pip --no-build-isolation -e ." &&
     on_workers 0 "cd cql_atari && env $settings $(quote python3 -m cql_atari.train \
-      --tpu="$tpu" --gin_bindings="train.strategy='tpu'" "$@")"
+      --tpu="$tpu" --gin_bindings="train.strategy='tpu'" --gin_bindings=evaluation.every=0 "$@")"
 }
 
 while :; do

@@ -371,7 +371,8 @@ def test_a_pod_is_installed_on_all_workers_and_trains_from_the_first(stage):
         assert "--worker=all" in scp and "--worker=all" in install and "--worker=0" in train
         assert shlex.split(train[-1].removeprefix("--command=")) == [
             "cd", "cql_atari", "&&", "env", *variables, "python3", "-m", "cql_atari.train",
-            f"--tpu={tpu}", "--gin_bindings=train.strategy='tpu'", *FLAGS,
+            f"--tpu={tpu}", "--gin_bindings=train.strategy='tpu'",
+            "--gin_bindings=evaluation.every=0", *FLAGS,
         ]  # fmt: skip
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from cql_atari.system import devices
+
 GROUP_NORM_EPSILON = 1e-5  # as in PTR's encoder (reconstructed)
 FEATURE_NORM_EPSILON = 1e-12  # the paper divides by the norm; a ReLU feature can be all zero
 
@@ -103,7 +105,11 @@ def group_norm(x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor, groups: int) ->
 
 
 def _map_mean(x: tf.Tensor) -> tf.Tensor:
-    """Means over H and W, [B, H, W, C] -> [B, C]; as a pooling faster on CPUs than a reduction."""
+    """Means over H and W, [B, H, W, C] -> [B, C]."""
+    if devices.on_accelerator():
+        return tf.reduce_mean(x, [1, 2])
+    # Faster on CPUs. XLA gets a sliding window, which its CPU compiler makes a reduction;
+    # whether a TPU's does was never seen.
     return tf.nn.avg_pool2d(x, x.shape[1:3], 1, "VALID")[:, 0, 0]
 
 

@@ -18,6 +18,7 @@ from cql_atari.methods import build
 from cql_atari.methods.method import Method
 from cql_atari.runs import checkpoint, folder
 from cql_atari.runs import log as logs
+from cql_atari.system import devices as devices_lib
 from cql_atari.system import hosts as cluster
 from cql_atari.training import loop, strategy
 from cql_atari.training.start import begin, check_finite
@@ -131,7 +132,7 @@ def train(
 
 def use_xla(jit_compile: bool | None) -> bool:
     """XLA on accelerators only, unless told: on CPUs it is slower than oneDNN."""
-    return strategy.on_accelerator() if jit_compile is None else jit_compile
+    return devices_lib.on_accelerator() if jit_compile is None else jit_compile
 
 
 def make_evaluate(

@@ -23,7 +23,7 @@ from cql_atari.system import hosts as cluster
 MakeDataset = Callable[[slice], tf.data.Dataset]  # rows of the global batch -> `Batch` [K, rows]
 LOST_HOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,
              tf.errors.DeadlineExceededError, tf.errors.InternalError)  # fmt: skip
-_AHEAD = 2  # elements that a coordinator places while a step runs
+_AHEAD = 2  # elements that are on their devices, or on the way, while a step runs
 _WORDS = math.prod(FRAME_SHAPE) // 4  # uint32 of a packed frame
 
 
@@ -73,11 +73,6 @@ def _make_tpu_strategy(tpu: str | None) -> tf.distribute.Strategy:
             "it is --tpu=local; launchers/tpu_vm.sh and tpu_pod.sh set all that is needed."
         ) from error
     return tf.distribute.TPUStrategy(resolver)
-
-
-def on_accelerator() -> bool:
-    """Whether a GPU or TPU is visible."""
-    return bool(tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
 
 
 class Split(NamedTuple):
@@ -135,8 +130,12 @@ def place_batches(
       split: see `divide`.
       by_coordinator: which way, see the module; None: by the coordinator on a pod only.
     """
-    if strategy.num_replicas_in_sync == 1:
-        return iter(make_dataset(slice(None)))
+    if strategy.num_replicas_in_sync == 1 and not _is_tpu(strategy):
+        dataset = make_dataset(slice(None))
+        if gpus := tf.config.list_logical_devices("GPU"):  # otherwise each call copies its batches
+            to_device = tf.data.experimental.prefetch_to_device(gpus[0].name, _AHEAD)
+            dataset = dataset.apply(to_device)
+        return iter(dataset)
     if by_coordinator is None:
         by_coordinator = _is_tpu(strategy) and strategy.extended.num_hosts > 1
     way = _place_by_coordinator if by_coordinator else _place_by_hosts

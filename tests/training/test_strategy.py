@@ -63,6 +63,21 @@ def test_placed_rows_are_the_global_batch_in_order_on_their_devices(by_coordinat
             np.testing.assert_array_equal(part, np.concatenate(local, 1))
 
 
+def test_one_accelerator_has_its_batches_before_they_are_asked_for(monkeypatch):
+    """A second CPU stands in for a GPU."""
+    (accelerator,) = [d for d in tf.config.list_logical_devices("CPU") if d.name[-1] == "1"]
+    monkeypatch.setattr(
+        tf.config, "list_logical_devices", lambda kind: [accelerator] if kind == "GPU" else []
+    )
+    dataset = tiny.dataset(tiny.config())
+    none = strategy.make_strategy("none")
+    placed = strategy.place(none, dataset, strategy.divide(4, 2, 1))
+    for whole, batch in zip(dataset(slice(None)).take(3), placed):
+        assert {part.device[-5:] for part in batch} == {"CPU:1"}
+        for ours, theirs in zip(batch, whole):
+            np.testing.assert_array_equal(ours, theirs)
+
+
 @pytest.mark.parametrize("by_coordinator", [False, True])
 def test_shapes_stay_static(by_coordinator):
     two = mirrored()
