@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import common
@@ -34,6 +35,7 @@ from tqdm import tqdm
 GAMES = ("Breakout", "Freeway")
 STEPS, SAVE_EVERY = 3_000, 20
 FAULTS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGKILL", "disk full")
+START_SECONDS = 10  # some more than a process needs until its first step
 FULL = 200_000  # bytes that a file may have where the disk is "full": less than a checkpoint
 TINY = (
     f"data.games = {GAMES!r}",
@@ -44,7 +46,6 @@ TINY = (
     "network.encoder = 'nature'",
     "network.feed_forward = (16,)",
     "loss.num_atoms = 11",
-    f"train.steps = {STEPS}",
     "train.steps_per_call = 2",
     "train.target_period = 100",
     "train.log_every = 100",
@@ -56,13 +57,13 @@ TINY = (
 )
 
 
-def start(data: Path, workdir: Path, kind: str) -> subprocess.Popen:
+def start(data: Path, workdir: Path, kind: str) -> Popen:
     """The command, in a process of its own."""
-    bindings = (*TINY, f"data.dir = '{data}'", f"feed.kind = '{kind}'")
+    bindings = (*TINY, f"train.steps = {STEPS}", f"data.dir = '{data}'", f"feed.kind = '{kind}'")
     command = [sys.executable, "-m", "cql_atari.train", f"--workdir={workdir}",
                *(f"--gin_bindings={binding}" for binding in bindings)]  # fmt: skip
     with open(f"{workdir}.log", "a") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log)
+        return Popen(command, stdout=log, stderr=log)
 
 
 def saved(workdir: Path) -> tuple[int, dict[str, list[int]]]:
@@ -75,14 +76,14 @@ def saved(workdir: Path) -> tuple[int, dict[str, list[int]]]:
     return int(newest.name), json.loads(text[text.index("{") :]).get("places", {})
 
 
-def end(process: subprocess.Popen, workdir: Path, fault: str, random: np.random.Generator) -> str:
+def end(process: Popen, workdir: Path, fault: str, random: np.random.Generator) -> str:
     """Waits for the moment, causes the fault; returns how the process ended."""
     if fault == "disk full":
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (FULL, FULL))
         return f"disk full, exit {process.wait(600)}"
     before, _ = saved(workdir)
     if random.random() < 0.2:  # anywhere in its start
-        time.sleep(random.uniform(0, 10))
+        time.sleep(random.uniform(0, START_SECONDS))
     else:
         target = before + int(random.integers(1, 6)) * SAVE_EVERY
         pattern = f"partial-{target:010d}" if random.random() < 0.5 else f"{target:010d}"
@@ -134,6 +135,31 @@ def inject(data: Path, workdir: Path, kind: str, faults: int, seed: int) -> dict
             "step": before[0]}  # fmt: skip
 
 
+def measure(folder: Path, kind: str, faults: int, seed: int) -> dict[str, Any]:
+    """What so many faults did to a run in this folder."""
+    data, run = folder / "data", folder / "run"
+    subprocess.run(
+        [sys.executable, "-m", "cql_atari.collect", f"--data_dir={data}",
+         f"--games={','.join(GAMES)}", "--steps_per_game=1500", "--behaviour=random",
+         "--slots_per_file=500"],
+        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    values = inject(data, run, kind, faults, seed)
+    if values["step"] >= STEPS:
+        raise RuntimeError("the run ended before the faults did; raise STEPS")
+    finish(data, run, kind)
+    if kind == "memory":
+        finish(data, folder / "whole", kind)
+        one, other = weights(folder / "whole"), weights(run)
+        values["equal_bit_for_bit"] = one.keys() == other.keys() and all(
+            np.array_equal(one[name], other[name]) for name in one
+        )
+        values["variables"] = len(one)
+    if found := tracebacks(Path(f"{run}.log").read_text()):
+        values["traceback"] = found[0][:2000]
+    return values
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--faults", type=int, default=20)
@@ -141,30 +167,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    kind, faults = arguments.kind, arguments.faults
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        subprocess.run(
-            [sys.executable, "-m", "cql_atari.collect", f"--data_dir={folder / 'data'}",
-             f"--games={','.join(GAMES)}", "--steps_per_game=1500", "--behaviour=random",
-             "--slots_per_file=500"],
-            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        values = inject(
-            folder / "data", folder / "run", arguments.kind, arguments.faults, arguments.seed
-        )
-        if values["step"] >= STEPS:
-            raise RuntimeError("the run ended before the faults did; raise STEPS")
-        finish(folder / "data", folder / "run", arguments.kind)
-        if arguments.kind == "memory":
-            finish(folder / "data", folder / "whole", arguments.kind)
-            one, other = weights(folder / "whole"), weights(folder / "run")
-            values["equal_bit_for_bit"] = one.keys() == other.keys() and all(
-                np.array_equal(one[name], other[name]) for name in one
-            )
-            values["variables"] = len(one)
-        if found := tracebacks((folder / "run.log").read_text()):
-            values["traceback"] = found[0][:2000]
-    common.emit("faults", kind=arguments.kind, faults=arguments.faults, **values)
+        values = measure(Path(name), kind, faults, arguments.seed)
+    common.emit("faults", kind=kind, faults=faults, **values)
 
 
 if __name__ == "__main__":

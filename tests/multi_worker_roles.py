@@ -1,13 +1,14 @@
 """The processes of the multi-worker test.
 
-Usage: python tests/multi_worker_roles.py server              prints the replay's address
-       python tests/multi_worker_roles.py writer ADDRESS      writes until its input ends
-       python tests/multi_worker_roles.py worker ADDRESS OUT  trains, by TF_CONFIG, on both feeds
+Usage: python -m multi_worker_roles server              prints the replay's address
+       python -m multi_worker_roles writer ADDRESS      writes until it is ended
+       python -m multi_worker_roles worker ADDRESS OUT  trains, by TF_CONFIG, on both feeds
 """
 
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 
 import numpy as np
@@ -27,7 +28,7 @@ def serve():
     with service.serve_draws(tiny.GAMES, n_step=3) as replay:
         sys.stdout.write(f"{replay.address}\n")
         sys.stdout.flush()
-        sys.stdin.read()
+        signal.pause()
 
 
 def write(replay):
@@ -36,7 +37,7 @@ def write(replay):
 
     parts = {game: [part(game)] for game in tiny.GAMES}
     with writer.stream(replay, parts, discount=0.99, seed=0, transitions_per_game=160):
-        sys.stdin.read()
+        signal.pause()
 
 
 def work(replay, out):

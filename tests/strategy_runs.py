@@ -1,6 +1,6 @@
 """Trains tiny agents on several logical CPU devices and on one, for tests and as a process.
 
-Usage: python tests/strategy_runs.py DEVICES    compares, and says so in its last line.
+Usage: python -m strategy_runs DEVICES    compares, and says so in its last line.
 """
 
 from __future__ import annotations

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 import tensorflow as tf
 import tiny
@@ -22,11 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*flags: str, bindings: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
-    return subprocess.run(
+    return processes.run(
         [sys.executable, "-m", "cql_atari.evaluate", *flags,
-         *(f"--gin_bindings={binding}" for binding in bindings)],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+         *(f"--gin_bindings={binding}" for binding in bindings)]
     )  # fmt: skip
 
 

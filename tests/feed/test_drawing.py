@@ -6,12 +6,11 @@ What a row must hold is worked out from the episode itself, step by step.
 from __future__ import annotations
 
 import hashlib
-import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import scipy.stats
 import tensorflow as tf
@@ -226,10 +225,8 @@ def test_a_game_without_any_is_a_user_error():
 
 
 DETERMINISTIC = """
-import sys
 import tensorflow as tf
 tf.config.experimental.enable_op_determinism()
-sys.path[:0] = [{folder!r}, {folder!r} + "/.."]
 import test_drawing
 print(test_drawing.digest())
 """
@@ -242,8 +239,5 @@ def digest():
 
 def test_same_batches_under_op_determinism():
     """In a process of its own, as the setting is global."""
-    program = DETERMINISTIC.format(folder=str(Path(__file__).parent))
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
+    done = processes.run([sys.executable, "-c", DETERMINISTIC])
     assert done.stdout.split() == [digest()], done.stderr

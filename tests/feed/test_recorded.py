@@ -7,15 +7,13 @@ import dataclasses
 import gzip
 import itertools
 import json
-import os
 import shutil
-import subprocess
 import sys
 import time
 import zlib
-from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import tensorflow as tf
 import tiny
@@ -31,7 +29,6 @@ from cql_atari.methods.method import Sequences, Transitions
 from cql_atari.runs import checkpoint
 from cql_atari.tools import pack as pack_tool
 
-ROOT = Path(__file__).resolve().parents[2]
 SLOTS = 200  # of a file: some 7 episodes
 
 
@@ -210,13 +207,11 @@ BINDINGS = (
 )
 
 
-def start(folder, data, *bindings) -> subprocess.Popen:
+def start(folder, data, *bindings) -> processes.Popen:
     every = (*tiny.BINDINGS, f"data.dir = '{data}'", *BINDINGS, *bindings)
-    return subprocess.Popen(
+    return processes.Popen(
         [sys.executable, "-m", "cql_atari.train", f"--workdir={folder}",
-         *(f"--gin_bindings={binding}" for binding in every)],
-        cwd=ROOT, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+         *(f"--gin_bindings={binding}" for binding in every)]
     )  # fmt: skip
 
 

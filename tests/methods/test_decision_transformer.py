@@ -124,7 +124,6 @@ RUN = (
 )  # fmt: skip
 
 
-@pytest.mark.proof
 def test_a_run_trains_resumes_bit_for_bit_and_plays_real_games(tmp_path, monkeypatch):
     monkeypatch.setattr(recorded, "_load_store", lambda config, *_: tiny.store(config))
     monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)

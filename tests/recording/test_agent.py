@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import processes
 import pytest
 import tiny
 from dopamine.replay_memory.circular_replay_buffer import OutOfGraphReplayBuffer
@@ -24,7 +24,6 @@ from cql_atari.runs import folder as workdir
 from cql_atari.system import signals
 from cql_atari.training import run
 
-ROOT = Path(__file__).resolve().parents[2]
 SLOTS = 300
 BINDINGS = (
     *(binding for binding in tiny.BINDINGS if not binding.startswith(("data.", "feed.kind"))),
@@ -40,15 +39,13 @@ JOB = Job(game="Breakout", run=1, steps=1500, behaviour="online", epsilons=(),
           slots_per_file=SLOTS, seed=4)  # fmt: skip
 
 
-def start(data_dir: Path, *more: str) -> subprocess.Popen:
-    return subprocess.Popen(
+def start(data_dir: Path, *more: str) -> processes.Popen:
+    return processes.Popen(
         [
             sys.executable, "-m", "cql_atari.collect", f"--data_dir={data_dir}", "--games=Breakout",
             "--behaviour=online", "--steps_per_game=1500", f"--slots_per_file={SLOTS}", "--seed=4",
             *(f"--gin_bindings={binding}" for binding in BINDINGS), *more,
-        ],
-        cwd=ROOT, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        ]
     )  # fmt: skip
 
 

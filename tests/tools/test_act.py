@@ -6,9 +6,9 @@ import json
 import re
 import signal
 import socket
-import subprocess
 import sys
 
+import processes
 import pytest
 import test_online
 import tiny
@@ -18,21 +18,17 @@ from cql_atari.feed.online import exchange
 from cql_atari.tools import act
 
 
-def start_actor(address, *flags) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "cql_atari.tools.act", f"--learner={address}", *flags],
-        cwd=test_online.ROOT, env=test_online.ENVIRONMENT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+def start_actor(address, *flags) -> processes.Popen:
+    command = [sys.executable, "-m", "cql_atari.tools.act", f"--learner={address}", *flags]
+    return processes.Popen(command)
 
 
-@pytest.mark.proof
 def test_one_is_killed_another_goes_on_and_ends_with_the_learner(tmp_path):
     folder, log = tmp_path / "run", tmp_path / "log"
     with open(log, "w") as file:
-        learner = subprocess.Popen(
+        learner = processes.Popen(
             test_online.command(folder, "online.actors = 'remote'", "online.frames = 2400"),
-            cwd=test_online.ROOT, env=test_online.ENVIRONMENT, stdout=file, stderr=file,
+            stdout=file, stderr=file,
         )  # fmt: skip
     test_online.wait_for(lambda: "--learner=" in log.read_text(), learner)
     port = re.search(r"--learner=\S+:(\d+)", log.read_text()).group(1)
@@ -52,15 +48,12 @@ def test_one_is_killed_another_goes_on_and_ends_with_the_learner(tmp_path):
     assert last["online/frames"] == pytest.approx(2400, abs=4 * 60)
 
 
-@pytest.mark.proof
 def test_a_learner_whose_port_is_taken_says_so(tmp_path):
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
-        ended = subprocess.run(
-            test_online.command(tmp_path, "online.actors = 'remote'", f"online.port = {port}"),
-            cwd=test_online.ROOT, env=test_online.ENVIRONMENT, text=True, capture_output=True,
-            timeout=300, check=False,
-        )  # fmt: skip
+        ended = processes.run(
+            test_online.command(tmp_path, "online.actors = 'remote'", f"online.port = {port}")
+        )
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
     assert f"error: can't listen on port {port}: " in ended.stderr
     assert "online.port" in ended.stderr

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from pathlib import Path
 
+import processes
 import pytest
 import tiny
 
@@ -130,11 +129,8 @@ def test_a_forward_pass_is_counted():
 
 
 def command(*flags) -> list[str]:
-    root = Path(__file__).resolve().parents[2]
-    result = subprocess.run(
-        [sys.executable, "-m", "cql_atari.tools.plan", *flags],
-        cwd=root, timeout=120, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    result = processes.run([sys.executable, "-m", "cql_atari.tools.plan", *flags])
+    assert result.returncode == 0, result.stderr
     assert "WARNING" not in result.stdout + result.stderr
     return result.stdout.splitlines()
 

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import processes
 import pytest
 import tiny
 from dopamine_files import steps_of, write_run
@@ -48,10 +49,9 @@ def run(module, log, *arguments):
     """A command of ours; its stderr goes to the file."""
     bindings = [f"--gin_bindings={binding}" for binding in BINDINGS]
     with open(log, "w") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, *bindings, *arguments],
-            cwd=ROOT, env=ENVIRONMENT, stdout=file, stderr=file,
-        )  # fmt: skip
+        process = processes.Popen(
+            [sys.executable, "-m", module, *bindings, *arguments], stdout=file, stderr=file
+        )
     try:
         yield process
     finally:
@@ -83,7 +83,6 @@ def stopped(process):
     return process.wait(120)
 
 
-@pytest.mark.proof
 def test_servers_and_learner_outlive_each_other(tmp_path):
     """One story: the learner is there first; the server is killed and started again; the learner
     is killed and started again; each is stopped while the other is gone.
@@ -202,7 +201,6 @@ def flags(data, folder, port, *bindings):
             *(f"--gin_bindings={binding}" for binding in mine))  # fmt: skip
 
 
-@pytest.mark.proof
 def test_a_server_does_not_go_on_with_other_data(data, tmp_path):
     """Its writers' places are episodes of the data that it began with."""
     folder, log, port = tmp_path / "served", tmp_path / "log", some_port()
@@ -220,7 +218,6 @@ def test_a_server_does_not_go_on_with_other_data(data, tmp_path):
         wait_for(lambda: "serving Pong" in log.read_text(), server, log)
 
 
-@pytest.mark.proof
 def test_a_taken_port_is_told_before_the_survey(data, tmp_path):
     folder, log = tmp_path / "served", tmp_path / "log"
     with (
@@ -248,7 +245,6 @@ runpy.run_module("cql_atari.tools.serve_replay", run_name="__main__")
 """
 
 
-@pytest.mark.proof
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_signal_ends_the_survey(data, tmp_path, number):
     """One: after the group that is surveyed, 3 s each. Two: at once."""

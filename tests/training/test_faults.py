@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import tensorflow as tf
 import tiny
@@ -37,11 +38,9 @@ def start(folder, data):
         "evaluation.episodes = 1",
         "evaluation.envs_per_game = 1",
     )
-    return subprocess.Popen(
+    return processes.Popen(
         [sys.executable, "-m", "cql_atari.train", f"--workdir={folder}",
-         *(f"--gin_bindings={binding}" for binding in bindings)],
-        cwd=ROOT, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, text=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+         *(f"--gin_bindings={binding}" for binding in bindings)]
     )  # fmt: skip
 
 
@@ -69,7 +68,6 @@ def data(tmp_path_factory):
     return folder
 
 
-@pytest.mark.proof
 def test_killed_during_a_save_and_with_a_full_disk_it_ends_as_without(tmp_path, data):
     folder, checkpoints = tmp_path / "run", tmp_path / "run" / "checkpoints"
     process = start(folder, data)
@@ -98,17 +96,31 @@ def test_killed_during_a_save_and_with_a_full_disk_it_ends_as_without(tmp_path, 
         np.testing.assert_array_equal(values, found[name], err_msg=name)
 
 
-@pytest.mark.parametrize("kind", ["memory", "replay"])
-@pytest.mark.parametrize("faults", [3, pytest.param(20, marks=pytest.mark.proof)])
-def test_faults_at_random_moments_cost_nothing(kind, faults):
-    ended = subprocess.run(
-        [sys.executable, "benchmarks/faults.py", f"--kind={kind}", f"--faults={faults}"], cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    found = json.loads(ended.stdout.splitlines()[-1])
+def check(found, kind, faults):
     assert sum(found["ends"].values()) == faults
     assert "traceback" not in found
     assert (found["saves_lost"], found["places_gone_back"]) == (0, 0)
     if kind == "memory":
         assert found["equal_bit_for_bit"] and found["variables"] > 10
+
+
+@pytest.mark.parametrize("kind", ["memory", "replay"])
+def test_faults_at_random_moments_cost_nothing(kind, tmp_path, monkeypatch):
+    """SIGKILL, SIGTERM and SIGINT to a short run, whose processes are forked."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import faults
+
+    for name, value in {"Popen": processes.Popen, "STEPS": 500, "START_SECONDS": 3}.items():
+        monkeypatch.setattr(faults, name, value)
+    check(faults.measure(tmp_path, kind, 3, seed=0), kind, 3)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("kind", ["memory", "replay"])
+def test_twenty_faults_cost_nothing(kind):
+    ended = subprocess.run(
+        [sys.executable, "benchmarks/faults.py", f"--kind={kind}"], cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    check(json.loads(ended.stdout.splitlines()[-1]), kind, 20)

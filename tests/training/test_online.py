@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import tiny
 
@@ -28,8 +26,6 @@ from cql_atari.recording.folder import Job
 from cql_atari.runs import checkpoint
 from cql_atari.system import signals
 
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
 BINDINGS = (
     *tiny.BINDINGS,
     "data.games = ('Freeway',)",
@@ -51,9 +47,8 @@ def command(folder, *bindings):
             *(f"--gin_bindings={binding}" for binding in (*BINDINGS, *bindings))]  # fmt: skip
 
 
-def start(folder, *bindings, err=subprocess.PIPE) -> subprocess.Popen:
-    return subprocess.Popen(command(folder, *bindings), cwd=ROOT, env=ENVIRONMENT, text=True,
-                            stdout=subprocess.PIPE, stderr=err)  # fmt: skip
+def start(folder, *bindings, err=None) -> processes.Popen:
+    return processes.Popen(command(folder, *bindings), stderr=err)
 
 
 def wait_for(condition, process, seconds=300.0):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import tensorflow as tf
 import tiny
@@ -123,9 +122,6 @@ def test_loading_says_nothing_of_what_it_does_not_need(tmp_path):
     shutil.copytree(GOLDEN, tmp_path / "run")
     program = "import pathlib, sys\nfrom cql_atari.training import load\n"
     program += "load.load(pathlib.Path(sys.argv[1]))"
-    ended = subprocess.run(
-        [sys.executable, "-c", program, tmp_path / "run"], cwd=ROOT, check=True,
-        capture_output=True, text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )  # fmt: skip
+    ended = processes.run([sys.executable, "-c", program, tmp_path / "run"])
+    assert ended.returncode == 0, ended.stderr
     assert "Value in checkpoint could not be found" not in ended.stderr

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import strategy_runs
 import tensorflow as tf
@@ -28,9 +26,7 @@ def test_both_ways_train_on_two_devices_as_on_one():
 
 
 def test_both_ways_train_on_eight_devices_as_on_one():
-    script = Path(strategy_runs.__file__)
-    done = subprocess.run([sys.executable, script, "8"], capture_output=True, text=True,
-                          check=False, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})  # fmt: skip
+    done = processes.run([sys.executable, "-m", strategy_runs.__name__, "8"])
     assert done.stdout.endswith("equal on 8\n"), done.stderr[-3000:]
 
 

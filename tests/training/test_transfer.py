@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import tensorflow as tf
 import tiny
@@ -20,15 +19,11 @@ from cql_atari.runs import checkpoint
 from cql_atari.runs import folder as workdir
 from cql_atari.training import start
 
-ROOT = Path(__file__).resolve().parents[2]
 GAMES = (*tiny.GAMES, "Pong")  # the last one is held out
 
 
 def run(module: str, *flags: str) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", f"cql_atari.{module}", *flags], cwd=ROOT, capture_output=True,
-        text=True, timeout=300, check=False, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )  # fmt: skip
+    ended = processes.run([sys.executable, "-m", f"cql_atari.{module}", *flags])
     assert ended.returncode == 0, ended.stderr
 
 

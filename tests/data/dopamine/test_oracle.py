@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pytest
 from dopamine.replay_memory.circular_replay_buffer import OutOfGraphReplayBuffer
 from dopamine_files import DISCOUNT, GAME, Step, write_run
 from hypothesis import given, settings
@@ -48,7 +47,7 @@ def transitions_of(episode: Episode, n_step: int) -> dict[int, Transition]:
     return found
 
 
-def ours(directory: Path, suffix: int, n_step: int) -> dict[int, Transition]:
+def ours(directory: Path, suffix: int, n_step: int, padding: np.ndarray) -> dict[int, Transition]:
     """Transitions of one suffix by slot; the slot is found through order, ends and padding."""
     found = {}
     with open_group(directory, suffix) as group:
@@ -56,7 +55,7 @@ def ours(directory: Path, suffix: int, n_step: int) -> dict[int, Transition]:
         frames = group.files["$store$_observation"].read_all()
     slot = 0
     for episode in read_episodes(directory, GAME, [suffix]):
-        while not (
+        while padding[slot] or not (
             np.array_equal(frames[slot : slot + len(episode.frames)], episode.frames)
             and terminals[slot + len(episode.frames) - 1] == episode.terminal
         ):
@@ -98,7 +97,7 @@ def check_against_dopamine(
             valid = group.valid
             terminals = group.files["$store$_terminal"].read_all()
         buffer = dopamine_buffer(directory, suffix, capacity, n_step)
-        found = ours(directory, suffix, n_step)
+        found = ours(directory, suffix, n_step, padding)
         expected = theirs(buffer, capacity)
         # Where neither the file's edges nor padding are involved: the same, bit for bit.
         low = 4 if valid == capacity else 3
@@ -170,12 +169,13 @@ def runs(draw):
         steps += [Step() for _ in range(length - 1)] + [Step(end)]
     if draw(st.booleans()):
         steps[-1] = Step()
-    for index in draw(st.sets(st.integers(0, len(steps) - 1), max_size=4)):
-        steps[index] = steps[index]._replace(black=True)
+    for index in sorted(draw(st.sets(st.integers(0, len(steps) - 1), max_size=4))):
+        # Three in a row look like padding, which the reader refuses where no end is marked.
+        if index < 2 or not all(step.black for step in steps[index - 2 : index]):
+            steps[index] = steps[index]._replace(black=True)
     return n_step, capacity, steps, kinds
 
 
-@pytest.mark.proof
 @settings(max_examples=60, deadline=None, database=None)
 @given(runs())
 def test_transitions_equal_those_dopamine_calls_valid(run):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from contextlib import contextmanager
+from unittest import mock
 
 import numpy as np
 import pytest
 import scipy.stats
-from synthetic_episodes import extents, keys, make_episode
+from synthetic_episodes import extents, keys, make_episode, tags
 
 from cql_atari.feed import drawing, positions
 from cql_atari.feed.memory import store as memory
@@ -31,27 +32,24 @@ EPISODES = {
 
 @contextmanager
 def open_replay(n_step=1, episodes=EPISODES, **options):
-    """A function that reads from a replay of the episodes, once its windows are full."""
+    """A function that reads from a replay of the episodes, once its windows are full; of each
+    batch it keeps what `keep` returns, since batches are large.
+    """
     parts = {game: [lambda mine=mine: iter(mine)] for game, mine in episodes.items()}
     settings = {"discount": 0.9, "seed": 0, "transitions_per_game": 1600} | options
     with (
+        mock.patch.object(reader, "_OPEN", 2 * ROWS * len(episodes)),
         service.serve_draws(list(episodes), n_step=n_step) as replay,
         writer.stream(replay, parts, **settings) as writers,
     ):
         writer.wait_until_filled(writers, lambda: False)
 
-        def read(law, count, **options):
+        def read(law, count, keep=lambda batch: batch, **options):
             settings = {"seed": 1, "start_step": 0, "steps_per_call": 4} | options
             data = reader.dataset(replay, law, check=writers.check, **settings)
-            return data, list(data.take(count).as_numpy_iterator())
+            return data, [keep(batch) for batch in data.take(count).as_numpy_iterator()]
 
         yield read
-
-
-@pytest.fixture
-def few_open(monkeypatch):
-    """Two arrivals between the rows of a segment, for one game: small data go through sooner."""
-    monkeypatch.setattr(reader, "_OPEN", 2 * ROWS)
 
 
 def drawn(*episodes, n_step=1):
@@ -72,8 +70,8 @@ def test_both_feeds_hold_the_same_transitions(n_step):
     from_memory = {key for batch in data.take(4).as_numpy_iterator() for key in keys(batch)}
     assert len(from_memory) == positions.transitions(store.episodes, n_step).sizes.sum()
     with open_replay(n_step) as read:
-        replayed, batches = read(law, 8)
-        assert {key for batch in batches for key in keys(batch)} == from_memory
+        replayed, found = read(law, 8, keep=keys)
+        assert {key for batch in found for key in batch} == from_memory
         assert replayed.element_spec == data.element_spec
 
 
@@ -96,8 +94,8 @@ def test_two_replays_of_a_seed_give_the_same_batches_whatever_k_and_whoever_has_
     found = []
     for options in ({}, {"steps_per_call": 1}, {"steps_per_call": 8}, {"seed": 2}):
         with open_replay() as read:
-            batches = read(law, 32 // options.get("steps_per_call", 4), **options)[1]
-            found.append([key for batch in batches for key in keys(batch)])
+            _, batches = read(law, 32 // options.get("steps_per_call", 4), keep=keys, **options)
+            found.append([key for batch in batches for key in batch])
     assert found[0] == found[1] == found[2] != found[3]
     whole = np.concatenate([b.frames for b in _read_rows(law, slice(None))])
     parts = [np.concatenate([b.frames for b in _read_rows(law, rows)]) for rows in
@@ -111,34 +109,36 @@ def _read_rows(law, rows):
 
 
 @pytest.mark.parametrize("k", [1, 10, 50])
-def test_a_transition_is_drawn_as_often_as_samples_per_insert_says(k, few_open):
+def test_a_transition_is_drawn_as_often_as_samples_per_insert_says(k):
     """Whatever K: once it was 0.5, 2.6 and 4 times in place of 8. 80 segments through a window
     of 16; those count that enter it after the first ones and have left it and been dealt. The 8,000
     draws end before the window reaches a second pass, which would draw some of them again.
     """
     episodes = {"Pong": [make_episode(i, 16) for i in range(80)]}
     with open_replay(episodes=episodes, transitions_per_game=256, samples_per_insert=8.0) as read:
-        batches = read(BatchLaw(32, 1), 250 // k, steps_per_call=k)[1]
-    windows = np.concatenate([batch.frames for batch in batches])[:, :, 3, 0, :2].reshape(-1, 2)
+        _, marks = read(BatchLaw(32, 1), 250 // k, steps_per_call=k,
+                        keep=lambda batch: tags(batch.frames)[:, :, 3].copy())  # fmt: skip
+    windows = np.concatenate(marks).reshape(-1, 2)
     counts = np.zeros((81, 17), int)
     np.add.at(counts, (windows[:, 0], windows[:, 1]), 1)
     stayed = counts[17:60, 1:]  # one part: the window slides over it in order
     np.testing.assert_array_equal(stayed, 8)
 
 
-def test_draws_are_uniform_and_within_a_period_without_replacement(few_open):
+def test_draws_are_uniform_and_within_a_period_without_replacement():
     """27 transitions, all in the window: in 27 draws from a period's start each comes once."""
     with open_replay(episodes={"Pong": EPISODES["Pong"]}) as read:
-        _, batches = read(BatchLaw(27, 1), 100, steps_per_call=10)
-    counts = Counter(key for batch in batches for key in keys(batch))
+        _, batches = read(BatchLaw(27, 1), 100, keep=keys, steps_per_call=10)
+        lag = reader.lag(1)
+    counts = Counter(key for batch in batches for key in batch)
     assert len(counts) == 1 + 18 + 8
-    assert max(counts.values()) - min(counts.values()) <= 2 + reader.lag(1) // 4
+    assert max(counts.values()) - min(counts.values()) <= 2 + lag // 4
 
 
 def test_games_are_drawn_independently_and_uniformly():
     with open_replay() as read:
-        _, batches = read(BatchLaw(64, 1), 60)
-    counts = np.bincount(np.concatenate([batch.games.ravel() for batch in batches]))
+        _, games = read(BatchLaw(64, 1), 60, keep=lambda batch: batch.games.ravel())
+    counts = np.bincount(np.concatenate(games))
     assert scipy.stats.chisquare(counts).pvalue > 1e-6
 
 
@@ -183,7 +183,8 @@ def test_how_far_apart_rows_of_a_segment_are(num_games, rows):
     assert num_games * (reader.lag(num_games) + 1) <= 1_300
 
 
-def test_what_is_noted_is_where_the_next_batch_begins(few_open):
+def test_what_is_noted_is_where_the_next_batch_begins(monkeypatch):
+    monkeypatch.setattr(reader, "_OPEN", 2 * ROWS)
     segments = drawn(*(make_episode(i, 16) for i in range(60)))
     notes = {}
     options = {"seed": 0, "rows": slice(None), "private": True}

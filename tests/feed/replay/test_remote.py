@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import os
+import json
+import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import reverb
 import tensorflow as tf
@@ -59,30 +59,18 @@ def server(games=GAMES, *, n_step=3, manifest=DATA, port=None):
 
 @contextlib.contextmanager
 def server_process(port, manifest):
-    """A process that serves once it is told to: Reverb takes shortcuts within one process."""
-    program = (
-        "import sys, test_remote as here\n"
-        "input()\n"
-        f"with here.server(port={port}, manifest={manifest!r}):\n"
-        "    print('serving', flush=True)\n"
-        "    input()\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], text=True,
-        env={**os.environ, "PYTHONPATH": ":".join([str(Path(__file__).parent), *sys.path])},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
+    """A process that serves (see below): Reverb takes shortcuts within one process."""
+    command = [sys.executable, "-m", "test_remote", port, json.dumps(manifest)]
+    process = processes.Popen(command)
     try:
+        until = time.monotonic() + 60
+        while process.said()[0] != "serving\n":
+            assert process.poll() is None and time.monotonic() < until, process.said()
+            time.sleep(0.02)
         yield process
     finally:
         process.kill()
-        process.communicate()
-
-
-def go(process):
-    process.stdin.write("go\n")
-    process.stdin.flush()
-    assert process.stdout.readline() == "serving\n"
+        process.wait()
 
 
 def never():
@@ -146,21 +134,17 @@ def test_batches_are_those_of_a_replay_in_this_process():
         np.testing.assert_array_equal(tags(batch.frames)[..., 3, 0] - 1, batch.games)
 
 
-@pytest.mark.proof
 def test_a_lost_server_is_waited_for_and_refused_with_other_data(caplog):
     """No batch is left out or given twice: their games are a function of the step."""
     run, port = config(), some_port()
     law = BatchLaw(run.feed.draws, run.feed.transitions_per_draw)
     address = f"localhost:{port}"
     with contextlib.ExitStack() as stack:
-        same, again, other = (
-            stack.enter_context(server_process(port, manifest)) for manifest in (DATA, DATA, OTHER)
-        )
-        go(same)
+        process = stack.enter_context(server_process(port, DATA))
         make = stack.enter_context(remote.open_remote(config(address), 0, never))
         batches = make(slice(None)).as_numpy_iterator()
         games = [next(batches).games for _ in range(3)]
-        for nth, (process, successor) in enumerate([(same, again), (again, other)], 1):
+        for nth, manifest in enumerate([DATA, OTHER], 1):
             process.kill()
             process.wait()
             drawing = threading.Thread(
@@ -172,7 +156,7 @@ def test_a_lost_server_is_waited_for_and_refused_with_other_data(caplog):
             while caplog.text.count(f"no replay server answers at {address}") < nth:
                 assert drawing.is_alive() and time.monotonic() < until
                 time.sleep(0.05)
-            go(successor)
+            process = stack.enter_context(server_process(port, manifest))
             drawing.join(60)
             assert not drawing.is_alive()
             assert caplog.text.count(f"the replay server at {address} answers") == nth
@@ -231,3 +215,10 @@ def test_inserted_bytes_that_are_no_segment_end_the_learner_with_one_error(wrong
         with pytest.raises(tf.errors.OpError):
             next(iter(data))
     assert "holds what is no segment" in str(failures[0])
+
+
+if __name__ == "__main__":
+    with server(port=int(sys.argv[1]), manifest=json.loads(sys.argv[2])):
+        sys.stdout.write("serving\n")
+        sys.stdout.flush()
+        signal.pause()
