@@ -3,6 +3,7 @@
 PYTHON ?= $(shell for p in python3.11 python3.10; do command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 PY := .venv/bin/python
 STAMP := .venv/installed
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: quickstart test test-fast proof lint environment docs package
 
@@ -10,14 +11,13 @@ quickstart: $(STAMP)
 	PYTHON=$(PY) launchers/quickstart.sh
 
 test: $(STAMP)
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest $(TWO)
 
-# Between edits: the rooms without real runs of whole processes.
+# Between edits: without real runs and what compiles much.
 test-fast: $(STAMP)
-	$(PY) -m pytest -n 2 --dist loadfile tests/core tests/system tests/networks tests/methods/test_losses.py \
-	  tests/feed/memory tests/feed/test_drawing.py tests/evaluation tests/test_structure.py tests/test_docs.py
+	$(PY) -m pytest $(TWO) -m "not slow and not proof"
 
-# What takes long: many faults on each feed.
+# What takes long: many faults on each feed, eight devices.
 proof: $(STAMP)
 	$(PY) -m pytest -m proof --timeout 3600
 

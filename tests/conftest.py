@@ -104,6 +104,11 @@ class PeakMemory:
         self._ended.set()
 
 
+def pytest_collection_modifyitems(items):
+    """Slow modules first: with two workers none is left over for the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def pytest_configure(config):
     if not hasattr(config, "workerinput"):  # one watches, not each worker
         config.peak_memory = PeakMemory()

@@ -10,6 +10,8 @@ from cql_atari.core import games
 from cql_atari.core.types import UserError
 from cql_atari.envs.atari import AtariEnv, make_vector
 
+pytestmark = pytest.mark.slow
+
 
 class OldGym:
     """ale-py's bare environment with the interface that Dopamine's preprocessing wants."""

@@ -18,6 +18,8 @@ from cql_atari.methods import build
 from cql_atari.runs import checkpoint
 from cql_atari.runs import folder as workdir
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -29,6 +29,8 @@ from cql_atari.methods.method import Sequences, Transitions
 from cql_atari.runs import checkpoint
 from cql_atari.tools import pack as pack_tool
 
+pytestmark = pytest.mark.slow
+
 SLOTS = 200  # of a file: some 7 episodes
 
 

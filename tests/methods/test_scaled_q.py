@@ -16,6 +16,8 @@ from cql_atari.methods import parts, scaled_q
 from cql_atari.methods.scaled_q import make_objective
 from cql_atari.runs import checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 def make(*bindings):
     config = tiny.config(*bindings)

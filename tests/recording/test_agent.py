@@ -24,6 +24,8 @@ from cql_atari.runs import folder as workdir
 from cql_atari.system import signals
 from cql_atari.training import run
 
+pytestmark = pytest.mark.slow
+
 SLOTS = 300
 BINDINGS = (
     *(binding for binding in tiny.BINDINGS if not binding.startswith(("data.", "feed.kind"))),

@@ -32,6 +32,8 @@ from cql_atari.recording.folder import Job
 from cql_atari.runs import folder as workdir
 from cql_atari.system import signals
 
+pytestmark = pytest.mark.slow
+
 JOB = Job(
     game="SpaceInvaders",
     run=1,

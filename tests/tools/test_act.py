@@ -17,6 +17,8 @@ from cql_atari.core.types import UserError
 from cql_atari.feed.online import exchange
 from cql_atari.tools import act
 
+pytestmark = pytest.mark.slow
+
 
 def start_actor(address, *flags) -> processes.Popen:
     command = [sys.executable, "-m", "cql_atari.tools.act", f"--learner={address}", *flags]

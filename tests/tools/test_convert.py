@@ -28,6 +28,8 @@ from cql_atari.recording.folder import Job
 from cql_atari.system import signals
 from cql_atari.tools import convert
 
+pytestmark = pytest.mark.slow
+
 GAME = "SpaceInvaders"
 SUFFIXES = list(range(7))
 

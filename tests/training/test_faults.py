@@ -20,6 +20,8 @@ from dopamine_files import steps_of, write_run
 
 from cql_atari.runs import checkpoint
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 GAMES = ("Breakout", "Pong")
 STEPS = 300

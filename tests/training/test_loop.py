@@ -11,6 +11,8 @@ from cql_atari.core.types import UserError
 from cql_atari.methods import build, scaled_q
 from cql_atari.training import loop, strategy
 
+pytestmark = pytest.mark.slow
+
 
 def run(config, devices, episodes=None, jit_compile=False, **overrides):
     """Trains for config.train.steps; returns the agent, the compiled call and a tape of calls."""

@@ -21,6 +21,8 @@ from dopamine_files import GAME, steps_of, write_run
 from cql_atari.runs import checkpoint
 from cql_atari.training import strategy
 
+pytestmark = pytest.mark.slow
+
 
 def clusters(hosts):
     """The environment of each host's process, on ports that are free."""

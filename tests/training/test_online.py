@@ -26,6 +26,8 @@ from cql_atari.recording.folder import Job
 from cql_atari.runs import checkpoint
 from cql_atari.system import signals
 
+pytestmark = pytest.mark.slow
+
 BINDINGS = (
     *tiny.BINDINGS,
     "data.games = ('Freeway',)",

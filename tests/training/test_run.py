@@ -18,6 +18,8 @@ from cql_atari.methods import build
 from cql_atari.runs import checkpoint, folder
 from cql_atari.training import load, run, start
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "run" / "c51"
 SEEN = Observation.first(np.zeros((2, 4, 84, 84), np.uint8), np.array([0, 1], np.int32))

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from cql_atari.core.types import UserError
 from cql_atari.training import strategy
 
+pytestmark = pytest.mark.slow
+
 
 def mirrored():
     return strategy.make_strategy("mirrored", ["CPU:0", "CPU:1"])
@@ -25,6 +27,7 @@ def test_both_ways_train_on_two_devices_as_on_one():
     strategy_runs.compare(2)
 
 
+@pytest.mark.proof
 def test_both_ways_train_on_eight_devices_as_on_one():
     done = processes.run([sys.executable, "-m", strategy_runs.__name__, "8"])
     assert done.stdout.endswith("equal on 8\n"), done.stderr[-3000:]

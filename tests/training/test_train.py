@@ -24,6 +24,8 @@ from cql_atari.runs import folder as workdir
 from cql_atari.system import signals
 from cql_atari.training import run as experiment
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
 

@@ -19,6 +19,8 @@ from cql_atari.runs import checkpoint
 from cql_atari.runs import folder as workdir
 from cql_atari.training import start
 
+pytestmark = pytest.mark.slow
+
 GAMES = (*tiny.GAMES, "Pong")  # the last one is held out
 
 

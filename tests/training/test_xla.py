@@ -21,6 +21,8 @@ from tensorflow.python.framework import kernels
 from cql_atari.methods import build
 from cql_atari.training import loop, strategy
 
+pytestmark = pytest.mark.slow
+
 FLOAT32, BFLOAT16 = 1e-5, 3e-2  # relative difference of gradient norms and per-game sums
 CASES = {
     "c51": (),

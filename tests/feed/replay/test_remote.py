@@ -24,6 +24,8 @@ from cql_atari.core.types import UserError
 from cql_atari.feed.replay import reader, remote, service, writer
 from cql_atari.feed.sampling import BatchLaw, draw_games
 
+pytestmark = pytest.mark.slow
+
 GAMES = tiny.GAMES
 OTHER: dict = {"sources": []}
 DATA = {"sources": [{"game": game, "run": 1} for game in GAMES]}
