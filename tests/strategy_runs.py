@@ -14,6 +14,8 @@ import tiny
 from cql_atari.methods import scaled_q
 from cql_atari.training import loop, strategy
 
+COUNTS = {"greedy_is_most_frequent"}  # of an argmax: rounding decides between equal values
+
 
 def trainer(devices, config, jit_compile=False):
     """A function of batches: trains from the same start, returns what each call leaves behind."""
@@ -32,7 +34,7 @@ def trainer(devices, config, jit_compile=False):
             made, sums = call(next(batches), tf.constant(config.train.steps_per_call))
             assert int(made) == config.train.steps_per_call
             agent.update_target()
-            left = {name: value.numpy() for name, value in sums.items()}
+            left = {name: value.numpy() for name, value in sums.items() if name not in COUNTS}
             yield left | {i: v.numpy() for i, v in enumerate(agent.network.trainable_variables)}
 
     return train

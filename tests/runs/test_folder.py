@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 
 import pytest
 
@@ -64,26 +63,3 @@ def test_the_largest_networks_of_ours_are_far_from_the_limit(tmp_path):
     }
     (tmp_path / "config.json").write_text(json.dumps({**GOOD, **large}))
     assert folder.read_config(tmp_path).network.widths[-1] == 1024
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_one_signal_asks_for_a_stop_and_a_second_one_ends_at_once(monkeypatch, number):
-    monkeypatch.setattr(folder, "_leave_terminal", lambda: None)  # it may be the tests' own
-    before = signal.getsignal(number)
-    with folder.stop_on_signals() as should_stop:
-        assert not should_stop()
-        signal.raise_signal(number)
-        assert should_stop()
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(number)
-    assert signal.getsignal(number) == before
-
-
-def test_the_end_of_a_terminal_stays_ignored_where_it_was():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with folder.stop_on_signals() as should_stop:
-            signal.raise_signal(signal.SIGHUP)
-            assert not should_stop()
-    finally:
-        signal.signal(signal.SIGHUP, before)

@@ -89,7 +89,7 @@ def uninterrupted(tmp_path_factory, data):
 
 
 def test_a_signal_saves_exits_with_its_own_code_and_goes_on(tmp_path, data, uninterrupted):
-    """SIGTERM; the others by their handler (tests/runs/test_folder.py), SIGHUP below, too."""
+    """SIGTERM; the others by their handler (tests/system/test_signals.py), SIGHUP below, too."""
     folder = tmp_path / "run"
     process = start(folder, data)
     wait_for(folder / "checkpoints", process, f"*{20:010d}")

@@ -173,7 +173,6 @@ def test_a_learner_whose_server_is_gone_ends_soon_when_told_to_stop(caplog):
     """However many batches it had drawn ahead: at most 15 s from the signal to the end."""
     address, stop = f"localhost:{(port := some_port())}", threading.Event()
     with server_process(port, DATA) as process:
-        go(process)
         with remote.open_remote(config(address), 0, stop.is_set) as make:
             batches = make(slice(None)).as_numpy_iterator()
             next(batches)
