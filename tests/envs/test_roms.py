@@ -133,7 +133,7 @@ def test_the_recorded_rom_in_a_rom_dir_ends_the_warning(
     changed[2014] ^= 0x08
     (tmp_path / "breakout.bin").write_bytes(changed)
     recorded = {"recorded": hashlib.md5(changed).hexdigest()}
-    monkeypatch.setattr(roms, "table", lambda: {"Breakout": recorded})
+    monkeypatch.setattr(roms, "md5_table", lambda: {"Breakout": recorded})
     assert warn(["Breakout"], [1], tmp_path) == ["Breakout"]
     assert warn(["Breakout"], [1], tmp_path, tmp_path) == []
     with pytest.raises(UserError, match=r"pong\.bin doesn't exist"):

@@ -496,7 +496,7 @@ def test_an_error_leaves_nothing_behind(tmp_path, monkeypatch):
         (directory / "replay_logs" / "half").write_text("half")
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(scripted, "play", broken)
+    monkeypatch.setattr(scripted, "play_job", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         scripted.collect_game(tmp_path, JOB, lambda _: None)
     assert list((tmp_path / "SpaceInvaders").iterdir()) == []

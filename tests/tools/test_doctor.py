@@ -93,7 +93,7 @@ def test_frames_are_counted_over_sources_and_suffixes(monkeypatch):
 
     extents = {0: [Extent(3, True, True), Extent(4, False, True)], 1: [Extent(5, True, True)]}
     source = SimpleNamespace(suffixes=(0, 1))
-    monkeypatch.setattr(sources, "find", lambda data: [source, source])
+    monkeypatch.setattr(sources, "find_sources", lambda data: [source, source])
     monkeypatch.setattr(sources, "survey", lambda source, suffix: extents[suffix])
     assert doctor_checks.count_frames(configure()) == 24
     extents[1] = None
@@ -192,7 +192,7 @@ def test_data_that_are_there_and_none(monkeypatch):
 
     assert states(doctor_checks.check_data(configure())) == [("note", "data")]
     found = [SimpleNamespace(suffixes=(0, 1), format=name) for name in ("rlds", "dopamine")]
-    monkeypatch.setattr(sources, "find", lambda data: found)
+    monkeypatch.setattr(sources, "find_sources", lambda data: found)
     (finding,) = doctor_checks.check_data(configure("data.dir = '/d'"))
     assert finding[:3] == ("ok", "data", "2 runs, 4 suffixes in /d, dopamine and rlds")
 
