@@ -113,7 +113,7 @@ def read(gin_files: Sequence[str] = (), gin_bindings: Sequence[str] = ()) -> lis
 def undone(bindings: Sequence[Binding]) -> list[str]:
     """What a file sets otherwise than an earlier file did, a sentence each.
 
-    The first file is what the others are laid over: it may be changed, but a change must not be
+    The first file is the base: later files may change it, but a change must not be
     lost. So may anything by `--gin_bindings`, which are given for that.
     """
     defaults = _values(Config())
@@ -155,7 +155,7 @@ def annotated(config: Config, loaded: Config, bindings: Sequence[Binding]) -> st
 
 
 def _resolved(value: Any, values: Mapping[str, Any]) -> Any:
-    """A value with those of macros in their place; the last binding of a macro counts."""
+    """A value with each macro replaced by its value; the last binding of a macro counts."""
     if isinstance(value, _Macro):
         if value.name not in values:
             raise ValueError(f"{value} has no value; bind {value.name} = ... as well.")
@@ -189,7 +189,7 @@ def _short(value: Any) -> str:
 def _read_file(
     path: str, given: str, above: tuple[str, ...] = (), read: list[str] | None = None
 ) -> Iterator[Binding]:
-    """The bindings of a file, with those of an included one in its place.
+    """The bindings of a file; an `include` is replaced by the bindings of the file that it names.
 
     Args:
       path: where the file is.

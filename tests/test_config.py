@@ -1,4 +1,4 @@
-"""Every gin file parses, locks and builds; mistakes are told with the mend."""
+"""Every gin file parses, locks and builds; mistakes are told with the fix."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def test_round_trips_through_gin_text_and_json():
         ("data.games = ('Pong',", ["isn't closed"]),
     ],
 )
-def test_mistakes_name_the_value_and_the_mend(binding, words):
+def test_mistakes_name_the_value_and_the_fix(binding, words):
     with pytest.raises(UserError) as error:
         config_lib.load([MULTIGAME], [binding])
     for word in words:

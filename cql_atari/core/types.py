@@ -21,7 +21,7 @@ MAX_FRAMES = 108_000  # emulator frames of an episode, by default: half an hour
 class UserError(Exception):
     """A mistake of the user's (a path, a name, a value). Commands print it without a traceback.
 
-    The message names the value, the valid choices and the mend.
+    The message names the value, the valid choices and what to do.
     """
 
 
@@ -57,7 +57,7 @@ class Extent(NamedTuple):
       terminal: as in `Episode`.
       starts: as in `Episode`.
       total: sum of the clipped rewards of a whole game; None where the recording holds only a part
-        of it, or where whoever counted didn't look.
+        of it, or where the returns weren't counted.
     """
 
     steps: int
@@ -122,8 +122,8 @@ class Observation(NamedTuple):
       environments: int32 [N], which environment a row is of, the same number at every step; -1 for
         rows that only fill up the batch.
       begins: bool [N], whether an episode begins here: what came before is over.
-      actions: int32 [N], what was done at the environment's last step, whoever chose it; 0 where
-        an episode begins.
+      actions: int32 [N], the action of the environment's last step, whether the policy or chance
+        chose it; 0 where an episode begins.
       rewards: float32 [N], raw, what came of that; 0 where an episode begins.
     """
 
@@ -145,8 +145,8 @@ class Observation(NamedTuple):
         )  # fmt: skip
 
 
-# Scores [N, 18] of every action: the best one of the game's own is taken, but for exploration. A
-# policy that draws its actions adds Gumbel noise to their log-probabilities.
+# Scores [N, 18] of every action: the best of the game's own actions is taken, unless exploration
+# draws one. A policy that draws its actions adds Gumbel noise to their log-probabilities.
 Policy = Callable[[Observation], Array]
 
 

@@ -119,7 +119,7 @@ class Writing(NamedTuple):
 
 @dataclass(frozen=True)
 class Format:
-    """One way in which recorded play lies on disk.
+    """One way of storing recorded play on disk.
 
     Attributes:
       name: as tables and manifests show it.

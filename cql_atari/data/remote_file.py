@@ -1,4 +1,4 @@
-"""Files that lie on disk or in a bucket (`gs://`), opened without trusting them."""
+"""Files on disk or in a bucket (`gs://`), opened without trusting them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from cql_atari.core.types import UserError
 
-MEND = "Replace the file by a sound copy (prepare or record it anew), or leave its suffix out."
+FIX = "Replace the file by a sound copy (prepare or record it again), or leave its suffix out."
 
 _SAMPLE = 1 << 16  # bytes at either end of a file that its fingerprint is taken of
 
@@ -48,7 +48,7 @@ def open_file(path: str) -> Iterator[tuple[Any, int]]:
             else:
                 status = os.stat(path)
                 if not stat.S_ISREG(status.st_mode):
-                    raise UserError(f"{path} is not a regular file. {MEND}")
+                    raise UserError(f"{path} is not a regular file. {FIX}")
                 file, size = stack.enter_context(open(path, "rb")), status.st_size
         yield file, size
 
@@ -79,4 +79,4 @@ def blaming(path: str) -> Iterator[None]:
         yield
     except damage as error:
         reason = getattr(error, "strerror", None) or getattr(error, "message", error)
-        raise UserError(f"{path} cannot be read: {reason}. {MEND}") from error
+        raise UserError(f"{path} cannot be read: {reason}. {FIX}") from error

@@ -32,7 +32,7 @@ BAD_JSON = (ValueError, TypeError, KeyError, IndexError, AttributeError, Overflo
 
 
 class Recording(NamedTuple):
-    """One run of one game that lies somewhere; it may be incomplete or broken.
+    """A folder with one run of one game; it may be incomplete or broken.
 
     Attributes:
       game: CamelCase name.

@@ -23,7 +23,7 @@ from cql_atari.data.rlds.format import RLDS
 from cql_atari.data.shared import BAD_JSON, Ranges, Recording, first_part
 from cql_atari.system.files import parse_json
 
-# Of a run that lies there in several formats the first is read.
+# In the order of preference, for a run that is there in several formats.
 FORMATS: list[Format] = [PACKED, DOPAMINE, RLDS, ARRAYS]
 EXCLUSIONS = "cql_atari exclusions 1"
 
@@ -111,7 +111,7 @@ def count(source: Source, suffix: int) -> list[Extent]:
 
 
 def facts(source: Source, suffix: int) -> dict[str, Any]:
-    """All that decides what `read_part` yields, but for where it lies; JSON-ready."""
+    """All that decides what `read_part` yields, except for its folder; JSON-ready."""
     return {
         "game": source.game,
         "run": source.run,

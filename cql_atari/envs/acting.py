@@ -48,7 +48,7 @@ def episode(env: AtariEnv, player: Player, rng: np.random.Generator) -> Iterator
 
 
 def exploring(player: Player, epsilon: float, game: str) -> Player:
-    """The player, but for a share `epsilon` of actions drawn uniformly from the minimal set."""
+    """The player; a share `epsilon` of its actions is drawn uniformly from the minimal set."""
     actions = games.spec(game).actions
 
     def act(env: AtariEnv, stack: np.ndarray, rng: np.random.Generator) -> int:

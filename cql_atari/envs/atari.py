@@ -175,7 +175,7 @@ def make_vector(
     rom_dir: str | Path | None = None,
     max_frames: int = MAX_FRAMES,
 ) -> VectorEnv:
-    """Copies of one game; copy k is seeded with seed + k. Arguments and errors as `AtariEnv`'s.
+    """Copies of one game; copy k is seeded with seed + k. For arguments and errors see `AtariEnv`.
 
     ale-py's own threads step the game in its default mode and difficulty; as they know neither
     modes nor other ROMs, a loop over `AtariEnv` steps the rest.

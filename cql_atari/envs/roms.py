@@ -80,7 +80,7 @@ def md5_table() -> dict[str, dict[str, str]]:
 
 
 def recorded_md5(game: str, run: Path) -> str | None:
-    """MD5 of the ROM that recorded a game's run, or None where nobody knows.
+    """MD5 of the ROM that recorded a game's run, or None where it isn't known.
 
     What `python -m cql_atari.collect` played says so in `<run>/episodes.jsonl`; anything else is
     taken for DQN-Replay.

@@ -2,7 +2,7 @@
 
 Every batch is a pure function of (seed, step): nothing is kept between batches, so that a run which
 restarts at step s gets the batches of an uninterrupted run bit for bit. Stores of the same episodes
-give the same batches, wherever they keep them.
+give the same batches, whether from memory or from disk.
 """
 
 from __future__ import annotations

@@ -14,8 +14,9 @@ class Feed(NamedTuple):
     Attributes:
       batches: gives an endless data set, or iterable, of batches [K, B, ...] of a slice of every
         batch's rows.
-      state: what the checkpoint of a learner step must keep of the feed, JSON-ready; whoever opens
-        the feed again at that step gets it back. Steps that are asked for never go down.
+      state: what the checkpoint of a learner step must keep of the feed, JSON-ready; it is
+        passed in when the feed is opened again at that step. Steps that are asked for never go
+        down.
       saved: told that the checkpoint that has the last `state` is on disk.
       scalars: numbers for the log since it was last asked, by flat names. They may be asked for
         when the feed is closed, too.

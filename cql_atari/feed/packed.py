@@ -1,7 +1,7 @@
 """The `packed` feed: draws from packed play on disk, uniform over all of it, however much it is.
 
 Resident are the indices, 16 bytes a segment of 8 steps and a few more an episode, and the batches
-under way. The play itself is read where it lies (the kernel keeps in its page cache what it can)
+under way. The play itself stays in its files (the kernel keeps in its page cache what it can)
 and decompressed by all cores, ahead of the learner.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from cql_atari.core.types import Extent, UserError
 from cql_atari.data.format import Source
 from cql_atari.data.packed import files, reader
-from cql_atari.data.packed.files import MEND, SEGMENT_STEPS, Index, count_segments, decompress
+from cql_atari.data.packed.files import FIX, SEGMENT_STEPS, Index, count_segments, decompress
 from cql_atari.feed import positions
 from cql_atari.feed.drawing import Steps
 from cql_atari.feed.positions import Episodes
@@ -31,7 +31,7 @@ class Packed(NamedTuple):
     Attributes:
       episodes: the table of what is selected.
       descriptors: of the segments' files, and ...
-      indices: ... what lies in them.
+      indices: of the same files, what is in them.
       file: int32 [E], the file of each episode.
       first: int64 [E], the number in its file of each episode's first segment.
       whole: int64 [E], steps of each episode as it was packed, where `episodes` has only the first.
@@ -80,7 +80,7 @@ class Packed(NamedTuple):
         try:
             packed = os.pread(self.descriptors[file], index.lengths[at], index.starts[at])
         except OSError as error:
-            raise UserError(f"{index.segments} can't be read: {error.strerror}. {MEND}") from error
+            raise UserError(f"{index.segments} can't be read: {error.strerror}. {FIX}") from error
         return decompress(packed, index.checksums[at], int(steps), index.segments)
 
     def close(self) -> None:
@@ -92,7 +92,7 @@ def open_packed(games: Sequence[str], found: Sequence[Source]) -> Packed:
     """Opens what is selected of packed play.
 
     Args:
-      games: their order is that of `Batch.games`.
+      games: in the order of `Batch.games`.
       found: the sources, as `sources.find_sources`; each must be packed.
 
     Raises:

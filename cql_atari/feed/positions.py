@@ -61,7 +61,7 @@ class Positions(NamedTuple):
 
 
 def episodes(extents: Mapping[str, Iterable[Extent]]) -> Episodes:
-    """The table of the episodes of each game; the order of the games is that of `Batch.games`."""
+    """The table of the episodes of each game; games in the order of `Batch.games`."""
     each = {game: list(mine) for game, mine in extents.items()}
     every = [extent for mine in each.values() for extent in mine]
     return Episodes(

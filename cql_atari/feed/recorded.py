@@ -239,7 +239,7 @@ def _each(found: Sequence[Source]) -> list[tuple[Source, int]]:
 
 
 def _cache_key(config: Config, found: Sequence[Source]) -> str:
-    """Another one for anything that changes a store; where the sources lie doesn't matter."""
+    """A key that changes with anything that changes a store; the folder of the data isn't in it."""
     facts = {
         "version": 4,  # of the store's layout and of what the readers make of the files
         "games": config.data.games,

@@ -1,6 +1,6 @@
 """One episode as both feeds store it: padded frames, n-step returns, discounts and valid steps.
 
-The semantics are those of dopamine-rl's `OutOfGraphReplayBuffer`: the state of step t is the stack
+The same semantics as dopamine-rl's `OutOfGraphReplayBuffer`: the state of step t is the stack
 of frames t-3..t, where frames before the game's start are zeros and such states are valid; the
 n-step return is cut at a terminal.
 """

@@ -1,6 +1,6 @@
 """What `collect --behaviour=online` does: an agent trains, and its experience is the collection.
 
-Until all is played the run lies in the hidden folder `<data_dir>/<Game>/.<run>.online`; the same
+Until all is played the run is in the hidden folder `<data_dir>/<Game>/.<run>.online`; the same
 command goes on with it. The agent itself stays beside its data, in `agent/`: a workdir as any.
 """
 
@@ -116,7 +116,7 @@ def _collect_game(
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    """The configuration by parameter, but for the folder of ROMs."""
+    """The configuration by parameter, without the folder of ROMs."""
     return {
         f"{section}.{name}": value
         for section, part in settings.to_dict(config).items()

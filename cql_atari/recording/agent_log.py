@@ -1,7 +1,7 @@
 """An online agent's whole experience as DQN-Replay files, in step with the run's checkpoints.
 
 The format is one stream of episodes. With several environments, whole episodes go into it in the
-order in which they end, so the order of suffixes is that of time.
+order in which they end, so suffixes are in the order of time.
 
 Each episode's steps go into a file of its own in `spool/` as they are played. A checkpoint of the
 run holds a mark: how far the stream of ended episodes reaches, and how many steps the others have.
@@ -235,5 +235,5 @@ class Experience:
     def _damaged(self, path: Path) -> UserError:
         return UserError(
             f"{path} is missing or damaged, so the log can't go on without a gap. Restore it, or "
-            f"remove {self._directory} to begin anew."
+            f"remove {self._directory} to begin again."
         )

@@ -48,7 +48,7 @@ def describe_job(job: Job, settings: Mapping[str, Any] | None = None) -> dict[st
       UserError: where there is no such ROM.
     """
     wanted = json.loads(json.dumps({**job._asdict(), **(settings or {})}))
-    del wanted["rom_dir"]  # a ROM is what its MD5 says, wherever it lies
+    del wanted["rom_dir"]  # the MD5 identifies a ROM, in whatever folder it is
     return {**wanted, "rom_md5": roms.md5(job.game, job.rom_dir)}
 
 

@@ -1,4 +1,4 @@
-"""What `collect` does but for `--behaviour=online`: players that don't learn play, into files.
+"""What `collect` does, except for `--behaviour=online`: players that don't learn play, into files.
 
 A collection is one player's, or a mixture's: several players share its steps, episode by episode.
 """

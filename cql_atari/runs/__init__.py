@@ -1,1 +1,1 @@
-"""A run's folder: what lies where, checkpoints, the data's manifest, logs."""
+"""A run's folder: its paths, checkpoints, the data's manifest, logs."""

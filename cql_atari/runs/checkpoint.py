@@ -19,7 +19,7 @@ from cql_atari.system import files
 
 PREFIX = "variables"
 EXTRA = "extra.json"
-# A flipped bit, a cut file, a missing file, JSON that is none.
+# A flipped bit, a cut file, a missing file, broken JSON.
 DAMAGE = (tf.errors.OpError, IndexError, OSError, ValueError)
 # Without the optimizer's slots, whose names go on after the variable's.
 _ENCODER_VARIABLE = re.compile(
@@ -71,7 +71,7 @@ def save(
     except (tf.errors.OpError, OSError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise UserError(
-            f"can't save step {step} in {directory}: {error}. Free some space or mend the "
+            f"can't save step {step} in {directory}: {error}. Free some space or fix the "
             "permissions, then run the same command: it goes on from the newest checkpoint."
         ) from error
     for old in steps(directory)[:-keep]:
@@ -86,7 +86,7 @@ def steps(directory: Path) -> list[int]:
     place, comes back.
 
     Raises:
-      UserError: for a plain file in the place of a folder.
+      UserError: where a plain file stands in place of a folder.
     """
     if not directory.is_dir():
         if directory.exists():
@@ -223,7 +223,7 @@ def restore_rest(
 
     Args:
       path: one checkpoint folder of another run.
-      network: a `QNetwork` of the same shape but for the number of heads.
+      network: a `QNetwork` of the same shape, except for the number of heads.
       there: that run's games, in the order of its heads.
       here: the network's.
 

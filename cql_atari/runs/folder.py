@@ -106,7 +106,7 @@ def read_config(workdir: Path) -> settings.Config:
     """The configuration of a recorded run, from its JSON.
 
     Raises:
-      UserError: where there is none, or it doesn't fit this version.
+      UserError: where there is no configuration, or it doesn't fit this version.
     """
     path = workdir / CONFIG
     if not path.is_file():

@@ -81,7 +81,7 @@ def as_table(manifest: dict[str, Any]) -> str:
 def record_manifest(manifest: dict[str, Any], directory: Path, begun: bool) -> None:
     """Stores the manifest with a new run; checks that a run which goes on has the same data.
 
-    Where the data lies doesn't matter, nor in which order its games were named.
+    The folder of the data and the order of the games may differ.
 
     Args:
       manifest: as `make`.

@@ -21,7 +21,7 @@ EXIT_NO_READER = 141  # 128 + SIGPIPE
 
 def run(main: Callable[[list[str]], int | None], *, takes_arguments: bool = False) -> None:
     """Parses flags, runs `main` and exits with its code; 2 and one message for a `UserError`, 130
-    for an interruption that `main` lets through, 141 where nobody reads the output any more.
+    for an interruption that `main` lets through, 141 where the reader of its output has left.
 
     Args:
       main: takes the program's name and the arguments that are no flags.

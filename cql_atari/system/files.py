@@ -16,7 +16,7 @@ _JSON_LIMIT = 1 << 26  # bytes; the largest file that we write has some millions
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file: whoever opens it finds the old content or the new, also after a power cut.
+    """Writes a file: a reader finds the old content or the new, also after a power cut.
 
     Raises:
       OSError: if it can't be written; the old file is untouched.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from cql_atari.core.types import UserError
 from cql_atari.system.files import parse_json
 
-_MEND = (
+_FIX = (
     'Set TF_CONFIG to {"cluster": {"worker": ["host0:port", "host1:port"]}, "task": {"type": '
     '"worker", "index": 0}}, the index of each host its own; or start one task a node by srun.'
 )
@@ -50,7 +50,7 @@ def find_hosts(strategy: str, environ: Mapping[str, str] = os.environ) -> Cluste
         return _from_tf_config(environ["TF_CONFIG"])
     if "SLURM_STEP_NODELIST" in environ:
         return _from_slurm(environ)
-    raise UserError(f"train.strategy = 'multi_worker' finds no cluster in the environment. {_MEND}")
+    raise UserError(f"train.strategy = 'multi_worker' finds no cluster in the environment. {_FIX}")
 
 
 def _from_tf_config(text: str) -> Cluster:
@@ -60,12 +60,12 @@ def _from_tf_config(text: str) -> Cluster:
         chiefs, workers = (list(jobs.get(job, ())) for job in ("chief", "worker"))
         index = {"chief": 0, "worker": len(chiefs)}[task["type"]] + int(task["index"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"TF_CONFIG = {text!r} names no cluster of workers. {_MEND}") from error
+        raise UserError(f"TF_CONFIG = {text!r} names no cluster of workers. {_FIX}") from error
     addresses = (*chiefs, *workers)
     if not 0 <= index < len(addresses) or len(set(addresses)) < len(addresses):
         raise UserError(
             f"TF_CONFIG: task {index} of {len(addresses)} different addresses, "
-            f"{', '.join(addresses)}. {_MEND}"
+            f"{', '.join(addresses)}. {_FIX}"
         )
     return Cluster(addresses, index)
 

@@ -21,7 +21,7 @@ def check_free(port: int) -> None:
     """Reverb would share a port with another server without a word.
 
     Raises:
-      UserError: if something listens there, or nobody may.
+      UserError: if another server listens there, or the port is reserved.
     """
     try:
         socket.create_server(("", port)).close()

@@ -95,7 +95,7 @@ def _work(work: Work, waiting: Any, messages: Any, stop: Any) -> None:
 
 
 def _end_with_parent() -> None:
-    """A parent killed outright can't stop its workers, and nobody else would."""
+    """Ends a worker whose parent was killed: a killed parent can't stop its workers."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -56,7 +56,7 @@ def main(_: list[str]) -> int:
 
 
 def with_roms_of_here(config: Config, rom_dir: str | None) -> Config:
-    """The learner's configuration with this host's folder of ROM files, or those of ale-py."""
+    """The learner's configuration with this host's folder of ROM files (None: ale-py's own)."""
     evaluation = dataclasses.replace(config.evaluation, rom_dir=rom_dir)
     return dataclasses.replace(config, evaluation=evaluation)
 

@@ -34,7 +34,7 @@ from cql_atari.system.files import locked
 
 
 class Job(NamedTuple):
-    """One run of one game: where it lies in which format, what to convert, and to what and where.
+    """One run of one game to convert: from which folder and format, to which.
 
     It is sent to worker processes, so formats go by their names.
     """
@@ -113,7 +113,7 @@ def _count_steps(job: Job, suffix: int) -> int:
 
 @contextlib.contextmanager
 def _locked(target: Path) -> Iterator[Path]:
-    """A hidden folder in the target, this process's alone while it converts; it goes at last."""
+    """A hidden folder in the target, this process's alone while it converts; removed at the end."""
     partial = target / ".partial"
     try:
         partial.mkdir(parents=True, exist_ok=True)
@@ -159,7 +159,7 @@ def find_jobs(
         games.spec(name)
     if out_dir.resolve() == data_dir.resolve():
         raise UserError(
-            f"--out_dir={out_dir} is --data_dir: the run would lie there twice; give another one."
+            f"--out_dir={out_dir} is --data_dir: it would hold the run twice; give another one."
         )
     here: dict[str, dict[int, tuple[Format, Recording]]] = {}
     for kind, recording in sources.recordings(data_dir):

@@ -2,7 +2,7 @@
 
 Looks at Python, packages, devices, XLA, memory and disk for the chosen configuration, ROMs, data,
 ports and replay servers, for ten seconds at most. A line each: ok, or what is wrong and the command
-that mends it; "note" is for what may be meant so. Ends with 1 where something is wrong.
+that fixes it; "note" is for what may be meant so. Ends with 1 where something is wrong.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ def show(findings: Sequence[Finding]) -> int:
     """Prints the findings; 1 where something is wrong."""
     for finding in findings:
         print(f"{finding.state:<6}{finding.about:<12}{finding.text}".rstrip())
-        if finding.mend:
-            print(f"{'':<6}{'':<12}mend: {finding.mend}")
+        if finding.fix:
+            print(f"{'':<6}{'':<12}fix: {finding.fix}")
     return int(any(finding.state == "wrong" for finding in findings))
 
 

@@ -36,25 +36,25 @@ def check_devices(config: Config, facts: dict[str, Any], why: str) -> list[Findi
         findings.append(Finding("ok", "TensorFlow", seen))
         if not gpus and NVIDIA.exists():
             text = "this machine has NVIDIA's driver, but TensorFlow sees no GPU"
-            mend = f"{sys.executable} -m pip install 'tensorflow[and-cuda]=={facts['tensorflow']}'"
-            findings.append(Finding("wrong", "devices", text, mend))
+            fix = f"{sys.executable} -m pip install 'tensorflow[and-cuda]=={facts['tensorflow']}'"
+            findings.append(Finding("wrong", "devices", text, fix))
         if config.train.strategy == "none" and gpus > 1:
             text = f"one of {gpus} GPUs will be used"
             findings.append(Finding("note", "devices", text, "launchers/multi_gpu.sh"))
         if config.train.strategy == "mirrored" and draws % max(gpus, 1):
             text = f"feed.draws = {draws} don't divide over {gpus} GPUs"
-            mend = f"--gin_bindings='feed.draws = {-(-draws // gpus) * gpus}'"
-            findings.append(Finding("wrong", "devices", text, mend))
+            fix = f"--gin_bindings='feed.draws = {-(-draws // gpus) * gpus}'"
+            findings.append(Finding("wrong", "devices", text, fix))
     if "xla" in facts:
         findings.append(Finding("ok", "XLA", "compiles and runs"))
     if "reverb" in facts:
         findings.append(Finding("ok", "Reverb", "loads"))
     if why and not (why == LATE and "reverb" in facts):  # then check_disk has a note
         stopped = next(name for fact, name in _STAGES.items() if fact not in facts)
-        mend = f"{sys.executable} -c 'import tensorflow, reverb, tf_agents' shows more"
+        fix = f"{sys.executable} -c 'import tensorflow, reverb, tf_agents' shows more"
         if stopped == "XLA" and why != LATE:
-            mend = "--gin_bindings='train.jit_compile = False'"
-        findings.append(Finding("wrong", stopped, why, mend))
+            fix = "--gin_bindings='train.jit_compile = False'"
+        findings.append(Finding("wrong", stopped, why, fix))
     return findings
 
 
@@ -70,12 +70,12 @@ def check_memory(config: Config) -> list[Finding]:
         if not tables:
             return [Finding("ok", about, f"{_gb(free)} free; feed.servers hold the replay")]
         held = feed.transitions_per_game * tables
-        need, mend = held * REPLAY_BYTES, "--gin_bindings='feed.transitions_per_game = {}'"
-        mend = mend.format(max(int(feed.transitions_per_game * free / need / 2), 1))
+        need, fix = held * REPLAY_BYTES, "--gin_bindings='feed.transitions_per_game = {}'"
+        fix = fix.format(max(int(feed.transitions_per_game * free / need / 2), 1))
     else:
         if config.data.dir is None or (count := count_frames(config)) is None:
             return [Finding("note", about, f"{_gb(free)} free; the data's size isn't known here")]
-        need, mend = count * 7_056, "--gin_bindings=\"feed.kind = 'replay'\""
+        need, fix = count * 7_056, "--gin_bindings=\"feed.kind = 'replay'\""
         if feed.cache_dir is not None:
             about, free = "cache", shutil.disk_usage(_existing(feed.cache_dir)).free
         elif feed.memory_gb is not None:
@@ -83,7 +83,7 @@ def check_memory(config: Config) -> list[Finding]:
     state = "ok" if need < free else "wrong"
     kind = feed.kind if _reads(config) else "online replay's"
     text = f"{_gb(free)} free, about {_gb(need)} for the {kind} feed"
-    return [Finding(state, about, text, mend if state == "wrong" else "")]
+    return [Finding(state, about, text, fix if state == "wrong" else "")]
 
 
 def check_disk(config: Config, workdir: Path, parameters: int | None) -> list[Finding]:
@@ -109,8 +109,8 @@ def check_roms(config: Config) -> list[Finding]:
     total = len(config.data.games)
     if others := roms.find_others(config.data, config.evaluation.rom_dir):
         text = f"{total} there; {len(others)} didn't record the data: {', '.join(others)}"
-        mend = "--gin_bindings=\"evaluation.rom_dir = 'FOLDER'\", if you have the recorded ones"
-        return [Finding("note", "ROMs", text, mend)]
+        fix = "--gin_bindings=\"evaluation.rom_dir = 'FOLDER'\", if you have the recorded ones"
+        return [Finding("note", "ROMs", text, fix)]
     return [Finding("ok", "ROMs", f"{total} there, those that recorded the data")]
 
 
@@ -123,8 +123,8 @@ def check_data(config: Config) -> list[Finding]:
     if config.feed.servers:
         return [Finding("ok", "data", "none is read here: feed.servers have it")]
     if config.data.dir is None:
-        mend = "--gin_bindings=\"data.dir = 'FOLDER'\"; launchers/get_data.sh fetches some"
-        return [Finding("note", "data", "no data.dir given", mend)]
+        fix = "--gin_bindings=\"data.dir = 'FOLDER'\"; launchers/get_data.sh fetches some"
+        return [Finding("note", "data", "no data.dir given", fix)]
     found = sources.find_sources(config.data)
     parts = sum(len(source.suffixes) for source in found)
     kinds = " and ".join(sorted({source.format for source in found}))
@@ -196,10 +196,8 @@ def check_servers(config: Config) -> list[Finding]:
             findings[address] = Finding("ok", "servers", f"{address} answers")
 
     def note_silence(address: str, why: str) -> None:
-        mend = (
-            f"python -m cql_atari.tools.serve_replay there, and its port open to here ({address})"
-        )
-        findings[address] = Finding("wrong", "servers", f"{address} doesn't answer: {why}", mend)
+        fix = f"python -m cql_atari.tools.serve_replay there, and its port open to here ({address})"
+        findings[address] = Finding("wrong", "servers", f"{address} doesn't answer: {why}", fix)
 
     threads = []
     for address in servers:

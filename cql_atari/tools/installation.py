@@ -34,12 +34,12 @@ BREAKS = {
 
 
 class Finding(NamedTuple):
-    """One line: state ("ok", "note" or "wrong"), what was looked at, what was seen, the mend."""
+    """One line: state ("ok", "note" or "wrong"), what was checked, what was found, the fix."""
 
     state: str
     about: str
     text: str
-    mend: str = ""
+    fix: str = ""
 
 
 def check_python() -> list[Finding]:
@@ -49,8 +49,8 @@ def check_python() -> list[Finding]:
         text = f"{seen}; Reverb has wheels for x86-64 Linux only"
         return [Finding("wrong", "Python", text, "run it on such a machine or in its container")]
     if not (3, 10) <= sys.version_info[:2] <= (3, 11):
-        mend = "apt install python3.11 python3.11-venv && make environment"
-        return [Finding("wrong", "Python", f"{seen}; 3.10 or 3.11 is needed", mend)]
+        fix = "apt install python3.11 python3.11-venv && make environment"
+        return [Finding("wrong", "Python", f"{seen}; 3.10 or 3.11 is needed", fix)]
     return [Finding("ok", "Python", seen)]
 
 
@@ -70,8 +70,8 @@ def check_packages(lock: Path = LOCK) -> list[Finding]:
             continue
         text = f"{name} is {installed}, wanted {version}"
         if broken := BREAKS.get(name.lower().replace("_", "-")):
-            mend = f"{pip} {name}=={version}"
-            findings.append(Finding("wrong", "packages", f"{text}; breaks {broken}", mend))
+            fix = f"{pip} {name}=={version}"
+            findings.append(Finding("wrong", "packages", f"{text}; breaks {broken}", fix))
         else:
             others.append(text)
     if others:

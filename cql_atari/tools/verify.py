@@ -158,7 +158,9 @@ def _check_repair_path(repair: Path, directory: Path, found: Found) -> None:
     target = repair.resolve()
     for data in (directory, *(Path(recording.path) for recording in recordings)):
         if target.is_relative_to(data.resolve()):
-            raise UserError(f"--repair={repair} lies in the data ({data}); give a file elsewhere.")
+            raise UserError(
+                f"--repair={repair} is inside the data ({data}); give a file elsewhere."
+            )
     if repair.is_dir() or not os.access(target.parent, os.W_OK):
         raise UserError(f"--repair={repair} can't be written; give a file in a folder that is.")
 

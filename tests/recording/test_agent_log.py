@@ -298,7 +298,7 @@ def test_a_log_that_lacks_something_is_refused(tmp_path):
     content = open_one.read_bytes()
 
     open_one.write_bytes(content[:-1])
-    with pytest.raises(UserError, match=r"under_way.00000004 is missing or damaged.*begin anew"):
+    with pytest.raises(UserError, match=r"under_way.00000004 is missing or damaged.*begin again"):
         new(tmp_path).finish(extra)
     open_one.unlink()
     with pytest.raises(UserError, match=r"\*.00000004 is missing"):

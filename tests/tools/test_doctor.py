@@ -35,7 +35,7 @@ def states(findings) -> list[tuple[str, str]]:
 
 
 def test_the_replay_needs_its_tables(monkeypatch):
-    """40 games x 250,000 transitions x 400 bytes = 4 GB; what mends it fits."""
+    """40 games x 250,000 transitions x 400 bytes = 4 GB; what fixes it fits."""
     config = configure()
     monkeypatch.setattr(free_memory, "free_bytes", lambda: 4_100_000_000)
     (finding,) = doctor_checks.check_memory(config)
@@ -43,8 +43,8 @@ def test_the_replay_needs_its_tables(monkeypatch):
     monkeypatch.setattr(free_memory, "free_bytes", lambda: 3_900_000_000)
     (finding,) = doctor_checks.check_memory(config)
     assert finding.state == "wrong"
-    mended = configure(re.fullmatch("--gin_bindings='(.*)'", finding.mend)[1])
-    assert states(doctor_checks.check_memory(mended)) == [("ok", "memory")]
+    fixed = configure(re.fullmatch("--gin_bindings='(.*)'", finding.fix)[1])
+    assert states(doctor_checks.check_memory(fixed)) == [("ok", "memory")]
 
 
 SERVED = "feed.servers = ('a:1', 'b:2')"
@@ -127,7 +127,7 @@ def test_what_the_probe_told(monkeypatch, tmp_path):
         *before, last = doctor_checks.check_devices(configure(), facts, "ImportError: no")
         assert states(before) == fine[:told]
         assert (last.state, last.about, last.text) == ("wrong", stopped, "ImportError: no")
-        assert ("jit_compile = False" in last.mend) == (stopped == "XLA")
+        assert ("jit_compile = False" in last.fix) == (stopped == "XLA")
     late = {name: ALL[name] for name in list(ALL)[:4]}
     assert states(doctor_checks.check_devices(configure(), late, doctor_checks.LATE)) == fine
 
@@ -149,7 +149,7 @@ def test_devices_that_stay_unused_or_do_not_divide(monkeypatch, tmp_path, gpus, 
     found = [finding for finding in findings if finding.about == "devices"]
     assert [finding.state for finding in found] == ([state] if state else [])
     if gpus == 3:  # 128 draws; the next multiple of 3
-        assert found[0].mend == "--gin_bindings='feed.draws = 129'"
+        assert found[0].fix == "--gin_bindings='feed.draws = 129'"
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_servers_that_answer_and_do_not():
         assert doctor_checks.check_servers(configure(servers, *ONLINE)) == []
     assert [finding.state for finding in found] == ["ok", "wrong"]
     assert found[0].text == f"{here} answers" and f"{there} doesn't answer" in found[1].text
-    assert "serve_replay" in found[1].mend
+    assert "serve_replay" in found[1].fix
 
 
 def test_all_servers_together_are_asked_for_the_stated_second(monkeypatch):
@@ -291,7 +291,7 @@ def test_a_check_that_fails_or_hangs_does_not_keep_the_others(monkeypatch, tmp_p
     ]  # fmt: skip
     assert found["ports"].state == "wrong" and "no answer in time" in found["ports"].text
     assert "ZeroDivisionError" in found["ROMs"].text
-    assert found["data"].state == "wrong" and "no recorded play" in found["data"].mend
+    assert found["data"].state == "wrong" and "no recorded play" in found["data"].fix
     assert found["disk"].state == "ok"
 
 
@@ -317,7 +317,7 @@ def test_every_line_is_ok_or_mends(capsys):
     assert doctor.show([Finding("ok", "a", "b"), Finding("note", "c", "d", "e")]) == 0
     assert doctor.show([Finding("wrong", "a", "b", "do it"), Finding("ok", "c", "d")]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[3].split() == ["wrong", "a", "b"] and lines[4].split() == ["mend:", "do", "it"]
+    assert lines[3].split() == ["wrong", "a", "b"] and lines[4].split() == ["fix:", "do", "it"]
 
 
 def test_the_command(tmp_path):
@@ -336,7 +336,7 @@ def test_the_command(tmp_path):
     assert time.monotonic() - start < 20
     assert ended.returncode == 1 and "Traceback" not in ended.stderr
     assert re.search("^ok +Python ", ended.stdout, re.M)
-    assert re.search("^wrong +data\n.*mend: no recorded play of BattleZone", ended.stdout, re.M)
+    assert re.search("^wrong +data\n.*fix: no recorded play of BattleZone", ended.stdout, re.M)
 
 
 def test_where_packages_cannot_be_imported_it_still_says_which():

@@ -18,8 +18,8 @@ def check(tmp_path, *pins):
 
 
 def test_what_is_as_wanted_takes_one_line(tmp_path):
-    ((state, about, text, mend),) = check(tmp_path, f"numpy=={NUMPY}", "pytest-timeout")
-    assert (state, about, text, mend) == ("ok", "packages", "1 as wanted", "")
+    ((state, about, text, fix),) = check(tmp_path, f"numpy=={NUMPY}", "pytest-timeout")
+    assert (state, about, text, fix) == ("ok", "packages", "1 as wanted", "")
 
 
 def test_another_version_says_what_it_breaks_and_what_mends_it(tmp_path):
@@ -28,14 +28,14 @@ def test_another_version_says_what_it_breaks_and_what_mends_it(tmp_path):
     assert finding.text == (
         f"numpy is {NUMPY}, wanted 2.0.1; breaks everything; TensorFlow 2.15 refuses 2.x"
     )
-    assert finding.mend == f"{sys.executable} -m pip install --no-deps numpy==2.0.1"
+    assert finding.fix == f"{sys.executable} -m pip install --no-deps numpy==2.0.1"
     (finding,) = check(tmp_path, "dopamine_rl==9")
     assert finding.state == "wrong" and "Dopamine" in finding.text
 
 
 def test_packages_that_break_nothing_known_share_a_note(tmp_path):
     (finding,) = check(tmp_path, *(f"nothing-like-it{k}==1" for k in range(6)))
-    assert finding.state == "note" and finding.mend.endswith(f"-r {tmp_path / 'lock'}")
+    assert finding.state == "note" and finding.fix.endswith(f"-r {tmp_path / 'lock'}")
     assert "nothing-like-it3 is missing, wanted 1; 2 more" in finding.text
 
 
@@ -63,7 +63,7 @@ def test_pythons_with_wheels(monkeypatch, version, machine, state):
     monkeypatch.setattr(sys, "version_info", (*version, 1))
     monkeypatch.setattr(installation.platform, "machine", lambda: machine)
     (finding,) = installation.check_python()
-    assert finding.state == state and bool(finding.mend) == (state == "wrong")
+    assert finding.state == state and bool(finding.fix) == (state == "wrong")
 
 
 @pytest.mark.parametrize("python, version", [((3, 10), "1.0"), ((3, 11), "2.0")])

@@ -136,7 +136,7 @@ def test_repair_never_touches_the_data(tree, tmp_path):
         (tree / GAME / "1" / "replay_logs", tmp_path / "link" / "1" / "replay_logs" / "x.json"),
     ):
         done = run(given, f"--repair={inside}")
-        assert done.returncode == 2 and "lies in the data" in done.stderr
+        assert done.returncode == 2 and "is inside the data" in done.stderr
     done = run(tree, f"--repair={tmp_path / 'absent' / 'x.json'}")
     assert done.returncode == 2 and "can't be written" in done.stderr
     assert snapshot(tree) == before

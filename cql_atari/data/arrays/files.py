@@ -35,7 +35,7 @@ from cql_atari.core import games
 from cql_atari.core.types import FRAME_SHAPE, Extent, UserError
 from cql_atari.data import npy
 from cql_atari.data.arrays.columns import Columns
-from cql_atari.data.remote_file import MEND, fingerprint
+from cql_atari.data.remote_file import FIX, fingerprint
 from cql_atari.data.shared import (
     LONGEST,
     PADS,
@@ -131,7 +131,7 @@ def list_suffixes(path: PathLike) -> list[int]:
     """The K of `K.npz` and of the folders `K/`, in numerical order.
 
     Raises:
-      UserError: if there is none, one is there twice, or has a number such as 01.
+      UserError: if there is no suffix, one is there twice, or is written as 01.
     """
     folder, found = Path(path), []
     for name in list_folder(folder):
@@ -199,7 +199,7 @@ def open_suffix(path: PathLike, game: str, suffix: int) -> Iterator[tuple[Column
         rows = {name: Rows(*opened, name) for name, opened in opener(here, stack).items()}
         lengths = {name: r.shape[0] for name, r in rows.items() if r.shape}
         if len(set(lengths.values())) > 1:
-            raise UserError(f"{here}: its arrays differ in length: {lengths}. {MEND}")
+            raise UserError(f"{here}: its arrays differ in length: {lengths}. {FIX}")
         arrays = {name: r.read_all() for name, r in rows.items() if name != "frames"}
         found, action_set = str(arrays.pop("game")), str(arrays.pop("action_set"))
         if found != game:
@@ -232,10 +232,10 @@ def _blaming(where: str) -> Iterator[None]:
     try:
         yield
     except npy.BadArray as error:
-        raise UserError(f"{where} {error}. {MEND}") from error
+        raise UserError(f"{where} {error}. {FIX}") from error
     except _DAMAGE as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{where} cannot be read: {reason}. {MEND}") from error
+        raise UserError(f"{where} cannot be read: {reason}. {FIX}") from error
 
 
 @contextlib.contextmanager
@@ -243,7 +243,7 @@ def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     with contextlib.ExitStack() as stack:
         with _blaming(str(path)):
             if not stat.S_ISREG(os.stat(path).st_mode):
-                raise UserError(f"{path} is not a regular file. {MEND}")
+                raise UserError(f"{path} is not a regular file. {FIX}")
             archive = stack.enter_context(zipfile.ZipFile(path))
         yield archive
 
@@ -257,7 +257,7 @@ def _open_members(path: Path, stack: contextlib.ExitStack) -> dict[str, tuple[st
     for name in LAYOUT:
         info, where = members[name], f"{path}: {name}"
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise UserError(f"{where} is packed in another way than np.savez's. {MEND}")
+            raise UserError(f"{where} is packed in another way than np.savez's. {FIX}")
         packed = min(info.compress_size, size)
         most = packed * (npy.MAX_DEFLATE_RATIO if info.compress_type else 1)
         with _blaming(where):
@@ -276,7 +276,7 @@ def _open_folder(path: Path, stack: contextlib.ExitStack) -> dict[str, tuple[str
         with _blaming(where):
             status = os.stat(where)
             if not stat.S_ISREG(status.st_mode):
-                raise UserError(f"{where} is not a regular file. {MEND}")
+                raise UserError(f"{where} is not a regular file. {FIX}")
             file = stack.enter_context(open(where, "rb"))  # noqa: SIM115
         opened[name] = (where, file, status.st_size, status.st_size)
     return opened

@@ -15,7 +15,7 @@ from cql_atari.core.types import Episode, Extent, UserError
 from cql_atari.data.arrays import files
 from cql_atari.data.arrays.columns import Columns, find_wrong
 from cql_atari.data.arrays.files import Rows, segments
-from cql_atari.data.remote_file import MEND
+from cql_atari.data.remote_file import FIX
 from cql_atari.data.shared import (
     EVERYTHING,
     LeftOut,
@@ -80,7 +80,7 @@ def survey(
 ) -> list[Extent]:
     """The extents of the episodes that `read_episodes` yields of one suffix; reads no frame.
 
-    Arguments and errors are those of `read_episodes`.
+    For arguments and errors see `read_episodes`.
     """
     files.choose_suffixes(path, [suffix])
     gaps = (left_out or {}).get(suffix, ())
@@ -98,7 +98,7 @@ def _check(
     kept = kept_ranges(len(columns.actions), fraction, gaps)
     for start, stop in kept:
         for _, text in find_wrong(columns, start, stop):
-            raise UserError(f"{files.suffix_path(path, suffix)}: {text} {MEND}")
+            raise UserError(f"{files.suffix_path(path, suffix)}: {text} {FIX}")
     return kept
 
 

@@ -5,7 +5,7 @@ Left out is the least that lets the reader pass and is safe:
 
 * a file that is missing, damaged or of another form: its whole suffix, as a checksum doesn't say
   where the damage is;
-* observations that are merely cut (an unfinished copy): what lies behind the last whole frame, with
+* observations that are merely cut (an unfinished copy): what comes after the last whole frame, with
   a small margin, as the decoder reads ahead. The frames before the cut stand without a checksum;
 * wrong values, missing padding, implausible frames: the episodes that hold them. Where padding is
   missing, the episode before it too: its end may be the mistake.

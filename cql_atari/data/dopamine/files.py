@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cql_atari.core.types import FRAME_SHAPE, STACK, UserError
-from cql_atari.data.dopamine.gzip_array import MEND, GzipArray, read_bytes
+from cql_atari.data.dopamine.gzip_array import FIX, GzipArray, read_bytes
 from cql_atari.data.shared import LONGEST, PADS, Fingerprints, PathLike, Ranges
 
 # What each file may hold: dtypes, and the shape with None for any length.
@@ -126,7 +126,7 @@ def fingerprints(replay_logs_dir: PathLike, suffix: int) -> Fingerprints:
                 file.seek(max(size - 8, 0))
                 found[path.name] = [size, f"{int.from_bytes(file.read(4), 'little'):08x}"]
         except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror}. {MEND}") from error
+            raise UserError(f"{path} cannot be read: {error.strerror}. {FIX}") from error
     return found
 
 
@@ -151,11 +151,11 @@ def open_group(directory: Path, suffix: int) -> Iterator[Group]:
             stack.callback(files[name].close)
         slots, wrong = compare_lengths(files)
         for name, (_, text) in wrong.items():  # before anything is allocated
-            raise UserError(f"{files[name].path}: {text} {MEND}")
+            raise UserError(f"{files[name].path}: {text} {FIX}")
         count, listed = files["add_count"].read_all(), files["invalid_range"].read_all()
         valid, fault = count_valid(int(count), listed, slots)
         if fault:
-            raise UserError(f"{files['add_count'].path}: {fault} {MEND}")
+            raise UserError(f"{files['add_count'].path}: {fault} {FIX}")
         yield Group(files, valid)
 
 
@@ -211,7 +211,7 @@ def read_columns(group: Group, kept: Ranges, num_actions: int) -> Columns:
         for start, stop in kept:
             found, text = find_wrong(name, values, num_actions, start, stop)
             if found.size:
-                raise UserError(f"{files[name].path}: {text} {MEND}")
+                raise UserError(f"{files[name].path}: {text} {FIX}")
         return values
 
     terminals = read(TERMINAL)
@@ -219,7 +219,7 @@ def read_columns(group: Group, kept: Ranges, num_actions: int) -> Columns:
     unmarked = read_unmarked_ends(beside.with_name(beside.name.replace("add_count", ENDS)), valid)
     ends = np.union1d(np.flatnonzero(terminals), unmarked)
     if kept and (text := lacks_ends(ends, valid)):
-        raise UserError(f"{files[TERMINAL].path}: {text} {MEND}")
+        raise UserError(f"{files[TERMINAL].path}: {text} {FIX}")
     return Columns(read(ACTION), read(REWARD), terminals, ends)
 
 
@@ -251,7 +251,7 @@ def lacks_ends(ends: np.ndarray, valid: int) -> str:
 
 
 def find_inner_padding(zero: np.ndarray) -> np.ndarray:
-    """Where padding lies within an episode, so that the end before it is missing.
+    """Positions of padding within an episode: the end before it must be missing.
 
     Args:
       zero: bool [T], whether frame, action, reward and terminal are all zero.
@@ -287,7 +287,7 @@ def read_unmarked_ends(path: Path, valid: int) -> np.ndarray:
         if words - _ENDS_WORDS:
             raise ValueError(f"it names {sorted(words - _ENDS_WORDS)}")
     except Exception as error:  # whatever a damaged pickle makes the parser raise
-        raise UserError(f"{path} is no pickled set of integers: {error}. {MEND}") from error
+        raise UserError(f"{path} is no pickled set of integers: {error}. {FIX}") from error
     packed = b"".join(arg for name, arg in literals if name == "SHORT_BINBYTES" and len(arg) == 8)
     plain = [arg for name, arg in literals if name.startswith("BININT")]
     ends = np.frombuffer(packed, "<i8") if packed else np.array(plain, np.int64)

@@ -20,7 +20,7 @@ from isal import igzip, isal_zlib
 from cql_atari.core.types import UserError
 from cql_atari.data import npy
 
-MEND = "Replace the file by a sound copy, or leave its suffix out."
+FIX = "Replace the file by a sound copy, or leave its suffix out."
 
 _BLOCK = 1 << 20  # bytes decompressed at a time; more no longer fit the processor's cache
 _DAMAGE = (OSError, EOFError, cast(type[Exception], isal_zlib.error))
@@ -33,14 +33,14 @@ def _blaming(path: Path) -> Iterator[None]:
         yield
     except _DAMAGE as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path} cannot be read: {reason}. {MEND}") from error
+        raise UserError(f"{path} cannot be read: {reason}. {FIX}") from error
 
 
 def _open(path: Path) -> igzip.IGzipFile:
     """Opens a gzip file if it is a regular file: a pipe would block for ever."""
     with _blaming(path):
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise UserError(f"{path} is not a regular file. {MEND}")
+            raise UserError(f"{path} is not a regular file. {FIX}")
         return igzip.open(path, "rb")
 
 
@@ -67,7 +67,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
         while block := file.read(_BLOCK):
             data += block
             if len(data) > limit:
-                raise UserError(f"{path} holds more than {limit:,} bytes. {MEND}")
+                raise UserError(f"{path} holds more than {limit:,} bytes. {FIX}")
         _check_unchanged(path, file, before)
         return data
 
@@ -105,7 +105,7 @@ class GzipArray:
                 )
         except npy.BadArray as error:
             self.close()
-            raise UserError(f"{path} {error}. {MEND}") from error
+            raise UserError(f"{path} {error}. {FIX}") from error
         except BaseException:
             self.close()
             raise
@@ -148,6 +148,6 @@ class GzipArray:
             self.read_into(row)
         with _blaming(self.path):
             if self._file.read(1):
-                raise UserError(f"{self.path} goes on after its array. {MEND}")
+                raise UserError(f"{self.path} goes on after its array. {FIX}")
         _check_unchanged(self.path, self._file, self._state)
         self.close()

@@ -43,7 +43,7 @@ from cql_atari.data.dopamine.files import (
     open_group,
     read_columns,
 )
-from cql_atari.data.dopamine.gzip_array import MEND, GzipArray
+from cql_atari.data.dopamine.gzip_array import FIX, GzipArray
 from cql_atari.data.shared import (
     EVERYTHING,
     LONGEST,
@@ -120,7 +120,7 @@ def survey(
 ) -> list[Extent]:
     """The extents of the episodes that `read_episodes` yields of one suffix, without their frames.
 
-    Some 10 ms for a million slots. Arguments and errors as `read_episodes`'.
+    Some 10 ms for a million slots. For arguments and errors see `read_episodes`.
     """
     choose_suffixes(replay_logs_dir, [suffix])
     num_actions = len(games.to_full_actions(game))
@@ -161,7 +161,7 @@ def _read_group(group: Group, game: str, kept: Ranges) -> Iterator[Episode]:
             raise UserError(
                 f"{observations.path}: entry {segment.start + pads} is a step; expected "
                 f"{segment.pads} all-zero entries from {segment.start} on, after an episode's end. "
-                f"{MEND}"
+                f"{FIX}"
             )
         if pads == len(frames):
             return None
@@ -193,7 +193,7 @@ def _check_no_padding(
     if (found := find_inner_padding(zero)).size:
         raise UserError(
             f"{observations.path}: entry {start + found[0]} begins the padding between two "
-            f"episodes, but no terminal of the file is set. {MEND}"
+            f"episodes, but no terminal of the file is set. {FIX}"
         )
 
 

@@ -37,7 +37,7 @@ from cql_atari.system.files import parse_json
 FOLDER = "packed"
 VERSION = "cql_atari packed 2"
 SEGMENT_STEPS = 8  # a draw reads whole segments: shorter ones waste less, longer ones are smaller
-MEND = "Delete the suffix's two files and pack it again (python -m cql_atari.tools.pack)."
+FIX = "Delete the suffix's two files and pack it again (python -m cql_atari.tools.pack)."
 _FRAME_BYTES = math.prod(FRAME_SHAPE)
 _COLUMN_BYTES = 1 + 4 + 4
 _LONGEST_HEADER = 1 << 20
@@ -84,7 +84,7 @@ class Steps(NamedTuple):
 
 
 def folder(directory: str | os.PathLike[str], game: str, run: int) -> Path:
-    """Where the packed play of a run lies in a data folder."""
+    """The folder of the packed play of a run in a data folder."""
     return Path(directory) / game / str(run) / FOLDER
 
 
@@ -147,15 +147,15 @@ def read_index(directory: str | os.PathLike[str], suffix: int) -> Index:
             raise ValueError("its parts don't fit each other")
         source = dict(header["source"])
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged: {error}. {MEND}") from error
+        raise UserError(f"{path} is damaged: {error}. {FIX}") from error
     ends = np.cumsum(lengths, dtype=np.int64)
     total = int(ends[-1]) if len(ends) else 0
     try:
         size = segments.stat().st_size
     except OSError as error:
-        raise UserError(f"{segments} can't be read: {error.strerror}. {MEND}") from error
+        raise UserError(f"{segments} can't be read: {error.strerror}. {FIX}") from error
     if size != total:
-        raise UserError(f"{segments} has {size:,} bytes, its index says {total:,}. {MEND}")
+        raise UserError(f"{segments} has {size:,} bytes, its index says {total:,}. {FIX}")
     extents = [
         Extent(length, bool(flag & _TERMINAL), bool(flag & _STARTS))
         for length, flag in zip(steps.tolist(), flags.tolist())
@@ -224,7 +224,7 @@ def decompress(packed: bytes, checksum: int, steps: int, path: Path) -> Steps:
         if len(data) != size:
             raise ValueError(f"a segment holds {len(data):,} bytes, not {size:,}")
     except _DAMAGE as error:
-        raise UserError(f"{path} is damaged: {error}. {MEND}") from error
+        raise UserError(f"{path} is damaged: {error}. {FIX}") from error
     return Steps(
         np.frombuffer(data, np.uint8, offset=_COLUMN_BYTES * steps).reshape(-1, *FRAME_SHAPE),
         np.frombuffer(data, np.uint8, steps),
@@ -237,4 +237,4 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path} can't be read: {error.strerror}. {MEND}") from error
+        raise UserError(f"{path} can't be read: {error.strerror}. {FIX}") from error

@@ -13,7 +13,7 @@ _SEED = bytes.fromhex("54641f64")  # leaves the register at all ones, where ever
 def crc32c(data: bytes) -> int:
     """CRC-32C (Castagnoli), at some 250 MB/s in plain NumPy.
 
-    The register is linear in the message: that of two runs of words is that of the left one,
+    The register is linear in the message: for two runs of words it is the register of the left one,
     advanced over as many zeros as the right one is long, XOR that of the right one. So words are
     joined to pairs, pairs to fours, and so on; zeros in front change nothing.
     """

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cql_atari.core.types import UserError
-from cql_atari.data.remote_file import MEND, blaming, exists, fingerprint, open_file
+from cql_atari.data.remote_file import FIX, blaming, exists, fingerprint, open_file
 from cql_atari.data.rlds.crc32c import crc32c
 from cql_atari.data.shared import BAD_JSON, Fingerprints, PathLike, Ranges, first_part
 from cql_atari.system.files import parse_json
@@ -109,22 +109,22 @@ def records(path: str, keep: Sequence[bool]) -> Iterator[tuple[int, bytes]]:
             where = f"{path}: record {position} of {len(keep)}"
             header = file.read(_HEADER)
             if len(header) < _HEADER:
-                raise UserError(f"{where} is missing; the file is cut. {MEND}")
+                raise UserError(f"{where} is missing; the file is cut. {FIX}")
             if not _matches(header[:8], header[8:]):
-                raise UserError(f"{where}: the checksum of its length is wrong. {MEND}")
+                raise UserError(f"{where}: the checksum of its length is wrong. {FIX}")
             length = int.from_bytes(header[:8], "little")
             start += _HEADER + length + _FOOTER
             if start > size:
-                raise UserError(f"{where} goes beyond the file's end; the file is cut. {MEND}")
+                raise UserError(f"{where} goes beyond the file's end; the file is cut. {FIX}")
             if not keep[position]:
                 file.seek(start)
                 continue
             body = file.read(length + _FOOTER)
             if not _matches(body[:length], body[length:]):
-                raise UserError(f"{where}: its checksum is wrong. {MEND}")
+                raise UserError(f"{where}: its checksum is wrong. {FIX}")
             yield position, body[:length]
         if keep[-1] and start != size:
-            raise UserError(f"{path} goes on after its {len(keep)} records. {MEND}")
+            raise UserError(f"{path} goes on after its {len(keep)} records. {FIX}")
 
 
 def _matches(data: bytes, stored: bytes) -> bool:
@@ -183,7 +183,7 @@ def _shards(path: str, dataset: str, split: Mapping[str, Any]) -> list[Shard]:
         ):
             name = name.replace(f"{{{word}}}", value)
         if "/" in name or "{" in name:
-            raise ValueError(f"{split['name']} lies in {name!r}")
+            raise ValueError(f"{split['name']} has its files in {name!r}")
         shards.append(Shard(f"{path}/{name}", length))
     return shards
 

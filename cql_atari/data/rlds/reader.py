@@ -3,7 +3,7 @@
 A data set is the folder `<dir>/rlu_atari_checkpoints_ordered/<Game>_run_<run>/<version>` (or
 `rlu_atari_checkpoints/...`), local or at a `gs://` address: `dataset_info.json` names the splits
 `checkpoint_KK` (suffix K) and the lengths of their TFRecord shards; a record is an episode. Records
-come in the files' order, which is that of time in `rlu_atari_checkpoints_ordered` only. How a
+come in the files' order, which is the order of time in `rlu_atari_checkpoints_ordered` only. How a
 record becomes an `Episode`:
 
 * RLDS defines only the last step's observation (`is_last`), not its action and reward. If that step
@@ -93,7 +93,7 @@ def survey(
     """The extents of the episodes that `read_episodes` yields of one split, without reading it.
 
     Milliseconds where `conversion.json` has them; None where it doesn't (`count` reads the split).
-    Arguments as `read_episodes`'.
+    For arguments see `read_episodes`.
 
     Raises:
       UserError: as `read_episodes`, as far as the JSON files tell.
@@ -114,8 +114,8 @@ def count(
 ) -> list[Extent]:
     """The extents of the episodes that `read_episodes` yields of one split, by reading it.
 
-    Checks everything but the frames, which aren't decoded. Arguments and errors as
-    `read_episodes`'.
+    Checks everything but the frames, which aren't decoded. For arguments and errors
+    see `read_episodes`.
     """
     num_actions = len(games.to_full_actions(game))
     shards = choose_shards(path, game, [suffix])[suffix]

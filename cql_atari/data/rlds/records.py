@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from cql_atari.core.types import FRAME_SHAPE, Episode, Extent, UserError
-from cql_atari.data.remote_file import MEND
+from cql_atari.data.remote_file import FIX
 from cql_atari.data.shared import LONGEST, PADS, pieces, total_reward
 
 _LONGEST = LONGEST + PADS  # steps; the .gz reader's fragments are no longer, so they pass uncut
@@ -20,7 +20,7 @@ _PNG += b"\x08\x00"
 
 
 class Record(NamedTuple):
-    """One stored episode, checked but for its frames.
+    """One stored episode; its frames are not yet checked.
 
     Attributes:
       frames: PNG files, one a step.
@@ -88,18 +88,18 @@ def extents_of(record: Record) -> list[Extent]:
 
 
 def parse(data: bytes, where: str, num_actions: int) -> Record:
-    """Takes a serialised `tf.train.Example` apart and checks it, save for the frames."""
+    """Takes a serialised `tf.train.Example` apart and checks all of it except the frames."""
     import tensorflow as tf
 
     try:
         features = tf.train.Example.FromString(data).features.feature
     except Exception as error:  # whatever bytes of something else make the parser raise
-        raise UserError(f"{where} is no tf.train.Example. {MEND}") from error
+        raise UserError(f"{where} is no tf.train.Example. {FIX}") from error
 
     def column(name: str, kind: str) -> Any:
         feature = features.get(name)
         if feature is None or feature.WhichOneof("kind") != kind:
-            raise UserError(f"{where} has no {kind} {name!r}: no episode of rlu_atari. {MEND}")
+            raise UserError(f"{where} has no {kind} {name!r}: no episode of rlu_atari. {FIX}")
         return getattr(feature, kind).value
 
     frames = list(column("steps/observation", "bytes_list"))
@@ -112,14 +112,14 @@ def parse(data: bytes, where: str, num_actions: int) -> Record:
     columns: list[np.ndarray] = [actions, rewards, first, last, terminal]
     if not frames or any(len(values) != len(frames) for values in columns):
         lengths = [len(frames), *(len(values) for values in columns)]
-        raise UserError(f"{where} has columns of {lengths} steps; expected equal ones. {MEND}")
+        raise UserError(f"{where} has columns of {lengths} steps; expected equal ones. {FIX}")
 
     def check(wrong: np.ndarray, name: str, values: np.ndarray, expected: str) -> None:
         if wrong.any():
             step = int(wrong.argmax())
             raise UserError(
                 f"{where}: {name} of step {step} is {values[step]} ({wrong.sum()} such); "
-                f"expected {expected}. {MEND}"
+                f"expected {expected}. {FIX}"
             )
 
     steps = np.arange(len(frames))
@@ -138,14 +138,14 @@ def _decode(files: Sequence[bytes], where: str, pool: Executor) -> np.ndarray:
     """The frames of PNG files, uint8 [T, 84, 84]."""
     for step, png in enumerate(files):
         if not png.startswith(_PNG):  # before anything is allocated
-            raise UserError(f"{where}: frame {step} is no 8-bit grey PNG of 84 x 84. {MEND}")
+            raise UserError(f"{where}: frame {step} is no 8-bit grey PNG of 84 x 84. {FIX}")
     frames = np.empty((len(files), *FRAME_SHAPE), np.uint8)
 
     def decode(steps: range) -> None:
         for step in steps:
             image = cv2.imdecode(np.frombuffer(files[step], np.uint8), cv2.IMREAD_GRAYSCALE)
             if image is None:
-                raise UserError(f"{where}: frame {step} is a damaged PNG. {MEND}")
+                raise UserError(f"{where}: frame {step} is a damaged PNG. {FIX}")
             frames[step] = image
 
     middle = len(files) // 2

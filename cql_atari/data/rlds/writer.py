@@ -1,7 +1,7 @@
 """Writes episodes as an RLDS data set of TensorFlow Datasets, split after split.
 
-The features are those of TFDS's `rlu_atari_checkpoints_ordered`, the records are written by TFDS's
-`SequentialWriter`: `tfds.builder_from_directory(folder)` loads it, and so does
+The features are the same as in TFDS's `rlu_atari_checkpoints_ordered`, the records are written by
+TFDS's `SequentialWriter`: `tfds.builder_from_directory(folder)` loads it, and so does
 `tfds.builder("rlu_atari_checkpoints_ordered/<Game>_run_<run>", data_dir=...)` for its 46 games.
 What an `Episode` doesn't hold is filled in:
 

@@ -99,7 +99,7 @@ def _blaming(directory: Path, action: str) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"feed.cache_dir = {str(directory)!r}: can't {action}: {error}. Free some space or "
-            "mend the permissions, then run the same command; or choose another folder."
+            "fix the permissions, then run the same command; or choose another folder."
         ) from error
 
 

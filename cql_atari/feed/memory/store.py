@@ -108,7 +108,7 @@ def fill(write: Write, played: Iterable[Episode], episodes: Episodes) -> None:
       episodes: the table.
 
     Raises:
-      UserError: if the episodes aren't those of the table.
+      UserError: if the episodes don't match the table.
     """
     after = np.cumsum(episodes.counts).tolist()
     waiting: dict[str, Iterator[int]] = {

@@ -19,7 +19,7 @@ from cql_atari.feed.online.replay import TRANSITIONS
 
 ANSWER_SECONDS = 20  # a learner that doesn't answer for so long is gone
 _CONFIG, _WEIGHTS, _SCORES = "config", "weights", "scores"
-_FINISHED = -1  # in the place of frames
+_FINISHED = -1  # instead of a number of frames
 _MOST_SCORES = 100_000  # that wait for the learner
 
 

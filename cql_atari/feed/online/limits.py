@@ -14,7 +14,7 @@ class Pace(NamedTuple):
     Attributes:
       samples_per_insert: draws of a transition, on average.
       first_fill: transitions that are there before the first is drawn.
-      allowed: bounds of samples_per_insert * inserted - drawn; whoever is ahead waits there.
+      allowed: bounds of samples_per_insert * inserted - drawn; the side that is ahead waits there.
     """
 
     samples_per_insert: float

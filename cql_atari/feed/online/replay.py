@@ -65,7 +65,7 @@ def serve_play(
 class Writer:
     """Turns one environment's steps into transitions, each written as soon as it is complete.
 
-    They are those of `transitions.block` of the whole episode. Each frame is sent once.
+    The same ones as `transitions.block` makes of the whole episode. Each frame is sent once.
 
     Args:
       client: of the replay.
@@ -151,7 +151,7 @@ def batches(
       address: of the replay.
       n_step: the n of the transitions.
       shape: (K, rows of each batch that are drawn from the replay).
-      recorded: batches of K steps whose rows follow those of the replay.
+      recorded: batches of K steps whose rows come after the rows of the replay.
       tick: called with False before each batch, and with True several times a second while
         waiting for it.
       should_stop: whether to stop waiting.

@@ -1,6 +1,6 @@
 """Batches from the replay, by the batch law, as a function of the seed and the queues' segments.
 
-How the draws depend on each other. The games of a step are those of the batch law, independent of
+How the draws depend on each other. The games of a step come from the batch law, independent of
 everything else. Of a game, its window's segments arrive in a shuffled order, each once a period;
 and of every segment that arrives each row is dealt once. So within a period no transition of the
 window is drawn twice, and all are drawn equally often: draws are uniform over the window, without
@@ -86,7 +86,7 @@ def dataset(
       steps_per_call: K.
       rows: this host's rows of the global batch.
       private: whether no other host reads these queues. Then rows of other hosts are dealt, too,
-        and left out: the hosts' batches together are those that one host would draw.
+        and left out: the hosts' batches together are what one host would draw.
       dealt: how far each game has been dealt; the queues begin at its first segment that is still
         needed.
       note: told of each step, before its super-batch is given: the next step's number and how far
@@ -153,7 +153,7 @@ def ahead(
 
     Args:
       make: makes the iterator, in the thread.
-      ended: set to end; set here where nobody wants more.
+      ended: set to end; set here when no more batches are wanted.
       wait: called again and again while there is no element; False: to end.
       started: told of the thread.
 

@@ -215,7 +215,7 @@ def _ask_patiently(address: str, should_stop: Callable[[], bool]) -> dict[str, A
 def _tables(address: str, client: reverb.Client) -> dict[str, Any] | None:
     host, port = address.rsplit(":", 1)
     try:
-        # Refused at once where nobody listens; Reverb would try for all of its time.
+        # Refused at once where no server listens; Reverb would try for all of its time.
         socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
         return client.server_info(timeout=_ANSWER_SECONDS)
     except (OSError, RuntimeError, reverb.errors.ReverbError):

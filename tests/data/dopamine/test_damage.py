@@ -1,4 +1,4 @@
-"""Incomplete groups, wrong values, wrong directories: each is an error that says what to mend."""
+"""Incomplete groups, wrong values, wrong directories: each is an error that says what to fix."""
 
 from __future__ import annotations
 

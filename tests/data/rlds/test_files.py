@@ -1,4 +1,4 @@
-"""Missing, forged and foreign files of an RLDS data set: each error says what to mend."""
+"""Missing, forged and foreign files of an RLDS data set: each error says what to fix."""
 
 from __future__ import annotations
 
