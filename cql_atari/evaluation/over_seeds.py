@@ -5,7 +5,6 @@ Unlike the intervals of one run's report, those here hold the chance of training
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cql_atari.core.types import UserError
-from cql_atari.evaluation import comparison, intervals, tables
+from cql_atari.evaluation import comparison, configurations, intervals, tables
+from cql_atari.evaluation.groups import seed_of, settings_of
 from cql_atari.evaluation.labels import DATA, FIXED, Cell, Columns, kind, rank
 from cql_atari.evaluation.players import Player, data_cells
 from cql_atari.evaluation.score_files import protocol_line
@@ -60,23 +60,28 @@ def find_groups(
     Raises:
       UserError: where a path lacks the number.
     """
-    found: dict[tuple[str, ...], dict[int, Player]] = {}
-    for player in players:
-        if not is_trained(player):
-            continue
-        seed, settings = _without_seed(player.run["config"])
+    alike: dict[tuple[str, str, str], list[Player]] = {}
+    for player in filter(is_trained, players):
         number = str(_number(against, player.folder))
-        key: tuple[str, ...] = (_label(player), number, protocol_line(player.protocol), settings)
-        if seed in found.get(key, {}):  # a copy, or a repetition: another player
-            key = (*key, str(player.folder))
-        found.setdefault(key, {})[seed] = player
+        alike.setdefault((_label(player), number, protocol_line(player.protocol)), []).append(
+            player
+        )
+    found: dict[tuple[str, ...], dict[int, Player]] = {}
+    for who, members in alike.items():
+        seeds, settings = [_seed(one) for one in members], [settings_of(one) for one in members]
+        for nth, places in enumerate(configurations.same_but_seed(seeds, settings)):
+            for player in (members[place] for place in places):
+                key: tuple[str, ...] = (*who, str(nth))
+                if _seed(player) in found.get(key, {}):
+                    key = (*key, str(player.folder))  # a copy, or a repetition: another player
+                found.setdefault(key, {})[_seed(player)] = player
     labels = [key[0] for key in found]
     groups = []
-    for (label, _, protocol, _, *copy), runs in found.items():
+    for (label, _, protocol, _, *copies), runs in found.items():
         folder = next(iter(runs.values())).folder
         place = next((part for part in reversed(folder.resolve().parts) if not part.isdigit()), "")
         name = label if place == label or labels.count(label) == 1 else f"{label} ({place})"
-        name = f"{label} ({copy[0]})" if copy else name
+        name = f"{label} ({copies[0]})" if copies else name
         scores = {seed: _means(runs[seed]) for seed in sorted(runs)}
         data = {seed: row for seed in scores if (row := _data(runs[seed], data_dir))}
         groups.append(Group(name, scores, data, _number(against, folder), protocol))
@@ -85,22 +90,11 @@ def find_groups(
 
 def is_trained(player: Player) -> bool:
     """Whether the player's scores say which training run it is from."""
-    config = player.run.get("config")
-    if not isinstance(config, dict) or not all(isinstance(part, dict) for part in config.values()):
-        return False
-    return type(config.get("train", {}).get("seed")) is int
+    return seed_of(player) is not None
 
 
-def _without_seed(config: Mapping[str, Mapping[str, Any]]) -> tuple[int, str]:
-    """The seed and all other settings as text. 'runs/3/data' of seed 3 is 'runs/{seed}/data'."""
-    seed = config["train"]["seed"]
-    settings = {f"{s}.{name}": value for s, part in config.items() for name, value in part.items()}
-    del settings["train.seed"]
-    for name, value in settings.items():
-        if isinstance(value, str):
-            parts = ("{seed}" if part == str(seed) else part for part in value.split("/"))
-            settings[name] = "/".join(parts)
-    return seed, json.dumps(settings, sort_keys=True)
+def _seed(player: Player) -> int:
+    return int(settings_of(player)[configurations.SEED])
 
 
 def make_columns(groups: Sequence[Group], fixed: Mapping[str, Player]) -> Columns:

@@ -29,7 +29,7 @@ def write(folder, label, scores, seed=None, **settings):
     run = {"label": label}
     if seed is not None:
         data = {"dir": str(folder.parent / "data")}
-        run["config"] = {"data": data, "train": {"seed": seed}, "loss": settings}
+        run["config"] = {"data": data, "train": {"seed": seed, "steps": 9}, "loss": settings}
     score_files.write(folder / "scores.json", episodes, PROTOCOL, run)
 
 
