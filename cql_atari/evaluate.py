@@ -41,8 +41,9 @@ def main(argv: list[str]) -> None:
     if not FLAGS.out:
         _keep_own_scores(run, loaded.config, config, loaded.step)
     experiment.evaluate(
-        config, loaded.act(), out, step=loaded.step, episodes=config.evaluation.episodes
-    )
+        config, loaded.act(), loaded.method.network, out,
+        step=loaded.step, episodes=config.evaluation.episodes,
+    )  # fmt: skip
     print(f"wrote {out / 'scores.json'}; next: python -m cql_atari.report {out}")
 
 

@@ -97,6 +97,7 @@ def read(path: str | Path) -> Scores:
         for name, kind in (("run", dict), ("protocol", dict), ("episodes", list)):
             if not isinstance(content.get(name), kind):
                 raise ValueError(f"{name} is {_brief(content.get(name))}")
+        _check_parameters(content["run"].get("parameters"))
         if not content["episodes"]:
             raise ValueError("it holds no episode")
         episodes = [episode(row, number) for number, row in enumerate(content["episodes"])]
@@ -105,6 +106,17 @@ def read(path: str | Path) -> Scores:
             f"{path} is no scores file: {error}; docs/scores.md says what one holds"
         ) from None
     return Scores(episodes, content["protocol"], content["run"])
+
+
+def _check_parameters(value: Any) -> None:
+    """Weights, where a file says how many: {"trunk", "heads"}."""
+    if value is None:
+        return
+    sound = isinstance(value, dict) and value.keys() == {"trunk", "heads"}
+    if not sound or not all(_whole(count) and count >= 0 for count in value.values()):
+        raise ValueError(
+            f'run.parameters is {_brief(value)} instead of {{"trunk": COUNT, "heads": COUNT}}'
+        )
 
 
 def _whole(value: Any) -> bool:

@@ -6,10 +6,14 @@ import difflib
 import importlib
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from cql_atari.core.settings import Config
 from cql_atari.core.types import UserError
 from cql_atari.methods.method import Kind, Method
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 def _module(name: str) -> Callable[[Config], Method]:
@@ -75,7 +79,11 @@ def build(config: Config) -> Method:
 
 def count_parameters(config: Config) -> tuple[int, int]:
     """Trainable parameters of (trunk, heads of the games); no heads: all are the trunk's."""
-    network = build(config).network
+    return parameters_of(build(config).network)
+
+
+def parameters_of(network: tf.keras.Model) -> tuple[int, int]:
+    """As `count_parameters`, of a network that is built."""
     count = sum(math.prod(variable.shape) for variable in network.trainable_variables)
     heads = getattr(network, "heads", None)
     of_heads = sum(math.prod(v.shape) for v in heads.trainable_variables) if heads else 0

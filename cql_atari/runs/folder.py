@@ -4,6 +4,7 @@
     lock                   `lock_workdir`             a second process, which is refused
     config.json            `record_config`            `read_config`: evaluation, transfer, curves
     config.gin             `record_config`            the same, when the run goes on; people
+    system.json            runs/starts.py             report
     manifest.json          runs/manifest.py           the same, when the run goes on
     start.json             training/start.py          people: where the first weights came from
     checkpoints/<step>/    runs/checkpoint.py         training/start.py to go on or to transfer,
@@ -36,6 +37,7 @@ LOCK = "lock"
 CONFIG = "config.json"
 CONFIG_GIN = "config.gin"
 MANIFEST = "manifest.json"
+SYSTEM = "system.json"
 START = "start.json"
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"

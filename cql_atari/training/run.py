@@ -16,7 +16,7 @@ from cql_atari.evaluation import aggregate, rollout, score_files, summary
 from cql_atari.feed.feed import Feed
 from cql_atari.methods import build
 from cql_atari.methods.method import Method
-from cql_atari.runs import checkpoint, folder
+from cql_atari.runs import checkpoint, folder, starts
 from cql_atari.runs import log as logs
 from cql_atari.system import devices as devices_lib
 from cql_atari.system import hosts as cluster
@@ -63,6 +63,8 @@ def train(
     )
     with devices.scope():
         method = build.build(config)
+    if here.is_chief:
+        starts.record(directory, devices_lib.accelerators(), here.hosts)
 
     # 2. Start policy: go on with this folder's own run; else pre-trained encoder, else scratch.
     checkpoints = directory / folder.CHECKPOINTS
@@ -159,7 +161,9 @@ def make_evaluate(
             return policy(seen)
 
         try:
-            summary = evaluate(config, interruptible, directory, step=step, episodes=episodes)
+            summary = evaluate(
+                config, interruptible, method.network, directory, step=step, episodes=episodes
+            )
         except KeyboardInterrupt:
             return None
         return evaluation_scalars(summary)
@@ -168,9 +172,23 @@ def make_evaluate(
 
 
 def evaluate(
-    config: Config, policy: Policy, directory: Path, *, step: int, episodes: int
+    config: Config,
+    policy: Policy,
+    network: tf.keras.Model,
+    directory: Path,
+    *,
+    step: int,
+    episodes: int,
 ) -> dict[str, Any]:
     """Plays full episodes of every game and writes `scores/<step>.json` and `scores.json`.
+
+    Args:
+      config: the run's.
+      policy: what plays.
+      network: what it acts by, whose weights are counted.
+      directory: where to write.
+      step: of the weights.
+      episodes: of each game.
 
     Returns:
       The summary, as `summary.summarise`.
@@ -186,7 +204,12 @@ def evaluate(
         **{name: protocol[name] for name in
            ("envs_per_game", "epsilon", "sticky", "seed", "max_frames", "rom_dir")},
     )  # fmt: skip
-    run = {"label": build.kind(config).label, "step": step, "config": settings.to_dict(config)}
+    run = {
+        "label": build.kind(config).label,
+        "step": step,
+        "parameters": dict(zip(("trunk", "heads"), build.parameters_of(network))),
+        "config": settings.to_dict(config),
+    }
     for path in (folder.scores_of(directory, step), directory / folder.SCORES):
         score_files.write(path, played, protocol, run)
     return summary.summarise(played)

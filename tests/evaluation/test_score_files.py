@@ -95,3 +95,10 @@ def test_missing_cut_and_foreign_files(tmp_path):
     path.write_text("[1, 2]")
     with pytest.raises(UserError, match="no scores file"):
         score_files.read(path)
+
+
+@pytest.mark.parametrize("parameters", [5, {"trunk": 5}, {"trunk": -1, "heads": 0}, "many"])
+def test_a_size_that_is_none_is_named(tmp_path, parameters):
+    score_files.write(tmp_path / "s.json", [episode("Pong", 1)], {}, {"parameters": parameters})
+    with pytest.raises(UserError, match=r"run\.parameters is .* instead of"):
+        score_files.read(tmp_path / "s.json")

@@ -171,6 +171,9 @@ def test_a_run_leaves_scores_logs_and_its_configuration(tmp_path, data):
     assert result.returncode == 0, result.stderr
     scores = json.loads((folder / "scores.json").read_text())
     assert len(scores["episodes"]) == 2 * len(tiny.GAMES)
+    assert min(scores["run"]["parameters"].values()) > 0
+    (start,) = json.loads((folder / "system.json").read_text())["starts"]
+    assert start["hardware"]["hosts"] == 1
     assert (folder / "scores" / f"{4:010d}.json").exists()
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     names = set().union(*lines)
