@@ -5,18 +5,19 @@
 
 Minari keeps datasets below MINARI_DATASETS_PATH; `minari download ID` fetches published ones.
 
-Read: observations are grey frames [84, 84] or [1, 84, 84], or colour screens, which become grey and are scaled by
-area (one screen a step: Dopamine's maximum of two can't be had any more). Actions are indices of
-the game's own set, or of all 18; rewards are clipped.
+Read: observations are grey frames [84, 84] or [7056], or colour screens, which become grey and
+are scaled by area (one screen a step: Dopamine's maximum of two can't be had any more). Actions are
+indices of the game's own set, or of all 18; rewards are clipped.
 
 Write: whole games and parts that begin with the game's start; what begins in its middle is left
 out. Actions are indices of all 18. As play doesn't hold the frame behind the last step, which
-Minari wants, the last frame stands there twice. Observations are [1, 84, 84], which Minari stores
-as they are: what looks like an image to it, such as [84, 84], becomes JPEG, whose pixels differ.
+Minari wants, the last frame stands there twice. Observations are [7056], a frame row by row: what
+looks like an image to Minari, such as [84, 84], it stores as JPEG, whose pixels differ.
 """
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ from cql_atari.data.arrays.format import ARRAYS
 from cql_atari.system import cli
 
 FLAGS = flags.FLAGS
+_PIXELS = FRAME_SHAPE[0] * FRAME_SHAPE[1]
 _INSTALL = "pip install minari==0.5.3 (0.5.4 wants a NumPy that TensorFlow 2.15 refuses)"
 
 
@@ -68,13 +70,15 @@ def read(dataset: Any, game: str, data_dir: Path, run: int) -> int:
     if writing.suffixes_there(folder):
         raise UserError(f"{folder} is there already; give another --run.")
     lookup = _lookup(game, int(getattr(dataset.action_space, "n", 0)))
+    episodes = (_from_minari(one, game, lookup) for one in dataset.iterate_episodes())
+    first = next(episodes)  # what is no Atari play is refused before there is a folder
     partial = folder / ".partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
         extents = writing.write(
             folder, partial, game=game, run=run, suffix=0,
-            episodes=(_from_minari(one, game, lookup) for one in dataset.iterate_episodes()),
+            episodes=itertools.chain([first], episodes),
             source={"minari": [dataset.id]}, report=lambda steps: None,
         )  # fmt: skip
     except OSError as error:
@@ -95,7 +99,7 @@ def write(name: str, game: str, data_dir: Path, run: int) -> int:
     from minari.data_collector import EpisodeBuffer
 
     spaces = {
-        "observation_space": gymnasium.spaces.Box(0, 255, (1, *FRAME_SHAPE), np.uint8),
+        "observation_space": gymnasium.spaces.Box(0, 255, (_PIXELS,), np.uint8),
         "action_space": gymnasium.spaces.Discrete(NUM_ACTIONS),
     }
     dataset, count = None, 0
@@ -104,7 +108,7 @@ def write(name: str, game: str, data_dir: Path, run: int) -> int:
         ends[-1] = True
         buffer = EpisodeBuffer(
             id=count,
-            observations=list(episode.frames[[*range(len(ends)), -1], None]),
+            observations=list(episode.frames[[*range(len(ends)), -1]].reshape(-1, _PIXELS)),
             actions=list(episode.actions.astype(np.int64)),
             rewards=episode.rewards.tolist(),
             terminations=(ends & episode.terminal).tolist(),
@@ -150,12 +154,12 @@ def _from_minari(one: Any, game: str, lookup: np.ndarray) -> Episode:
 def _frames(observations: np.ndarray) -> np.ndarray:
     """uint8 [T, 84, 84] of grey frames, or of colour screens [T, height, width, 3]."""
     shape = observations.shape[1:]
-    if shape == (1, *FRAME_SHAPE):
-        observations, shape = observations[:, 0], FRAME_SHAPE
+    if shape == (_PIXELS,):
+        observations, shape = observations.reshape(-1, *FRAME_SHAPE), FRAME_SHAPE
     if observations.dtype != np.uint8 or (shape != FRAME_SHAPE and shape[2:] != (3,)):
         raise UserError(
-            f"its observations are {observations.dtype} {shape}; expected uint8 (84, 84), or "
-            "colour screens (height, width, 3)."
+            f"its observations are {observations.dtype} {shape}; expected uint8 (84, 84), "
+            "(7056,) or colour screens (height, width, 3)."
         )
     if shape == FRAME_SHAPE:
         return observations
