@@ -24,7 +24,6 @@ SERVER_SECONDS = 1.0  # that replay servers, asked all at once, have to answer
 LATE = "no answer in time: a busy machine or a cold disk; run this again"
 NVIDIA = Path("/proc/driver/nvidia")
 _STAGES = {"gpus": "TensorFlow", "xla": "XLA", "reverb": "Reverb", "parameters": "network"}
-_COPIES = 4  # of the weights in a checkpoint: themselves, the target's, Adam's two moments
 
 
 def check_devices(config: Config, facts: dict[str, Any], why: str) -> list[Finding]:
@@ -61,7 +60,7 @@ def check_devices(config: Config, facts: dict[str, Any], why: str) -> list[Findi
 def check_memory(config: Config) -> list[Finding]:
     """What the feed will take here against what is free."""
     from cql_atari.system.free_memory import free_bytes
-    from cql_atari.tools.plan import REPLAY_BYTES
+    from cql_atari.tools.plan import replay_bytes
 
     free, feed, about = free_bytes(), config.feed, "memory"
     if feed.kind == "replay" or not _reads(config):
@@ -69,8 +68,7 @@ def check_memory(config: Config) -> list[Finding]:
         tables += config.train.phase == "online"
         if not tables:
             return [Finding("ok", about, f"{_gb(free)} free; feed.servers hold the replay")]
-        held = feed.transitions_per_game * tables
-        need, fix = held * REPLAY_BYTES, "--gin_bindings='feed.transitions_per_game = {}'"
+        need, fix = replay_bytes(config, tables), "--gin_bindings='feed.transitions_per_game = {}'"
         fix = fix.format(max(int(feed.transitions_per_game * free / need / 2), 1))
     else:
         if config.data.dir is None or (count := count_frames(config)) is None:
@@ -95,7 +93,10 @@ def check_disk(config: Config, workdir: Path, parameters: int | None) -> list[Fi
     if parameters is None:
         return [Finding("note", "disk", f"{_gb(free)} free in {place}; a checkpoint's size isn't "
                         "known", "see python -m cql_atari.tools.plan")]  # fmt: skip
-    need = (config.train.keep + 1) * _COPIES * 4 * parameters  # one is written before one goes
+    from cql_atari.tools.plan import checkpoint_bytes
+
+    # One is written before one goes.
+    need = (config.train.keep + 1) * checkpoint_bytes(config, parameters)
     text = f"{_gb(free)} free in {place}, {_gb(need)} for {config.train.keep} + 1 checkpoints"
     if free < need:
         return [Finding("wrong", "disk", text, "give another --workdir, or a lower train.keep")]

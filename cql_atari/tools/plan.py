@@ -24,7 +24,9 @@ FLAGS = flags.FLAGS
 # Measured by benchmarks/feeds.py (README, "How fast"); overridden by flags.
 FEED_RATE_PER_CORE = 22_900  # transitions/s that one core takes from the replay into batches
 PART_BYTES = 14e6  # of a suffix of a million slots that is being read
-REPLAY_BYTES = 400  # of a transition in the replay, compressed; by game from about 300 to 2,000
+_TRANSITION_BYTES = (
+    400  # of a transition in the replay, compressed; by game from about 300 to 2,000
+)
 COLUMN_BYTES = 16  # action, reward, discount, game
 # Measured by benchmarks/checkpoints.py: 1.57 GB in 2.6 s to a local disk, synced, and back in 1.0 s
 # from the page cache.
@@ -86,8 +88,7 @@ def plan(config: Config, network: Network, devices: Devices) -> list[tuple[str, 
     batch_bytes = batch * (window + COLUMN_BYTES)
     parameters = network.trunk + network.heads
     method = build.kind(config)
-    copies = method.networks + _OPTIMIZER_SLOTS
-    checkpoint = copies * parameters * _FLOAT_BYTES
+    checkpoint = checkpoint_bytes(config, parameters)
     operations = method.passes * batch * network.forward
     step_seconds = operations / (devices.replicas * devices.teraflops * 1e12)
     hours = config.train.steps * step_seconds / 3600
@@ -126,6 +127,16 @@ def plan(config: Config, network: Network, devices: Devices) -> list[tuple[str, 
     ]  # fmt: skip
 
 
+def checkpoint_bytes(config: Config, parameters: int) -> int:
+    """Of one checkpoint: the method's networks and the optimizer's moments."""
+    return (build.kind(config).networks + _OPTIMIZER_SLOTS) * parameters * _FLOAT_BYTES
+
+
+def replay_bytes(config: Config, windows: int) -> int:
+    """About what so many full windows of a replay take."""
+    return windows * config.feed.transitions_per_game * _TRANSITION_BYTES
+
+
 def _reading(config: Config, rate: float, devices: Devices) -> list[tuple[str, str]]:
     """The lines about feeding `rate` transitions/s of recorded play."""
     feed, cores = config.feed, rate / devices.feed_rate
@@ -143,7 +154,7 @@ def _reading(config: Config, rate: float, devices: Devices) -> list[tuple[str, s
         held = games * feed.transitions_per_game
         lines += [
             ("replay", f"{held:,} transitions in {games} windows, about "
-                       f"{_bytes(held * REPLAY_BYTES)}"),
+                       f"{_bytes(replay_bytes(config, games))}"),
             ("reading", f"{feed.parts_at_once} suffixes a game at once, about "
                         f"{_bytes(games * feed.parts_at_once * PART_BYTES)}"),
             ("its turnover", f"every {held / read / 60:,.0f} min, "
