@@ -19,7 +19,7 @@ from train_step import ACTIONS, ATOMS, NETWORKS
 
 from cql_atari.core.types import Observation, Policy
 from cql_atari.evaluation import rollout
-from cql_atari.methods import losses
+from cql_atari.methods import distributions
 from cql_atari.methods.policy import greedy
 from cql_atari.networks.q_network import build_q_network
 
@@ -30,10 +30,10 @@ MAX_FRAMES = 2_000
 def make_policy(name: str) -> Policy:
     """Expected returns of a freshly initialised network."""
     network = build_q_network(NETWORKS[name], num_games=len(GAMES), num_atoms=ATOMS, seed=0)
-    support = losses.support(-20, 20, ATOMS)
+    support = distributions.support(-20, 20, ATOMS)
 
     def q_values(frames: tf.Tensor, games: tf.Tensor) -> tf.Tensor:
-        return losses.q_values(network(frames, games), support)
+        return distributions.q_values(network(frames, games), support)
 
     return greedy(q_values)()
 

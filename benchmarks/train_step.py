@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from cql_atari.core.settings import Network
-from cql_atari.methods import losses
+from cql_atari.methods import distributions, losses
 from cql_atari.networks.q_network import QNetwork, build_q_network
 
 BATCH, DRAWS, GAMES, ATOMS, ACTIONS = 32, 8, 3, 51, 18
@@ -57,7 +57,7 @@ def make_step(network: Network, dtype: str) -> Callable[[], float]:
     actions = tf.constant(rng.integers(0, ACTIONS, BATCH, np.int32))
     rewards = tf.constant(rng.normal(size=BATCH).astype(np.float32))
     discounts = tf.fill([BATCH], 0.99)
-    support = losses.support(-20, 20, ATOMS)
+    support = distributions.support(-20, 20, ATOMS)
 
     @tf.function
     def step() -> tf.Tensor:

@@ -115,10 +115,12 @@ def test_defaults_are_the_papers_run():
 
 
 CHANGES = {
+    "asymmetric_support": {"loss.v_min", "loss.v_max"},
     "auxiliary_cloning": {"loss.auxiliary_cloning"},
     "best_ten_percent": {"data.best_fraction", "train.method"},
     "bfloat16": {"network.dtype"},
     "cloning": {"train.method"},
+    "cloning_beside_cql": {"loss.auxiliary_cloning", "loss.cql_alpha"},
     "double_q": {"loss.double_q"},
     "five_step": {"feed.n_step"},
     "hl_gauss": {"loss.kind", "loss.v_max", "loss.num_atoms"},
@@ -136,6 +138,7 @@ CHANGES = {
     "no_spatial_embedding": {"network.pooling"},
     "one_step": {"feed.n_step"},
     "ten_step": {"feed.n_step"},
+    "two_hot": {"loss.kind"},
     "unmasked_actions": {"loss.mask_unused_actions"},
 }
 
@@ -193,6 +196,7 @@ def test_round_trips_through_gin_text_and_json():
         ("network.groups = 0", ["network.groups = 0", "at least 1"]),
         ("network.impala_width = 0", ["network.impala_width = 0", "at least 1"]),
         ("start.whole_network = True", ["start.whole_network = True", "set start.encoder_from"]),
+        ("loss.v_min = 20.0", ["loss.v_min = 20.0 with loss.v_max = 20.0", "no width"]),
         ("loss.cql_alpha = -1", ["loss.cql_alpha = -1", "at least 0"]),
         ("data.runs = (9,)", ["data.runs = (9,)", "from 1 to 5"]),
         ("data.runs = (1, 1)", ["data.runs = (1, 1)", "each once"]),

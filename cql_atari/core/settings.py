@@ -113,10 +113,12 @@ class Loss:
     """The objective; see `cql_atari.methods.losses`.
 
     Attributes:
-      kind: "c51" [Q], "mse" [Q] or "hl_gauss" (Farebrother et al. 2024).
+      kind: "c51" [Q], "mse" [Q], "hl_gauss" or, as a negative control, "two_hot" (both Farebrother
+        et al. 2024).
       cql_alpha: weight of the CQL term. Reconstructed: 0.05 with C51, 0.1 with MSE.
       num_atoms: atoms (C51) or bins (HL-Gauss). Reconstructed: 51.
-      v_max: the support is [-v_max, v_max]. Reconstructed: 20.
+      v_max: the support is [v_min, v_max]. Reconstructed: 20.
+      v_min: None: -v_max.
       double_q: whether the online network chooses the successor's action. Reconstructed: no.
       mask_unused_actions: whether targets, CQL and cloning know only the actions that a game has.
         Reconstructed; False as in one re-implementation, where only acting does.
@@ -125,10 +127,11 @@ class Loss:
         paper's; 0: there is no such output.
     """
 
-    kind: str = choice("c51", "mse", "hl_gauss")
+    kind: str = choice("c51", "mse", "hl_gauss", "two_hot")
     cql_alpha: float = number(0.05, 0)
     num_atoms: int = number(51, 2)
     v_max: float = number(20.0, 0, above=True)
+    v_min: float | None = None
     double_q: bool = False
     mask_unused_actions: bool = True
     auxiliary_cloning: float = number(0.0, 0)

@@ -154,6 +154,12 @@ def _check_together(config: Config) -> None:
                 f"feed.servers: {address!r} is no address; give 'host:port' of each, with a port "
                 "from 1 to 65535."
             )
+    v_min, v_max = config.loss.v_min, config.loss.v_max
+    if v_min is not None and v_min >= v_max:
+        raise UserError(
+            f"loss.v_min = {v_min!r} with loss.v_max = {v_max!r}: the support has no width; lower "
+            "loss.v_min, or set it to None for -loss.v_max."
+        )
     if config.start.whole_network and config.start.encoder_from is None:
         raise UserError(
             "start.whole_network = True with start.encoder_from = None: there is no network to "

@@ -34,6 +34,7 @@ METHODS: dict[str, Kind] = {
                 *_WHOLE,
                 "loss.kind",
                 "loss.num_atoms",
+                "loss.v_min",
                 "loss.v_max",
                 "loss.auxiliary_cloning",
             ),

@@ -91,6 +91,10 @@ class Schedule(tf.keras.optimizers.schedules.LearningRateSchedule):
         share = (made - self._warmup) / max(self._end - self._warmup, 1)
         return rate * (1 + tf.cos(math.pi * tf.clip_by_value(share, 0.0, 1.0))) / 2
 
+    def get_config(self) -> dict[str, Any]:
+        """As Keras asks for it: an optimizer's own configuration has its schedule's."""
+        return {"peak": self._peak, "warmup_steps": self._warmup, "cosine_steps": self._end}
+
 
 def _is_matrix(var: tf.Variable) -> bool:
     return var.shape.rank > 1

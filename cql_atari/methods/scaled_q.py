@@ -1,4 +1,4 @@
-"""Scaled Q-learning: C51, MSE or HL-Gauss with CQL, on TF-Agents' `TFAgent`."""
+"""Scaled Q-learning: C51, MSE, HL-Gauss or two-hot with CQL, on TF-Agents' `TFAgent`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tf_agents.agents import tf_agent
 from cql_atari.core import games as games_lib
 from cql_atari.core.settings import Config, Loss
 from cql_atari.core.types import STACK, Batch, Losses
-from cql_atari.methods import losses, measures, parts, policy
+from cql_atari.methods import distributions, losses, measures, parts, policy
 from cql_atari.methods.method import Learner, Method, Transitions, crossed
 from cql_atari.networks.q_network import QNetwork
 
@@ -44,13 +44,19 @@ def make_objective(config: Loss) -> Objective:
         return Objective(1, lambda logits: logits[..., 0], loss)
     # C51's atoms are points from end to end; HL-Gauss' are the centres of bins that tile the range.
     cql_loss, target, atoms = {
-        "c51": (losses.c51_cql_loss, losses.c51_target, losses.support),
-        "hl_gauss": (losses.hl_gauss_cql_loss, losses.hl_gauss_target, losses.bin_centres),
+        "c51": (losses.c51_cql_loss, distributions.c51_target, distributions.support),
+        "hl_gauss": (
+            losses.hl_gauss_cql_loss,
+            distributions.hl_gauss_target,
+            distributions.bin_centres,
+        ),
+        "two_hot": (losses.two_hot_cql_loss, distributions.two_hot_target, distributions.support),
     }[config.kind]
-    support = atoms(-config.v_max, config.v_max, config.num_atoms)
+    v_min = -config.v_max if config.v_min is None else config.v_min
+    support = atoms(v_min, config.v_max, config.num_atoms)
     return Objective(
         num_atoms=config.num_atoms,
-        q_values=functools.partial(losses.q_values, support=support),
+        q_values=functools.partial(distributions.q_values, support=support),
         loss=functools.partial(cql_loss, support=support, cql_alpha=config.cql_alpha),
         target=functools.partial(target, support=support),
         support=support,

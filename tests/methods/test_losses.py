@@ -12,15 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tf_agents.agents.categorical_dqn import categorical_dqn_agent
 
-from cql_atari.methods import losses
+from cql_atari.methods import distributions, losses
 
 B, A, N = 5, 4, 7
 ALPHA = 0.3
 DISTRIBUTIONAL = {
-    "c51": (losses.c51_cql_loss, losses.support(-2, 2, N)),
-    "hl_gauss": (losses.hl_gauss_cql_loss, losses.bin_centres(-2, 2, N)),
+    "c51": (losses.c51_cql_loss, distributions.support(-2, 2, N)),
+    "hl_gauss": (losses.hl_gauss_cql_loss, distributions.bin_centres(-2, 2, N)),
+    "two_hot": (losses.two_hot_cql_loss, distributions.support(-2, 2, N)),
 }
-KINDS = ("c51", "hl_gauss", "mse")
+KINDS = ("c51", "hl_gauss", "two_hot", "mse")
 
 
 def bind(kind, alpha=ALPHA):
@@ -48,28 +49,28 @@ def example(num_atoms, seed=0, dtype=np.float32):
 
 
 def test_support_includes_both_ends():
-    np.testing.assert_allclose(losses.support(-1, 1, 5), [-1, -0.5, 0, 0.5, 1])
+    np.testing.assert_allclose(distributions.support(-1, 1, 5), [-1, -0.5, 0, 0.5, 1])
 
 
 def test_bins_tile_the_range():
-    np.testing.assert_allclose(losses.bin_centres(-1, 1, 4), [-0.75, -0.25, 0.25, 0.75])
+    np.testing.assert_allclose(distributions.bin_centres(-1, 1, 4), [-0.75, -0.25, 0.25, 0.75])
 
 
 def test_q_value_is_the_expected_atom():
     logits = np.log(np.array([[0.5, 0.25, 0.25], [0.25, 0.25, 0.5]], np.float32))
     np.testing.assert_allclose(
-        losses.q_values(logits, losses.support(-2, 2, 3)), [-0.5, 0.5], atol=1e-6
+        distributions.q_values(logits, distributions.support(-2, 2, 3)), [-0.5, 0.5], atol=1e-6
     )
 
 
 def test_projection_by_hand():
-    z = losses.support(0, 3, 4)
+    z = distributions.support(0, 3, 4)
     p = np.array([[0.5, 0, 0, 0.5]] * 3, np.float32)
     rewards, discounts = np.float32([0.25, 5, -5]), np.float32([0.5, 1, 1])
     # z = 0 -> 0.25: a quarter of its half goes up; z = 3 -> 1.75: three quarters go up.
     # The other two rows: 5 and 8 are clipped to 3; -5 and -2 to 0.
     expected = [[0.375, 0.125 + 0.125, 0.375, 0], [0, 0, 0, 1], [1, 0, 0, 0]]
-    np.testing.assert_allclose(losses.project(p, rewards, discounts, z), expected, atol=1e-6)
+    np.testing.assert_allclose(distributions.project(p, rewards, discounts, z), expected, atol=1e-6)
 
 
 def test_c51_by_hand():
@@ -79,7 +80,7 @@ def test_c51_by_hand():
     logits = np.log(np.array([[[0.25, 0.75], [0.5, 0.5]]], np.float32))
     result = losses.c51_cql_loss(
         logits, np.int32([0]), next_logits, np.float32([0.5]), np.float32([0.5]),
-        losses.support(-1, 1, 2), 0.1,
+        distributions.support(-1, 1, 2), 0.1,
     )  # fmt: skip
     td = -0.05 * math.log(0.25) - 0.95 * math.log(0.75)
     cql = math.log(math.exp(0.5) + math.exp(0)) - 0.5
@@ -104,7 +105,7 @@ def test_gaussian_histogram_by_hand():
     # Bins [-3, -1], [-1, 1], [1, 3], sigma 1.5, mean 0: masses between -2, -2/3, 2/3, 2 sigmas.
     inner, whole = math.erf(2 / 3 / 2**0.5), math.erf(2 / 2**0.5)
     outer = (whole - inner) / 2
-    histogram = losses.gaussian_histogram(tf.constant([0.0]), tf.constant([-2.0, 0, 2]))
+    histogram = distributions.gaussian_histogram(tf.constant([0.0]), tf.constant([-2.0, 0, 2]))
     np.testing.assert_allclose(histogram, [[outer / whole, inner / whole, outer / whole]], 1e-6)
 
 
@@ -112,11 +113,29 @@ def test_hl_gauss_by_hand():
     # Terminal: the target is the reward's histogram whatever the next logits are.
     loss, centres = DISTRIBUTIONAL["hl_gauss"]
     arguments = example(N) | {"discounts": np.zeros(B, np.float32)}
-    histogram = losses.gaussian_histogram(arguments["rewards"], centres)
+    histogram = distributions.gaussian_histogram(arguments["rewards"], centres)
     chosen = arguments["logits"][range(B), arguments["actions"]]
     expected = -np.sum(histogram * np.log(np.exp(chosen) / np.exp(chosen).sum(1, keepdims=True)), 1)
     result = loss(**arguments, support=centres, cql_alpha=0.1)
     np.testing.assert_allclose(result.td, expected, rtol=1e-5)
+
+
+def test_two_hot_by_hand():
+    # 0.25 lies between 0 and 1, a quarter of the way; what is out of reach goes to an end.
+    z = distributions.support(-1, 2, 4)
+    expected = [[0, 0.75, 0.25, 0], [0, 0, 0, 1], [1, 0, 0, 0], [0, 0, 1, 0]]
+    np.testing.assert_allclose(distributions.two_hot(np.float32([0.25, 9, -9, 1]), z), expected)
+    # Atoms (-1, 1). At s' action 1 is better, Q = 0.8; y = 0.2 + 0.5 * 0.8 = 0.6 -> (0.2, 0.8):
+    # C51's target has the mean 0.6 as well, but other masses once r + gamma z falls between atoms.
+    next_logits = np.log(np.array([[[0.6, 0.4], [0.1, 0.9]]], np.float32))
+    logits = np.log(np.array([[[0.25, 0.75], [0.5, 0.5]]], np.float32))
+    result = losses.two_hot_cql_loss(
+        logits, np.int32([0]), next_logits, np.float32([0.2]), np.float32([0.5]),
+        distributions.support(-1, 1, 2), 0.1,
+    )  # fmt: skip
+    td = -0.2 * math.log(0.25) - 0.8 * math.log(0.75)
+    cql = math.log(math.exp(0.5) + math.exp(0)) - 0.5
+    np.testing.assert_allclose(np.array(result), [[td], [cql], [td + 0.1 * cql]], rtol=1e-5)
 
 
 def test_cloning_by_hand():
@@ -133,10 +152,10 @@ floats = functools.partial(st.floats, width=32)
 @settings(max_examples=100, deadline=None)
 @given(st.integers(2, 60), floats(-30, 30), floats(0, 1), st.integers(0, 2**31), floats(0.125, 20))
 def test_projection_agrees_with_tf_agents(num_atoms, reward, discount, seed, v_max):
-    z = losses.support(-v_max, v_max, num_atoms)
+    z = distributions.support(-v_max, v_max, num_atoms)
     p = np.random.default_rng(seed).dirichlet(np.ones(num_atoms), 2).astype(np.float32)
     rewards, discounts = np.full(2, reward, np.float32), np.float32([discount, 0])
-    ours = losses.project(p, rewards, discounts, z)
+    ours = distributions.project(p, rewards, discounts, z)
     theirs = categorical_dqn_agent.project_distribution(
         rewards[:, None] + discounts[:, None] * z, p, z
     )
@@ -147,8 +166,8 @@ def test_projection_agrees_with_tf_agents(num_atoms, reward, discount, seed, v_m
 @settings(max_examples=50, deadline=None)
 @given(floats(-8, 8), st.integers(20, 80))
 def test_histogram_keeps_the_mean(value, num_bins):
-    centres = losses.bin_centres(-10, 10, num_bins)
-    histogram = losses.gaussian_histogram(tf.constant([value]), centres)
+    centres = distributions.bin_centres(-10, 10, num_bins)
+    histogram = distributions.gaussian_histogram(tf.constant([value]), centres)
     np.testing.assert_allclose(tf.reduce_sum(histogram), 1, rtol=1e-5)
     np.testing.assert_allclose(tf.tensordot(histogram, centres, 1), [value], atol=0.05)
 
@@ -379,4 +398,4 @@ def test_dtypes_are_checked():
     with pytest.raises(TypeError, match="rewards must hold floats, not int32"):
         loss(**example(num_atoms) | {"rewards": np.zeros(B, np.int32)})
     with pytest.raises(ValueError, match=r"support must have shape \(7,\), not \(8,\)"):
-        losses.c51_cql_loss(**example(N), support=losses.support(-1, 1, 8), cql_alpha=0.1)
+        losses.c51_cql_loss(**example(N), support=distributions.support(-1, 1, 8), cql_alpha=0.1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cql_atari.methods import losses, measures
+from cql_atari.methods import distributions, measures
 
 OWN = tf.constant([[True, True, False], [True, True, True]])
 
@@ -41,7 +41,7 @@ def test_a_target_that_bootstraps_from_an_action_that_the_game_has_not_shows(mas
 
 
 def test_the_pull_of_cql_is_alpha_times_the_variance():
-    support = losses.support(-1, 1, 3)
+    support = distributions.support(-1, 1, 3)
     logits = np.log(np.array([[0.5, 1e-12, 0.5], [0.25, 0.5, 0.25]], np.float32))
     np.testing.assert_allclose(
         measures.pull_of_cql(tf.constant(logits), support, 0.1), [0.1, 0.05], rtol=1e-5

@@ -242,6 +242,17 @@ def test_the_auxiliary_head_leaves_the_q_outputs_alone():
     assert np.abs(tape.gradient(parts["loss/auxiliary_cloning"], stem)).max() > 0
 
 
+def test_the_support_may_reach_further_up_than_down():
+    both = scaled_q.make_objective(tiny.config("loss.v_max = 30.0", "loss.v_min = -10.0").loss)
+    np.testing.assert_allclose(both.support, np.linspace(-10, 30, 11))
+    centres = scaled_q.make_objective(
+        tiny.config("loss.v_max = 30.0", "loss.v_min = -3.0", "loss.kind = 'hl_gauss'").loss
+    )
+    np.testing.assert_allclose(centres.support, np.arange(-1.5, 30, 3))
+    plain = scaled_q.make_objective(tiny.config("loss.v_max = 5.0").loss)
+    np.testing.assert_allclose(plain.support, np.linspace(-5, 5, 11))
+
+
 def test_the_auxiliary_head_never_acts_and_stands_in_no_target():
     config, agent = make("loss.auxiliary_cloning = 0.5")
     batch, atoms = first_batch(config), agent.objective.num_atoms

@@ -98,6 +98,15 @@ def test_a_resumed_run_has_the_configured_rates(tmp_path, encoder_rate):
         assert float(part.optimizer.beta_1) == pytest.approx(0.9)
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+def test_a_run_with_a_schedule_of_its_rate_goes_on(train, tmp_path, decay):
+    schedule = ("optimizer.warmup_steps = 2", "optimizer.cosine = True")
+    decay = f"optimizer.weight_decay = {decay}"
+    assert train(tmp_path, *schedule, decay, "train.steps = 4")
+    assert train(tmp_path, *schedule, decay)
+    assert checkpoint.steps(tmp_path / "checkpoints") == [4, 8]
+
+
 def test_an_earlier_checkpoint_can_be_loaded(train, tmp_path):
     assert train(tmp_path, "optimizer.learning_rate = 1e-2")
     earlier, newest = load.load(tmp_path, 4), load.load(tmp_path)
