@@ -45,13 +45,16 @@ def test_every_gin_file_builds():
             feed_forward=tuple(min(width, 64) for width in config.network.feed_forward),
         )
         transformer = dataclasses.replace(config.transformer, depth=1, width=64)
-        config = dataclasses.replace(config, network=network, transformer=transformer)
+        masked = dataclasses.replace(config.masked_autoencoder, width=64, depth=1, decoder_depth=1)
+        config = dataclasses.replace(
+            config, network=network, transformer=transformer, masked_autoencoder=masked
+        )
         distinct[network, config.train.method, config.loss.kind] = config
     assert len(distinct) >= 10
     for config in distinct.values():
         trunk, heads = build.count_parameters(config)
         assert trunk > 10_000
-        assert (heads > 0) == (config.train.method != "decision_transformer")
+        assert (heads > 0) == (config.train.method in ("scaled_q", "cloning"))
 
 
 def names(folder: str) -> list[str]:

@@ -168,6 +168,49 @@ class Transformer:
 
 
 @dataclass(frozen=True)
+class Contrastive:
+    """Contrastive coding; see `cql_atari.methods.contrastive`.
+
+    Attributes:
+      projection: widths of the layers with ReLU that follow the encoder (arXiv 2205.15241, 4.5).
+    """
+
+    projection: tuple[int, ...] = number((512, 512), 1)
+
+
+@dataclass(frozen=True)
+class MaskedAutoencoder:
+    """The masked autoencoder; see `cql_atari.networks.decoder`. Defaults: arXiv 2406.06037's.
+
+    Attributes:
+      mask_share: share of the feature map's cells that are hidden.
+      width: of every token.
+      heads: of attention; divide the width.
+      depth: blocks over the visible cells.
+      decoder_depth: blocks over all cells.
+    """
+
+    mask_share: float = number(0.9, 0, 1, above=True)
+    width: int = number(512, 1)
+    heads: int = number(4, 1)
+    depth: int = number(4, 1)
+    decoder_depth: int = number(3, 1)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of the frames in training, for any method; see `methods.augmentation`.
+
+    Attributes:
+      shift: pixels that a state is moved by at most, in both directions; 0: never.
+      intensity: one standard deviation of the factor of a state's grey levels; 0: none.
+    """
+
+    shift: int = number(0, 0, 83)
+    intensity: float = number(0.0, 0)
+
+
+@dataclass(frozen=True)
 class Optimizer:
     """How gradients become steps.
 
@@ -249,7 +292,9 @@ class Train:
     """The loop. All counts are gradient steps and multiples of steps_per_call.
 
     Attributes:
-      method: how to learn: "scaled_q" or the baseline "cloning"; see `cql_atari.methods.build`.
+      method: how to learn: "scaled_q", or what it is compared with: "cloning",
+        "decision_transformer", "contrastive" or "masked_autoencoder"; see
+        `cql_atari.methods.build`.
       phase: "offline" (recorded play) or "online" (acts and learns).
       seed: of weights, batches and evaluation.
       steps: gradient steps of the run. Reconstructed: 10M for ResNet-101.
@@ -285,7 +330,7 @@ class Evaluation:
 
     Attributes:
       every: gradient steps between evaluations during training, the first one before it; 0: only
-        at the end.
+        at the end. Of a method that doesn't act: between its pictures.
       curve_episodes: episodes a game at those.
       episodes: episodes a game at the end of the run and for `cql_atari.evaluate`.
       envs_per_game: environments stepped together, a game.
@@ -320,6 +365,9 @@ class Config:
     feed: Feed = field(default_factory=Feed)
     network: Network = field(default_factory=Network)
     transformer: Transformer = field(default_factory=Transformer)
+    contrastive: Contrastive = field(default_factory=Contrastive)
+    masked_autoencoder: MaskedAutoencoder = field(default_factory=MaskedAutoencoder)
+    augmentation: Augmentation = field(default_factory=Augmentation)
     loss: Loss = field(default_factory=Loss)
     optimizer: Optimizer = field(default_factory=Optimizer)
     train: Train = field(default_factory=Train)
@@ -338,6 +386,9 @@ SECTIONS: dict[str, type] = {
     "feed": Feed,
     "network": Network,
     "transformer": Transformer,
+    "contrastive": Contrastive,
+    "masked_autoencoder": MaskedAutoencoder,
+    "augmentation": Augmentation,
     "loss": Loss,
     "optimizer": Optimizer,
     "train": Train,

@@ -110,20 +110,29 @@ def _check_numbers(name: str, value: Any, metadata: Mapping[str, Any], per_call:
 
 def _check_size(config: Config) -> None:
     network, transformer, largest = config.network, config.transformer, most_weights(config)
-    layers = sum(network.depths) + len(network.feed_forward) + transformer.depth
+    masked, projection = config.masked_autoencoder, config.contrastive.projection
+    layers = (
+        sum(network.depths) + len(network.feed_forward) + transformer.depth + masked.depth
+        + masked.decoder_depth + len(projection)
+    )  # fmt: skip
     if largest > _MOST_WEIGHTS or layers > _MOST_LAYERS:
         raise UserError(
             f"the network would have up to {largest:,} weights in {layers:,} layers; at most "
             f"{_MOST_WEIGHTS:,} in {_MOST_LAYERS:,} are allowed. Lower the sizes in `network` (or "
-            "`transformer`)."
+            "`transformer`, `masked_autoencoder`, `contrastive`)."
         )
 
 
 def most_weights(config: Config) -> int:
     """About the weights of the largest network with these sizes; none is built to count them."""
-    network, transformer = config.network, config.transformer
-    outputs = config.loss.num_atoms * len(config.data.games)
-    return max(_encoder_and_heads(network, outputs), 20 * transformer.depth * transformer.width**2)
+    network, transformer, masked = config.network, config.transformer, config.masked_autoencoder
+    projected = dataclasses.replace(network, feed_forward=config.contrastive.projection)
+    return max(
+        _encoder_and_heads(network, config.loss.num_atoms * len(config.data.games)),
+        _encoder_and_heads(projected, 1),
+        20 * transformer.depth * transformer.width**2,
+        20 * (masked.depth + masked.decoder_depth) * masked.width**2,
+    )
 
 
 def _encoder_and_heads(network: Network, outputs: int) -> int:

@@ -2,7 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
+
+from cql_atari.core.settings import Config
+from cql_atari.methods import parts
+from cql_atari.methods.method import Part
+
+
+def augmenter(config: Config, part: Part) -> Callable[[tf.Tensor, int], tf.Tensor]:
+    """A function (frames uint8 [B, C, H, W], salt) -> the same, changed as `augmentation` says.
+
+    What it does differs from step to step, replica to replica and salt to salt, and a resumed run
+    does what it would have done. Where the settings are 0 the frames stay as they are.
+
+    Args:
+      config: the run's.
+      part: its optimizer counts the steps.
+    """
+    chosen = config.augmentation
+
+    def augment(frames: tf.Tensor, salt: int) -> tf.Tensor:
+        if chosen.shift:
+            frames = shift(frames, parts.random_seed(config, part, 1_000 + salt), chosen.shift)
+        if chosen.intensity:
+            seed = parts.random_seed(config, part, 2_000 + salt)
+            frames = intensity(frames, seed, chosen.intensity)
+        return frames
+
+    return augment
 
 
 def shift(frames: tf.Tensor, seed: tf.Tensor, pixels: int) -> tf.Tensor:

@@ -47,6 +47,15 @@ METHODS: dict[str, Kind] = {
         label="decision transformer",
         gives={"whole_network": ("train.method", *_TRANSFORMER)},
     ),
+    "contrastive": Kind(
+        _module("contrastive"),
+        label="contrastive coding",
+        gives={"encoder": ()},
+        passes=6,
+    ),
+    "masked_autoencoder": Kind(
+        _module("masked_autoencoder"), label="masked autoencoder", gives={"encoder": ()}
+    ),
     "cloning": Kind(
         _module("cloning"), label="cloning", gives={"encoder": (), "whole_network": _WHOLE}
     ),

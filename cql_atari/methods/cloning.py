@@ -7,7 +7,7 @@ import tensorflow as tf
 from cql_atari.core import games as games_lib
 from cql_atari.core.settings import Config
 from cql_atari.core.types import STACK, Batch
-from cql_atari.methods import losses, parts, policy
+from cql_atari.methods import augmentation, losses, parts, policy
 from cql_atari.methods.method import Learner, Method, Transitions
 
 
@@ -21,15 +21,19 @@ def make(config: Config) -> Method:
     mask = games_lib.action_mask(config.data.games) | (not config.loss.mask_unused_actions)
     available = tf.constant(mask)
 
-    def loss(batch: Batch) -> dict[str, tf.Tensor]:
-        heads = batch.games[:: config.feed.transitions_per_draw]
-        total = losses.behaviour_cloning_loss(
-            logits(batch.frames[:, :STACK], heads), batch.actions, tf.gather(available, batch.games)
-        )
-        return {"loss/total": total}
-
     def learner() -> Learner:
         optimizers = parts.make_optimizers(config, network)
+        augment = augmentation.augmenter(config, optimizers[0])
+
+        def loss(batch: Batch) -> dict[str, tf.Tensor]:
+            heads = batch.games[:: config.feed.transitions_per_draw]
+            total = losses.behaviour_cloning_loss(
+                logits(augment(batch.frames[:, :STACK], 0), heads),
+                batch.actions,
+                tf.gather(available, batch.games),
+            )
+            return {"loss/total": total}
+
         return Learner(
             config.data.games,
             config.batch_size,

@@ -7,7 +7,7 @@ import tensorflow as tf
 from cql_atari.core import games as games_lib
 from cql_atari.core.settings import Config
 from cql_atari.core.types import SequenceBatch, UserError
-from cql_atari.methods import parts
+from cql_atari.methods import augmentation, parts
 from cql_atari.methods.method import Learner, Method, Sequences
 from cql_atari.methods.transformer_policy import EXCLUDED, Player
 from cql_atari.networks.transformer import (
@@ -50,10 +50,11 @@ def make(config: Config) -> Method:
     def learner() -> Learner:
         rate = config.optimizer.learning_rate
         part = parts.make_part(config, rate, network.trainable_variables)
+        augment = augmentation.augmenter(config, part)
 
         def loss(batch: SequenceBatch) -> dict[str, tf.Tensor]:
             mask, frames, returns, actions, rewards = align(
-                batch.mask, batch.frames, batch.returns, batch.actions, batch.rewards
+                batch.mask, augment(batch.frames, 0), batch.returns, batch.actions, batch.rewards
             )
             tokens = Tokens(return_bins(returns), actions, reward_signs(rewards))
             return losses(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cql_atari.core.types import Observation, Policy
+from cql_atari.core.types import Array, Observation, Policy
 
 if TYPE_CHECKING:  # that a command may ask for a `Kind` without waiting for TensorFlow
     import tensorflow as tf
@@ -82,6 +82,8 @@ class Method(NamedTuple):
       support: float32 [N], the values that "distributions" among the outputs are over.
       watch: as `act`, but what it makes tells all that it goes by, by name, each [N, ...]: first
         the scores of the actions; a network that is told the return to go has "returns" [N].
+      pictures: batch -> name -> uint8 [height, width, 1 or 3], what the network makes of some of
+        its rows; None: the method has nothing to show.
     """
 
     reads: Transitions | Sequences
@@ -91,6 +93,7 @@ class Method(NamedTuple):
     outputs: Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]] | None = None
     support: np.ndarray | None = None
     watch: Callable[[], Callable[[Observation], dict[str, np.ndarray]]] | None = None
+    pictures: Callable[[Any], dict[str, Array]] | None = None
 
 
 class Kind(NamedTuple):

@@ -11,8 +11,8 @@ from tf_agents.agents import tf_agent
 
 from cql_atari.core import games as games_lib
 from cql_atari.core.settings import Config, Loss
-from cql_atari.core.types import STACK, Batch, Losses
-from cql_atari.methods import distributions, losses, measures, parts, policy
+from cql_atari.core.types import STACK, Batch, Losses, UserError
+from cql_atari.methods import augmentation, distributions, losses, measures, parts, policy
 from cql_atari.methods.method import Learner, Method, Transitions, crossed
 from cql_atari.networks.q_network import QNetwork
 
@@ -86,7 +86,16 @@ def make(config: Config) -> Method:
 
 
 def make_network(config: Config) -> QNetwork:
-    """The network: an action's atoms, and behind them the auxiliary cloning's output, if any."""
+    """The network: an action's atoms, and behind them the auxiliary cloning's output, if any.
+
+    Raises:
+      UserError: where another method is configured, whose networks have no Q-values.
+    """
+    if config.train.method != "scaled_q":
+        raise UserError(
+            f"train.method = {config.train.method!r} has no Q-values; 'scaled_q' has. "
+            "methods.build.build builds what there is."
+        )
     extra = int(config.loss.auxiliary_cloning > 0)
     return parts.make_network(config, make_objective(config.loss).num_atoms + extra)
 
@@ -122,6 +131,7 @@ class ScaledQAgent(tf_agent.TFAgent):
         self._own = tf.constant(games_lib.action_mask(config.data.games))
         self._available = self._own | (not config.loss.mask_unused_actions)
         optimizers = parts.make_optimizers(config, network)
+        self._augment = augmentation.augmenter(config, optimizers[0])
         self.learner = Learner(
             config.data.games,
             config.batch_size,
@@ -162,7 +172,8 @@ class ScaledQAgent(tf_agent.TFAgent):
         """The loss's parts and the measures, each float32 [B]; no update."""
         feed = self._config.feed
         heads = batch.games[:: feed.transitions_per_draw]
-        state, successor = batch.frames[:, :STACK], batch.frames[:, feed.n_step :]
+        state = self._augment(batch.frames[:, :STACK], 0)
+        successor = self._augment(batch.frames[:, feed.n_step :], 1)
         num_atoms, cloning = self.objective.num_atoms, self._config.loss.auxiliary_cloning
         outputs = self.network(state, heads)
         logits = outputs[..., :num_atoms]

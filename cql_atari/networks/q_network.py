@@ -115,6 +115,35 @@ class QNetwork(tf.keras.Model):
         return self.heads(self.trunk(frames), games)
 
 
+def build_encoder(network: Network, style: Style) -> tf.keras.Model:
+    """The encoder that the settings describe: uint8 [B, 4, 84, 84] -> pooled features [B, P].
+
+    Its last layer is the pooling, whose input is the feature map [B, H, W, C].
+
+    Raises:
+      UserError: for an unknown name or stages that don't match.
+    """
+    dtype = network.dtype
+    stem = Stem(network.stem_kernel, network.stem_stride, network.stem_pool)
+    encode = choose("encoder", network.encoder, {
+        "nature": encoders.nature,
+        "impala": functools.partial(encoders.impala, width=network.impala_width),
+        "resnet": functools.partial(
+            encoders.resnet, block=network.block, depths=network.depths, widths=network.widths,
+            strides=network.strides, stem=stem,
+        ),
+    })  # fmt: skip
+    pool = choose("pooling", network.pooling, {
+        "spatial_embedding": SpatialEmbedding(network.embedding_blocks, style.seed(), dtype=dtype),
+        "flatten": layers.Flatten(dtype=dtype),
+        "mean": layers.GlobalAveragePooling2D(dtype=dtype),
+    })  # fmt: skip
+    frames = tf.keras.Input((STACK, *FRAME_SHAPE), dtype=tf.uint8)
+    x = layers.Rescaling(1 / 255, dtype=dtype)(frames)
+    x = layers.Permute((2, 3, 1), dtype=dtype)(x)  # NHWC; of bytes it would take twice as long
+    return tf.keras.Model(frames, pool(encode(x, style)), name="encoder")
+
+
 def build_q_network(
     network: Network, *, num_games: int, num_atoms: int, num_actions: int = NUM_ACTIONS, seed: int
 ) -> QNetwork:
@@ -132,28 +161,9 @@ def build_q_network(
     """
     dtype = network.dtype
     style = Style(np.random.default_rng(seed), dtype, network.groups)
-    stem = Stem(network.stem_kernel, network.stem_stride, network.stem_pool)
-    encode = choose("encoder", network.encoder, {
-        "nature": encoders.nature,
-        "impala": functools.partial(encoders.impala, width=network.impala_width),
-        "resnet": functools.partial(
-            encoders.resnet, block=network.block, depths=network.depths, widths=network.widths,
-            strides=network.strides, stem=stem,
-        ),
-    })  # fmt: skip
-    pool = choose("pooling", network.pooling, {
-        "spatial_embedding": SpatialEmbedding(network.embedding_blocks, style.seed(), dtype=dtype),
-        "flatten": layers.Flatten(dtype=dtype),
-        "mean": layers.GlobalAveragePooling2D(dtype=dtype),
-    })  # fmt: skip
+    encoder_model = build_encoder(network, style)
 
-    frames = tf.keras.Input((STACK, *FRAME_SHAPE), dtype=tf.uint8)
-    x = layers.Rescaling(1 / 255, dtype=dtype)(frames)
-    x = layers.Permute((2, 3, 1), dtype=dtype)(x)  # NHWC; of bytes it would take twice as long
-    x = pool(encode(x, style))
-    encoder_model = tf.keras.Model(frames, x, name="encoder")
-
-    pooled = x = tf.keras.Input(x.shape[1:], dtype=x.dtype)
+    pooled = x = tf.keras.Input(encoder_model.output_shape[1:], dtype=encoder_model.output.dtype)
     for width in network.feed_forward:
         initialiser = tf.keras.initializers.HeNormal(style.seed())
         x = Dense(width, "relu", kernel_initializer=initialiser, dtype=dtype)(x)

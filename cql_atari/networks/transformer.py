@@ -212,13 +212,20 @@ class Block(tf.keras.layers.Layer):
       dropout: share.
       dtype: Keras policy of the matrix products.
       rng: source of the initialisers' seeds.
+      head_width: of an attention head; divides D.
     """
 
-    def __init__(
-        self, width: int, scale: float, dropout: float, dtype: str, rng: np.random.Generator
+    def __init__(  # noqa: PLR0917
+        self,
+        width: int,
+        scale: float,
+        dropout: float,
+        dtype: str,
+        rng: np.random.Generator,
+        head_width: int = HEAD_WIDTH,
     ) -> None:
         super().__init__(dtype=dtype, autocast=False)  # the sum over blocks stays float32
-        self.dropout = dropout
+        self.dropout, self.head_width = dropout, head_width
 
         def linear(name: str, inputs: int, outputs: int) -> tf.keras.layers.Dense:
             return _dense(name, inputs, outputs, scale, dtype, _seed(rng))
@@ -246,10 +253,10 @@ class Block(tf.keras.layers.Layer):
         count, width = x.shape[1:]
 
         def by_head(y: tf.Tensor) -> tf.Tensor:
-            heads = tf.reshape(y, [-1, count, width // HEAD_WIDTH, HEAD_WIDTH])
+            heads = tf.reshape(y, [-1, count, width // self.head_width, self.head_width])
             return tf.transpose(heads, [0, 2, 1, 3])
 
-        query = by_head(self.query(x) * HEAD_WIDTH**-0.5)
+        query = by_head(self.query(x) * self.head_width**-0.5)
         scores = tf.matmul(query, by_head(self.key(x)), transpose_b=True)
         weights = tf.nn.softmax(tf.cast(scores, tf.float32) + bias)
         seen = tf.matmul(tf.cast(weights, scores.dtype), by_head(self.value(x)))

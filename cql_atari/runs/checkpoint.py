@@ -122,6 +122,11 @@ def restore(path: Path, checkpoint: tf.train.Checkpoint, partial: bool = False) 
         raise UserError(f"checkpoint {path} doesn't fit this network: {error}") from error
 
 
+def restore_network(path: Path, network: tf.keras.Model) -> None:
+    """Restores a network alone, as `restore`: what else the checkpoint holds isn't missed."""
+    restore(path, tf.train.Checkpoint(network=network), partial=True)
+
+
 def restore_latest(
     directory: Path, target: T, restore_one: Callable[[Path, T], None] = restore
 ) -> int | None:

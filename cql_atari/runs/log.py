@@ -1,4 +1,4 @@
-"""The one place that logs: scalars to TensorBoard and to metrics.jsonl."""
+"""The one place that logs: scalars and pictures to TensorBoard and to the run's folder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from cql_atari.runs import folder
@@ -27,5 +28,23 @@ def make_log(workdir: Path) -> Callable[[int, dict[str, float]], None]:
         writer.flush()
         with open(workdir / folder.METRICS, "a") as file:
             file.write(json.dumps({"step": step, "time": round(time.time(), 3), **scalars}) + "\n")
+
+    return log
+
+
+def make_picture_log(workdir: Path) -> Callable[[int, dict[str, np.ndarray]], None]:
+    """A function (step, pictures uint8 [height, width, 1 or 3] by name) that appends to TensorBoard
+    and writes `pictures/<name>_<step>.png`.
+    """
+    writer = tf.summary.create_file_writer(str(workdir / "tensorboard"))
+
+    def log(step: int, pictures: dict[str, np.ndarray]) -> None:
+        (workdir / "pictures").mkdir(exist_ok=True)
+        for name, picture in pictures.items():
+            with writer.as_default(step):
+                tf.summary.image(name, picture[None])
+            encoded = tf.io.encode_png(picture)
+            (workdir / "pictures" / f"{name}_{step:010d}.png").write_bytes(encoded.numpy())
+        writer.flush()
 
     return log

@@ -183,10 +183,20 @@ def most_replicas(config: Config) -> int:
 
 
 def measure_network(config: Config) -> Network:
-    """Builds the network and counts its parameters and the operations of a forward pass."""
+    """Builds the network and counts its parameters and the operations of a forward pass.
+
+    Raises:
+      UserError: for a method whose network has no head a game: its passes aren't counted.
+    """
     import tensorflow as tf
 
     network = build.build(config).network
+    if not hasattr(network, "heads"):
+        raise UserError(
+            f"train.method = {config.train.method!r}: plan counts operations of networks with a "
+            "head a game only, of 'scaled_q' and 'cloning'. `train --print_config` counts the "
+            "parameters of any network."
+        )
     graph = tf.function(network).get_concrete_function(
         tf.TensorSpec((1, STACK, *FRAME_SHAPE), tf.uint8), tf.TensorSpec((1,), tf.int32)
     ).graph  # fmt: skip

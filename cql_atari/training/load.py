@@ -85,18 +85,14 @@ def _restore_checkpoint(directory: Path, network: tf.keras.Model, step: int | No
     """Restores the checkpoint of a step, or the newest intact one; returns its step."""
     checkpoints = directory / folder.CHECKPOINTS
     if step is None:
-        newest = checkpoint.restore_latest(checkpoints, network, _restore)
+        newest = checkpoint.restore_latest(checkpoints, network, checkpoint.restore_network)
         assert newest is not None  # there are some
         return newest
     try:
-        _restore(checkpoints / f"{step:010d}", network)
+        checkpoint.restore_network(checkpoints / f"{step:010d}", network)
     except checkpoint.DAMAGE as error:
         raise UserError(
             f"the checkpoint of step {step} in {directory} is damaged: {error}"
         ) from error
     return step
 
-
-def _restore(path: Path, network: tf.keras.Model) -> None:
-    """Restores a network alone: what else the checkpoint holds isn't missed."""
-    checkpoint.restore(path, tf.train.Checkpoint(network=network), partial=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import collections
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from absl import logging
 
 from cql_atari.core import settings
 from cql_atari.core.settings import Config
@@ -75,6 +77,7 @@ def train(
     # 3. Data to batches to devices, from the step where the run stands.
     log = logs.make_log(directory) if here.is_chief else lambda *_: None
     evaluate_agent = make_evaluate(config, method, directory, start, should_stop)
+    remember, show = make_show(method, devices, directory)
     feed = Feed(lambda rows: ())
 
     def log_all(step: int, scalars: dict[str, float]) -> None:
@@ -82,6 +85,8 @@ def train(
 
     def evaluate_now(step: int, episodes: int) -> bool:
         scalars = evaluate_agent(step, episodes) if here.is_chief else {}
+        if here.is_chief:
+            show(step)
         if scalars:
             log_all(step, scalars)
         return scalars is not None
@@ -105,7 +110,7 @@ def train(
                 finished = loop.learn(
                     learner,
                     loop.make_train_call(learner, devices, use_xla(config.train.jit_compile)),
-                    strategy.place_batches(devices, feed.batches, split),
+                    remember(strategy.place_batches(devices, feed.batches, split)),
                     config.train,
                     save=save,
                     log=log_all,
@@ -149,6 +154,11 @@ def make_evaluate(
     {}: the method doesn't act, or a run that goes on at `start` has these scores already. None: it
     was asked to stop before it was done, and nothing was written.
     """
+    if method.act is None:
+        logging.warning(
+            "train.method = %r doesn't act: there are no evaluations and no scores. Start another "
+            "run from its encoder (start.encoder_from).", config.train.method,
+        )  # fmt: skip
 
     def evaluate_agent(step: int, episodes: int) -> dict[str, float] | None:
         if method.act is None or (step == start > 0 and folder.scores_of(directory, step).exists()):
@@ -169,6 +179,31 @@ def make_evaluate(
         return evaluation_scalars(summary)
 
     return evaluate_agent
+
+
+def make_show(
+    method: Method, devices: tf.distribute.Strategy, directory: Path
+) -> tuple[Callable[[Iterator[Any]], Iterator[Any]], Callable[[int], None]]:
+    """What makes a method's pictures: a function that passes batches on and remembers the last one,
+    and one that shows what the network makes of that at a step.
+    """
+    make = method.pictures
+    if make is None:
+        return lambda batches: batches, lambda step: None
+    log, last = logs.make_picture_log(directory), collections.deque[Any](maxlen=1)
+
+    def remember(batches: Iterator[Any]) -> Iterator[Any]:
+        for batch in batches:
+            last.append(batch)
+            yield batch
+
+    def show(step: int) -> None:
+        if last:  # none before the first step
+            here = (devices.experimental_local_results(part)[0] for part in last[0])
+            rows = type(last[0])(*(tf.reshape(part, [-1, *part.shape[2:]]) for part in here))
+            log(step, make(rows._replace(frames=strategy.unpack(rows.frames))))
+
+    return remember, show
 
 
 def evaluate(

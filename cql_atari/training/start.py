@@ -50,7 +50,7 @@ def begin(
     """
     checkpoints = directory / folder.CHECKPOINTS
     if not checkpoint.steps(checkpoints) and config.start.encoder_from is not None:
-        _take_encoder(method, config, Path(config.start.encoder_from), directory)
+        _take_over(method, config, Path(config.start.encoder_from), directory)
     with scope():
         learner = method.learner()
     # Adam's rates and betas are variables, which a checkpoint holds: the configured ones win.
@@ -91,41 +91,73 @@ def _is_finite(variable: tf.Variable) -> bool:
     return bool(tf.reduce_all(tf.math.is_finite(variable)))
 
 
-def _take_encoder(method: Method, config: Config, run: Path, directory: Path) -> None:
+def _take_over(method: Method, config: Config, run: Path, directory: Path) -> None:
+    """Gives a new network what `start` says of another run, and notes it in `start.json`."""
     theirs, whole = folder.read_config(run), config.start.whole_network
-    what = "whole_network" if whole else "encoder"
-    given, wanted = build.kind(theirs).gives, build.kind(config).gives
-    settings = ["encoder", *_SETTINGS[config.network.encoder], "pooling", "embedding_blocks"]
-    names = [f"network.{name}" for name in settings] + list(wanted.get(what, ()))
-    pairs = [(name, _setting(theirs, name), _setting(config, name)) for name in names]
-    problems = [f"{name} = {a!r} there, {b!r} here" for name, a, b in pairs if a != b]
-    if what not in given or what not in wanted:
-        problems.append(
-            f"train.method = {theirs.train.method!r} there, {config.train.method!r} here: these "
-            f"don't share the {what.replace('_', ' ')}"
-        )
-    if whole and not set(theirs.data.games) & set(config.data.games):
-        problems.append(f"it knows {', '.join(theirs.data.games)}; start.whole_network needs one")
-    step = None
-    try:
-        step = checkpoint.restore_latest(
-            run / folder.CHECKPOINTS, method.network.encoder, checkpoint.restore_encoder
-        )
-        if step is None:
-            problems = ["that run has no checkpoint yet; train it first"]
-        elif whole and not problems:
-            newest = run / folder.CHECKPOINTS / f"{step:010d}"
-            checkpoint.restore_rest(newest, method.network, theirs.data.games, config.data.games)
-    except UserError as error:
-        problems.append(str(error))
+    problems, step = _differences(theirs, config, method.network), None
+    what, part = ("whole_network", "whole network") if whole else ("encoder", "encoder")
+    if _shared(what, theirs, config):
+        try:
+            step = _restore(method.network, run, theirs, config, whole=whole and not problems)
+        except UserError as error:
+            problems.append(str(error))
     if problems:
         raise UserError(
-            "\n  ".join([f"start.encoder_from = {str(run)!r} can't give its encoder:", *problems])
+            "\n  ".join([f"start.encoder_from = {str(run)!r} can't give its {part}:", *problems])
             + f"\nUse the gin files of its network (all of it stands in {run / folder.CONFIG_GIN})."
         )
     note = {"encoder_from": str(run.resolve()), "step": step, "whole_network": whole}
     logging.info("%s of %s at step %d", "network" if whole else "encoder", run.resolve(), step)
     files.write_whole(directory / folder.START, json.dumps(note) + "\n")
+
+
+def _differences(theirs: Config, config: Config, network: tf.keras.Model) -> list[str]:
+    """Why a network can't take over what `start` asks for, as far as settings tell."""
+    whole = config.start.whole_network
+    what = "whole_network" if whole else "encoder"
+    if not _shared(what, theirs, config):
+        problem = (
+            f"train.method = {theirs.train.method!r} there, {config.train.method!r} here: these "
+            f"don't share the {what.replace('_', ' ')}"
+        )
+        if not whole and _shared("whole_network", theirs, config):
+            problem += "; with start.whole_network = True all of it is taken"
+        return [problem]
+    wanted = build.kind(config).gives
+    names = list(wanted[what])
+    if "encoder" in wanted:
+        sizes = ("encoder", *_SETTINGS[config.network.encoder], "pooling", "embedding_blocks")
+        names += [f"network.{name}" for name in sizes]
+    pairs = [(name, _setting(theirs, name), _setting(config, name)) for name in names]
+    problems = [f"{name} = {a!r} there, {b!r} here" for name, a, b in pairs if a != b]
+    known = set(theirs.data.games) & set(config.data.games)
+    # A network without heads has nothing that belongs to a game.
+    if whole and hasattr(network, "heads") and not known:
+        problems.append(f"it knows {', '.join(theirs.data.games)}; start.whole_network needs one")
+    return problems
+
+
+def _shared(what: str, theirs: Config, config: Config) -> bool:
+    """Whether both methods have such a part, and mean the same by it."""
+    given, wanted = (build.kind(each).gives.get(what) for each in (theirs, config))
+    return given is not None and given == wanted
+
+
+def _restore(
+    network: tf.keras.Model, run: Path, theirs: Config, config: Config, *, whole: bool
+) -> int:
+    """Restores the encoder, or the whole network, from a run's newest checkpoint; its step."""
+    checkpoints = run / folder.CHECKPOINTS
+    if hasattr(network, "encoder"):
+        step = checkpoint.restore_latest(checkpoints, network.encoder, checkpoint.restore_encoder)
+        if whole and step is not None:
+            newest = checkpoints / f"{step:010d}"
+            checkpoint.restore_rest(newest, network, theirs.data.games, config.data.games)
+    else:
+        step = checkpoint.restore_latest(checkpoints, network, checkpoint.restore_network)
+    if step is None:
+        raise UserError("that run has no checkpoint yet; train it first")
+    return step
 
 
 def _setting(config: Config, name: str) -> Any:

@@ -11,7 +11,7 @@ from tf_agents.trajectories import time_step
 
 from cql_atari.core import games
 from cql_atari.core.settings import Loss
-from cql_atari.core.types import Batch
+from cql_atari.core.types import Batch, UserError
 from cql_atari.methods import parts, scaled_q
 from cql_atari.methods.scaled_q import make_objective
 from cql_atari.runs import checkpoint
@@ -251,6 +251,12 @@ def test_the_support_may_reach_further_up_than_down():
     np.testing.assert_allclose(centres.support, np.arange(-1.5, 30, 3))
     plain = scaled_q.make_objective(tiny.config("loss.v_max = 5.0").loss)
     np.testing.assert_allclose(plain.support, np.linspace(-5, 5, 11))
+
+
+@pytest.mark.parametrize("method", ["decision_transformer", "cloning", "contrastive"])
+def test_no_other_method_is_asked_for_q_values(method):
+    with pytest.raises(UserError, match=f"train.method = '{method}' has no Q-values; 'scaled_q' h"):
+        scaled_q.make_agent(tiny.config(f"train.method = '{method}'"))
 
 
 def test_the_auxiliary_head_never_acts_and_stands_in_no_target():

@@ -187,6 +187,96 @@ def test_a_whole_network_must_fit_wholly(pretrained, tmp_path, binding, words):
     assert list(tmp_path.iterdir()) == []
 
 
+TRANSFORMER = (
+    "train.method = 'decision_transformer'", "transformer.depth = 1", "transformer.width = 64",
+)  # fmt: skip
+
+
+@pytest.fixture
+def transformer(tmp_path):
+    """A run of a small decision transformer of other games than Pong."""
+    folder = tmp_path / "transformer"
+    folder.mkdir()
+    config = tiny.config(*TRANSFORMER)
+    workdir.record(folder, config, accept_change=False)
+    learner = build.build(config).learner()
+    state = tf.train.Checkpoint(**learner.saved)
+    checkpoint.save(folder / "checkpoints", state, 4, keep=1)
+    return folder, learner.saved["network"].get_weights()
+
+
+def test_all_of_a_decision_transformer_goes_to_any_game(transformer, tmp_path):
+    folder, weights = transformer
+    binding = f"start.encoder_from = '{folder}'"
+    _, run, _ = begin(tmp_path, binding, "start.whole_network = True", *TRANSFORMER,
+                      "train.seed = 1")  # fmt: skip
+    for ours, theirs in zip(run["network"].get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert json.loads((tmp_path / "start.json").read_text())["step"] == 4
+
+
+@pytest.mark.parametrize(
+    "bindings, words",
+    [
+        (TRANSFORMER, "don't share the encoder; with start.whole_network = True all of it"),
+        ((*TRANSFORMER, "start.whole_network = True", "transformer.width = 128"),
+         "transformer.width = 64 there, 128 here"),
+        ((), "'decision_transformer' there, 'scaled_q' here: these don't share the encoder"),
+        (("start.whole_network = True",), "these don't share the whole network"),
+        (("train.method = 'masked_autoencoder'",), "these don't share the encoder"),
+    ],
+)  # fmt: skip
+def test_a_run_that_cannot_take_another_says_why(transformer, tmp_path, bindings, words):
+    new = tmp_path / "new"
+    new.mkdir()
+    with pytest.raises(UserError) as error:
+        begin(new, f"start.encoder_from = '{transformer[0]}'", *bindings)
+    assert words in str(error.value)
+    assert list(new.iterdir()) == []
+
+
+def test_a_transformer_takes_no_encoder(pretrained, tmp_path):
+    with pytest.raises(UserError, match=r"'scaled_q' there, 'decision_transformer' here: these"):
+        begin(tmp_path, f"start.encoder_from = '{pretrained}'", *TRANSFORMER)
+
+
+@pytest.mark.parametrize("method", ["contrastive", "masked_autoencoder"])
+@pytest.mark.parametrize("rate", [0, None])
+def test_an_encoder_that_never_acted_is_transferred_on_real_play(
+    method, rate, data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
+    real = (f"data.dir = '{data}'", "data.suffixes = None", "train.steps = 4")
+    sizes = ("masked_autoencoder.width = 32", "masked_autoencoder.heads = 2",
+             "masked_autoencoder.depth = 1", "masked_autoencoder.decoder_depth = 1",
+             "contrastive.projection = (16,)")  # fmt: skip
+    first, second = tmp_path / "first", tmp_path / "second"
+    train_here(first, *real, *sizes, f"train.method = '{method}'")
+    train_here(second, *real, f"optimizer.encoder_learning_rate = {rate}",
+               "data.games = ('Pong',)", "evaluation.max_frames = 40",
+               f"start.encoder_from = '{first}'", "optimizer.learning_rate = 1e-2")  # fmt: skip
+    same = equal(stored_encoder(second), stored_encoder(first))
+    assert all(same) if rate == 0 else not any(same)
+    assert (second / "scores.json").exists() and not (first / "scores.json").exists()
+
+
+def train_here(folder: Path, *bindings: str) -> None:
+    """The experiment on recorded play, in this process."""
+    from cql_atari.data import sources
+    from cql_atari.feed import recorded
+    from cql_atari.training import run
+
+    config = tiny.config(*bindings)
+    folder.mkdir()
+    workdir.record(folder, config, accept_change=False)
+    found = sources.find(config.data)
+
+    def open_feed(method, step, **options):
+        return recorded.open_feed(config, found, step, reads=method.reads, **options)
+
+    assert run.train(config, open_feed, folder, lambda: False)
+
+
 def test_on_two_replicas_every_one_has_the_encoder(pretrained, tmp_path):
     with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
         _, run, _ = begin(tmp_path, f"start.encoder_from = '{pretrained}'")

@@ -1,0 +1,100 @@
+"""Masked autoencoding (He et al. 2022) of states, on a feature map; see `networks.decoder`.
+
+It pre-trains an encoder and does not act.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from cql_atari.core.settings import Config
+from cql_atari.core.types import STACK, Array, Batch
+from cql_atari.methods import augmentation, parts
+from cql_atari.methods.method import Learner, Method, Transitions
+from cql_atari.networks.decoder import Drawn, MaskedAutoencoder
+
+_SHOWN = 8  # states in the picture
+_GREY = 0.5  # what hides a cell in it
+
+
+def make(config: Config) -> Method:
+    """The masked autoencoder of a configuration; errors as the network's."""
+    network = MaskedAutoencoder(config.network, config.masked_autoencoder, config.train.seed)
+    reads = Transitions(config.feed.n_step, config.feed.discount)
+
+    def learner() -> Learner:
+        optimizers = parts.make_optimizers(config, network)
+        augment = augmentation.augmenter(config, optimizers[0])
+
+        def loss(batch: Batch) -> dict[str, tf.Tensor]:
+            frames = augment(batch.frames[:, :STACK], 0)
+            seed = parts.random_seed(config, optimizers[0], salt=100)
+            noise = tf.random.stateless_uniform([frames.shape[0], network.cells], seed)
+            return losses(network(frames, noise), frames)
+
+        return Learner(
+            config.data.games,
+            config.batch_size,
+            loss,
+            optimizers,
+            {"network": network, **parts.saved_optimizers(optimizers)},
+            clip_norm=config.optimizer.clip_norm,
+        )
+
+    @tf.function(reduce_retracing=False)
+    def draw(frames: tf.Tensor) -> Drawn:
+        noise = tf.random.stateless_uniform([frames.shape[0], network.cells], [0, 0])
+        return network(frames, noise)
+
+    def pictures(batch: Batch) -> dict[str, Array]:
+        spread = np.linspace(0, len(batch.frames) - 1, _SHOWN).astype(int)
+        frames = tf.gather(batch.frames, spread)[:, :STACK]
+        return {"reconstructions": beside(frames.numpy(), draw(frames))}
+
+    return Method(reads, network, None, learner, pictures)
+
+
+def losses(drawn: Drawn, frames: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Mean squared errors of pixels in [0, 1], each float32 [B].
+
+    Args:
+      drawn: of the frames.
+      frames: uint8 [B, 4, 84, 84].
+
+    Returns:
+      "loss/total" over all pixels, "error/hidden" over those of hidden cells and "error/visible"
+      over the others.
+    """
+    squares = tf.square(drawn.pixels - tf.cast(frames, tf.float32) / 255)
+    by_pixel = tf.reduce_mean(squares, axis=1)
+
+    def over(weights: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(by_pixel * weights, [1, 2]) / tf.reduce_sum(weights, [1, 2])
+
+    return {
+        "loss/total": tf.reduce_mean(by_pixel, [1, 2]),
+        "error/hidden": over(drawn.hidden),
+        "error/visible": over(1 - drawn.hidden),
+    }
+
+
+def beside(frames: np.ndarray, drawn: Drawn) -> np.ndarray:
+    """A picture: the newest frames, below them what is visible of them, below that what is drawn.
+
+    Args:
+      frames: uint8 [B, 4, 84, 84].
+      drawn: of them.
+
+    Returns:
+      uint8 [3 * 84, B * 84, 1].
+    """
+    originals = frames[:, -1].astype(np.float32) / 255
+    hidden = drawn.hidden.numpy()
+    rows = (
+        originals,
+        originals * (1 - hidden) + _GREY * hidden,
+        np.clip(drawn.pixels.numpy()[:, -1], 0, 1),
+    )
+    whole = np.vstack([np.hstack(list(row)) for row in rows])
+    return np.round(whole * 255).astype(np.uint8)[..., None]
