@@ -5,7 +5,15 @@ float32 step, the bfloat16 step and a float32 matrix product one after the other
 sides see the same machine; reported are medians over rounds. FLOPs: twice the multiply-adds of
 convolutions and matrix products, backward counted as twice a forward (so 4 forwards a step).
 
-Usage: python benchmarks/train_step.py [--rounds 5] [--seconds 3] [network ...]
+`methods/<name>` is the whole train step of a method (`parts.gradient_step`: loss, measures,
+clipping, optimizer), in float32 and bfloat16, and, where torch is installed, of PyTorch's same
+network (`torch_steps.py`) in the same rounds; both with Adam. A ratio above 1: ours is faster.
+
+With --threads 1 each framework computes in one thread: on a machine that other work keeps busy,
+threads that wait for each other say more about the other work.
+
+Usage: python benchmarks/train_step.py [--rounds 5] [--seconds 3] [--threads N] [network |
+  methods/name ...]
 """
 
 from __future__ import annotations
@@ -13,6 +21,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -21,8 +30,11 @@ import common
 import numpy as np
 import tensorflow as tf
 
-from cql_atari.core.settings import Network
-from cql_atari.methods import distributions, losses
+from cql_atari import config as config_lib
+from cql_atari.core.settings import Config, Network
+from cql_atari.core.types import Batch, SequenceBatch
+from cql_atari.methods import build, distributions, losses, parts
+from cql_atari.methods.method import Sequences
 from cql_atari.networks.q_network import QNetwork, build_q_network
 
 BATCH, DRAWS, GAMES, ATOMS, ACTIONS = 32, 8, 3, 51, 18
@@ -39,6 +51,16 @@ NETWORKS = {
         feed_forward=(512,),
     ),
 }  # fmt: skip
+SMALL, DECISION = "networks/resnet_small", "decision_transformer"
+METHODS = {  # gin files over multigame.gin
+    "scaled_q": (SMALL,),
+    "cloning": ("ablations/cloning", SMALL),
+    "contrastive": ("contrastive", SMALL),
+    "masked_autoencoder": ("masked_autoencoder", SMALL),
+    "decision_transformer_small": (DECISION, "networks/transformer_small"),
+    "decision_transformer_10m": (DECISION, "networks/transformer_10m"),
+    "scaled_q_resnet34": ("networks/resnet34",),
+}
 
 
 def make_step(network: Network, dtype: str) -> Callable[[], float]:
@@ -81,6 +103,81 @@ def make_step(network: Network, dtype: str) -> Callable[[], float]:
     return timed
 
 
+def method_config(name: str, dtype: str) -> Config:
+    """The configuration of a row of `METHODS`: batch 32, three games, Adam in both frameworks."""
+    files = [f"gin_configs/{file}.gin" for file in ("multigame", *METHODS[name])]
+    bindings = (
+        f"feed.draws = {DRAWS}", f"feed.transitions_per_draw = {BATCH // DRAWS}",
+        "data.games = ('BattleZone', 'Freeway', 'KungFuMaster')", "optimizer.kind = 'adam'",
+        "augmentation.shift = 0", "augmentation.intensity = 0.0", f"network.dtype = '{dtype}'",
+        "optimizer.weight_decay = 0.0",
+    )  # fmt: skip
+    return config_lib.load(files, bindings)
+
+
+def random_batch(config: Config) -> Batch | SequenceBatch:
+    """A batch of what the method reads, NumPy."""
+    rng, reads = np.random.default_rng(0), build.build(config).reads
+    games = rng.integers(0, GAMES, DRAWS, np.int32).repeat(BATCH // DRAWS)
+    if isinstance(reads, Sequences):
+        shape = (BATCH, reads.length)
+        returns = rng.integers(0, 100, shape).astype(np.float32)
+        return SequenceBatch(
+            rng.integers(0, 256, (*shape, 84, 84), np.uint8), np.zeros(shape, np.int32),
+            rng.integers(-1, 2, shape).astype(np.float32), returns, games, np.ones(shape, bool),
+        )  # fmt: skip
+    frames = rng.integers(0, 256, (BATCH, 4 + reads.n_step, 84, 84), np.uint8)
+    zeros, rewards = np.zeros(BATCH, np.int32), rng.normal(size=BATCH).astype(np.float32)
+    return Batch(frames, zeros, rewards, np.full(BATCH, 0.97, np.float32), games)
+
+
+def make_method_step(config: Config) -> Callable[[], float]:
+    """A compiled train step of a method on one fixed batch; each call returns seconds."""
+    learner = build.build(config).learner()
+    batch = type(random_batch(config))(*map(tf.constant, random_batch(config)))
+    step = tf.function(lambda: parts.gradient_step(learner, batch).gradient_norm)
+
+    def timed() -> float:
+        start = time.perf_counter()
+        step().numpy()
+        return time.perf_counter() - start
+
+    timed()
+    return timed
+
+
+def measure_method(name: str, rounds: int, seconds: float) -> None:
+    """Alternates ours and PyTorch's, float32 and bfloat16; prints medians over rounds."""
+    try:
+        import torch_steps
+    except ImportError:
+        torch_steps = None
+    steps: dict[str, Callable[[], float]] = {}
+    for dtype in ("float32", "mixed_bfloat16"):
+        config = method_config(name, dtype)
+        steps[dtype] = make_method_step(config)
+        if torch_steps:
+            batch = random_batch(config)._asdict()
+            steps[f"torch_{dtype}"] = torch_steps.make_step(config, batch, dtype)
+    found = [
+        {what: BATCH / for_seconds(step, seconds) for what, step in steps.items()}
+        for _ in range(rounds)
+    ]
+    values = {f"samples_per_second_{w}": common.summarise([row[w] for row in found]) for w in steps}
+    pairs = [(dtype, f"torch_{dtype}") for dtype in ("float32", "mixed_bfloat16") if torch_steps]
+    ratios = {
+        f"ours_over_{theirs}": common.summarise([row[ours] / row[theirs] for row in found])
+        for ours, theirs in pairs
+    }
+    trunk, heads = build.count_parameters(config)
+    common.emit(
+        f"train_step/methods/{name}", batch=BATCH, parameters=trunk + heads, **values, **ratios,
+        torch=torch_steps.torch.__version__ if torch_steps else None,
+        threads=tf.config.threading.get_intra_op_parallelism_threads() or "default",
+        load=os.getloadavg()[0],
+    )  # fmt: skip
+
+
 def forward_flops(network: QNetwork) -> int:
     """FLOPs of one sample's forward pass through convolutions and matrix products."""
     flops = 2 * math.prod(network.heads.kernel.shape[1:])
@@ -117,13 +214,21 @@ def for_seconds(measure: Callable[[], float], seconds: float) -> float:
 
 def main() -> None:
     """Measures each network and prints one JSON line for it."""
+    rows = [*NETWORKS, *(f"methods/{name}" for name in METHODS)]
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("networks", nargs="*", default=list(NETWORKS), metavar="network")
+    parser.add_argument("networks", nargs="*", default=rows, metavar="network")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="for each measure in a round")
+    parser.add_argument("--threads", type=int, default=0, help="of a framework; 0: its default")
     arguments = parser.parse_args()
+    if arguments.threads:
+        os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # before torch is imported
+        tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(arguments.threads)
     for name in arguments.networks:
-        measure_network(name, arguments.rounds, arguments.seconds)
+        method = name.removeprefix("methods/")
+        measure = measure_method if method != name else measure_network
+        measure(method, arguments.rounds, arguments.seconds)
 
 
 def measure_network(name: str, rounds: int, seconds: float) -> None:
