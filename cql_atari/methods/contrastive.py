@@ -61,7 +61,7 @@ def make(config: Config) -> Method:
         frames = batch.frames[:_POOL, :STACK]
         return {"nearest_neighbours": nearest(frames.numpy(), encode(frames).numpy())}
 
-    return Method(reads, network, None, learner, pictures)
+    return Method(reads, network, None, learner, pictures=pictures)
 
 
 def losses(scores: tf.Tensor, exists: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -52,7 +52,7 @@ def make(config: Config) -> Method:
         frames = tf.gather(batch.frames, spread)[:, :STACK]
         return {"reconstructions": beside(frames.numpy(), draw(frames))}
 
-    return Method(reads, network, None, learner, pictures)
+    return Method(reads, network, None, learner, pictures=pictures)
 
 
 def losses(drawn: Drawn, frames: tf.Tensor) -> dict[str, tf.Tensor]:

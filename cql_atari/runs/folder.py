@@ -11,6 +11,7 @@
                                                       training/load.py to act
     metrics.jsonl          runs/log.py                evaluation/curves.py
     tensorboard/           runs/log.py                TensorBoard
+    pictures/              runs/log.py                people: what a method that doesn't act makes
     scores/<step>.json     training/run.py            evaluation/curves.py
     scores.json            training/run.py, evaluate  report
     places.json            tools/serve_replay.py      the same, started again
@@ -42,6 +43,7 @@ START = "start.json"
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
+PICTURES = "pictures"
 SCORES = "scores.json"
 PLACES = "places.json"
 

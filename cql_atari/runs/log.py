@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from cql_atari.runs import folder
+from cql_atari.system import files
 
 
 def make_log(workdir: Path) -> Callable[[int, dict[str, float]], None]:
@@ -36,15 +37,15 @@ def make_picture_log(workdir: Path) -> Callable[[int, dict[str, np.ndarray]], No
     """A function (step, pictures uint8 [height, width, 1 or 3] by name) that appends to TensorBoard
     and writes `pictures/<name>_<step>.png`.
     """
-    writer = tf.summary.create_file_writer(str(workdir / "tensorboard"))
+    writer = tf.summary.create_file_writer(str(workdir / folder.TENSORBOARD))
 
     def log(step: int, pictures: dict[str, np.ndarray]) -> None:
-        (workdir / "pictures").mkdir(exist_ok=True)
+        (workdir / folder.PICTURES).mkdir(exist_ok=True)
         for name, picture in pictures.items():
             with writer.as_default(step):
                 tf.summary.image(name, picture[None])
-            encoded = tf.io.encode_png(picture)
-            (workdir / "pictures" / f"{name}_{step:010d}.png").write_bytes(encoded.numpy())
+            path = workdir / folder.PICTURES / f"{name}_{step:010d}.png"
+            files.write_whole(path, tf.io.encode_png(picture).numpy())
         writer.flush()
 
     return log

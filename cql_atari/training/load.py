@@ -95,4 +95,3 @@ def _restore_checkpoint(directory: Path, network: tf.keras.Model, step: int | No
             f"the checkpoint of step {step} in {directory} is damaged: {error}"
         ) from error
     return step
-

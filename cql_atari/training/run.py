@@ -201,7 +201,7 @@ def make_show(
         if last:  # none before the first step
             here = (devices.experimental_local_results(part)[0] for part in last[0])
             rows = type(last[0])(*(tf.reshape(part, [-1, *part.shape[2:]]) for part in here))
-            log(step, make(rows._replace(frames=strategy.unpack(rows.frames))))
+            log(step, make(rows._replace(frames=strategy.unpack_frames(rows.frames))))
 
     return remember, show
 
