@@ -198,7 +198,7 @@ def transformer(tmp_path):
     folder = tmp_path / "transformer"
     folder.mkdir()
     config = tiny.config(*TRANSFORMER)
-    workdir.record(folder, config, accept_change=False)
+    workdir.record_config(folder, config, accept_change=False)
     learner = build.build(config).learner()
     state = tf.train.Checkpoint(**learner.saved)
     checkpoint.save(folder / "checkpoints", state, 4, keep=1)
@@ -268,8 +268,8 @@ def train_here(folder: Path, *bindings: str) -> None:
 
     config = tiny.config(*bindings)
     folder.mkdir()
-    workdir.record(folder, config, accept_change=False)
-    found = sources.find(config.data)
+    workdir.record_config(folder, config, accept_change=False)
+    found = sources.find_sources(config.data)
 
     def open_feed(method, step, **options):
         return recorded.open_feed(config, found, step, reads=method.reads, **options)
