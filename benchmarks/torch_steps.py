@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -22,13 +21,16 @@ from cql_atari.networks import transformer
 ACTIONS = 18
 
 
-def make_step(config: settings.Config, batch: dict[str, np.ndarray], dtype: str) -> Callable:
+def make_step(
+    config: settings.Config, batch: dict[str, np.ndarray], dtype: str, clock: Callable[[], float]
+) -> Callable[[], float]:
     """A train step on one fixed batch, called once; each call returns seconds.
 
     Args:
       config: of the run.
       batch: columns as the method reads them.
       dtype: "float32" or "mixed_bfloat16".
+      clock: seconds.
     """
     torch.manual_seed(0)
     columns = {name: torch.from_numpy(column) for name, column in batch.items()}
@@ -48,9 +50,9 @@ def make_step(config: settings.Config, batch: dict[str, np.ndarray], dtype: str)
         return float(total.detach())
 
     def timed() -> float:
-        start = time.perf_counter()
+        start = clock()
         step()
-        return time.perf_counter() - start
+        return clock() - start
 
     timed()
     return timed

@@ -9,8 +9,8 @@ convolutions and matrix products, backward counted as twice a forward (so 4 forw
 clipping, optimizer), in float32 and bfloat16, and, where torch is installed, of PyTorch's same
 network (`torch_steps.py`) in the same rounds; both with Adam. A ratio above 1: ours is faster.
 
-With --threads 1 each framework computes in one thread: on a machine that other work keeps busy,
-threads that wait for each other say more about the other work.
+With --threads 1 each framework computes in one thread and the rows of methods go by processor time:
+on a busy machine elapsed time says more about the other work.
 
 Usage: python benchmarks/train_step.py [--rounds 5] [--seconds 3] [--threads N] [network |
   methods/name ...]
@@ -131,34 +131,35 @@ def random_batch(config: Config) -> Batch | SequenceBatch:
     return Batch(frames, zeros, rewards, np.full(BATCH, 0.97, np.float32), games)
 
 
-def make_method_step(config: Config) -> Callable[[], float]:
+def make_method_step(config: Config, clock: Callable[[], float]) -> Callable[[], float]:
     """A compiled train step of a method on one fixed batch; each call returns seconds."""
     learner = build.build(config).learner()
     batch = type(random_batch(config))(*map(tf.constant, random_batch(config)))
     step = tf.function(lambda: parts.gradient_step(learner, batch).gradient_norm)
 
     def timed() -> float:
-        start = time.perf_counter()
+        start = clock()
         step().numpy()
-        return time.perf_counter() - start
+        return clock() - start
 
     timed()
     return timed
 
 
-def measure_method(name: str, rounds: int, seconds: float) -> None:
+def measure_method(name: str, rounds: int, seconds: float, threads: int = 0) -> None:
     """Alternates ours and PyTorch's, float32 and bfloat16; prints medians over rounds."""
     try:
         import torch_steps
     except ImportError:
         torch_steps = None
+    clock = time.process_time if threads == 1 else time.perf_counter
     steps: dict[str, Callable[[], float]] = {}
     for dtype in ("float32", "mixed_bfloat16"):
         config = method_config(name, dtype)
-        steps[dtype] = make_method_step(config)
+        steps[dtype] = make_method_step(config, clock)
         if torch_steps:
             batch = random_batch(config)._asdict()
-            steps[f"torch_{dtype}"] = torch_steps.make_step(config, batch, dtype)
+            steps[f"torch_{dtype}"] = torch_steps.make_step(config, batch, dtype, clock)
     found = [
         {what: BATCH / for_seconds(step, seconds) for what, step in steps.items()}
         for _ in range(rounds)
@@ -173,7 +174,7 @@ def measure_method(name: str, rounds: int, seconds: float) -> None:
     common.emit(
         f"train_step/methods/{name}", batch=BATCH, parameters=trunk + heads, **values, **ratios,
         torch=torch_steps.torch.__version__ if torch_steps else None,
-        threads=tf.config.threading.get_intra_op_parallelism_threads() or "default",
+        threads=threads or "default", clock=clock.__name__,
         load=os.getloadavg()[0],
     )  # fmt: skip
 
@@ -227,8 +228,10 @@ def main() -> None:
         tf.config.threading.set_inter_op_parallelism_threads(arguments.threads)
     for name in arguments.networks:
         method = name.removeprefix("methods/")
-        measure = measure_method if method != name else measure_network
-        measure(method, arguments.rounds, arguments.seconds)
+        if method == name:
+            measure_network(name, arguments.rounds, arguments.seconds)
+        else:
+            measure_method(method, arguments.rounds, arguments.seconds, arguments.threads)
 
 
 def measure_network(name: str, rounds: int, seconds: float) -> None:
