@@ -112,6 +112,7 @@ def arguments_of(name: str, folder: Path) -> list[str]:
         "tpu_vm.sh": ["cql", "us-central1-a"],
         "tpu_pod.sh": ["cql", "us-central1-a"],
         "offline.sh": ["/d q", str(folder / "out")],
+        "ablations.sh": ["/data", str(folder / "out")],
         "finetune.sh": ["runs/first", str(folder / "out")],
         "transfer.sh": ["runs/first", "/data", str(folder / "out")],
         "sweep.sh": [str(folder / "out"), "loss.kind='c51'|'mse'", "train.seed=0|1", "--"],
@@ -454,6 +455,38 @@ def test_offline_trains_and_compares_under_one_protocol(stage, tmp_path):
     assert len(stage.tape) == 3
     stage.run("offline.sh", "/data", tmp_path, script=[("train", "", 0, 75)])
     assert len(stage.tape) == 1
+
+
+def test_ablations_train_every_file_and_the_base_with_every_seed(stage, tmp_path):
+    gin = ["--gin_files=gin_configs/multigame.gin", "--gin_bindings=data.dir='/data'", *FLAGS]
+    out = tmp_path / "out"
+    # One that fails doesn't keep the others from being trained, nor the page from being made.
+    ended = stage.run("ablations.sh", "/data", out, *FLAGS, SEEDS="3 4", script=[("mse", "", 0, 1)])
+    assert ended.returncode == 1
+    *trained, report = stage.tape
+    files = sorted((ROOT / "gin_configs" / "ablations").glob("*.gin"))
+    seed_of = "--gin_bindings=train.seed={}"
+    assert trained == [
+        [*TRAIN, *gin, *extra, seed_of.format(seed), f"--workdir={out}/{name}/{seed}"]
+        for seed in (3, 4)
+        for name, extra in [("base", []), *((path.stem, [f"--gin_files={path.relative_to(ROOT)}"])
+                                            for path in files)]
+    ]  # fmt: skip
+    page = f"--output={out}/report.html"
+    assert report == ["python", "-m", "cql_atari.report", str(out), page]
+
+
+def test_ablations_that_are_stopped_stop_and_some_can_be_chosen(stage, tmp_path):
+    (tmp_path / "data/Pong/1").mkdir(parents=True)
+    (tmp_path / "data/Pong/1/episodes.jsonl").write_text("")
+    some = {"SEEDS": "0", "ABLATIONS": "no_cql mse"}
+    ended = stage.run(
+        "ablations.sh", tmp_path / "data", "out", script=[("no_cql", "", 0, 75)], **some
+    )
+    assert ended.returncode == 75 and len(stage.tape) == 2
+    assert stage.run("ablations.sh", tmp_path / "data", "out", **some).returncode == 0
+    assert [command[-1].split("/")[-2] for command in stage.tape[:3]] == ["base", "no_cql", "mse"]
+    assert stage.tape[3][-1] == f"--data_dir={tmp_path / 'data'}"
 
 
 def test_quickstart_collects_trains_clones_evaluates_and_reports(stage, tmp_path):

@@ -42,6 +42,9 @@ def test_gin_files_and_tables_travel_with_the_wheel(installed):
     assert gin_files
     assert all((installed / "cql_atari" / path).is_file() for path in gin_files)
     assert (installed / "cql_atari" / "core" / "atari_games.csv").is_file()
+    assert all(
+        (installed / f"cql_atari/evaluation/page.{kind}").is_file() for kind in ("css", "js")
+    )
     entry = (next(installed.glob("*.dist-info")) / "entry_points.txt").read_text()
     assert "cql-atari = cql_atari.__main__:main" in entry
 
