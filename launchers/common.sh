@@ -20,7 +20,7 @@ if [[ ! -x $python ]]; then python=python; fi
 # shellcheck disable=SC2034  # for those who source this
 python=${PYTHON:-$python}
 # After the flags that a pre-trained run and its baseline share: a frozen or slower encoder, or a whole
-# network to start with, is none of the baseline's.
+# network to start with, isn't for the baseline.
 # shellcheck disable=SC2034
 from_scratch=(--gin_bindings=start.encoder_from=None --gin_bindings=start.whole_network=False
   --gin_bindings=optimizer.encoder_learning_rate=None)

@@ -9,7 +9,7 @@
 #   E  transfer to Boxing: encoders of several methods, tuned and frozen               (not yet run)
 #   F  online fine-tuning on Freeway mode 1: warm start, cold start, from scratch      (not yet run)
 # SEEDS='1 2', PERCENTS='0 100' and METHODS='agent cloning' take some of them. Every run goes on where
-# it stopped; a finished one returns at once. Runs lie in OUT/EXPERIMENT/SETTING/SEED/METHOD.
+# it stopped; a finished one returns at once. Runs are in OUT/EXPERIMENT/SETTING/SEED/METHOD.
 set -euo pipefail
 # shellcheck source=launchers/common.sh
 source "$(dirname "$0")/common.sh"

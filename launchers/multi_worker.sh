@@ -2,7 +2,7 @@
 # Trains on several hosts in step, one process a host.
 # Usage: launchers/multi_worker.sh [--dry_run] HOST,HOST,... FLAGS...     starts them by ssh
 #        launchers/multi_worker.sh [--dry_run] slurm FLAGS...             inside a SLURM allocation
-# FLAGS are those of python -m cql_atari.train. Each host has this checkout and its environment at the
+# FLAGS are as for python -m cql_atari.train. Each host has this checkout and its environment at the
 # same path (run this from there), the data, and --workdir on a disk that all of them see.
 # PORT (12345) must be open between the hosts, and closed to others. PYTHON: which Python, if not .venv's.
 # When one process ends with an error, or this is stopped, all are ended; the same command goes on.

@@ -3,7 +3,7 @@
 # Usage: launchers/sweep.sh [--dry_run] [--slurm] OUT 'NAME=VALUE|VALUE...' ... -- FLAGS...
 #   launchers/sweep.sh runs/alpha 'loss.cql_alpha=0.01|0.05' 'train.seed=0|1' -- \
 #     --gin_files=gin_configs/multigame.gin --gin_bindings="data.dir='/data/dqn'"
-# FLAGS are those of python -m cql_atari.train. One after the other here, or with --slurm as an array
+# FLAGS are as for python -m cql_atari.train. One after the other here, or with --slurm as an array
 # of launchers/slurm.sbatch, which reads partition, GPUs and so on from SBATCH_PARTITION, SBATCH_GRES...
 # The same command goes on with what isn't finished.
 set -euo pipefail

@@ -1,13 +1,13 @@
 """Finds a game's ROM: ale-py's own, or a file of the user's that is known to load.
 
-ALE ends the process where a ROM is missing or no cartridge, and may never return from a file of the
-right size that is none. So files that it doesn't know are tried in a process apart. Among these are
-older versions of the ROMs, which collected part of DQN-Replay.
+ALE ends the process where a ROM is missing or isn't a cartridge, and may never return from a file
+of the right size that isn't one. So files that it doesn't know are tried in another process. Among
+these are older versions of the ROMs, which collected part of DQN-Replay.
 
 A ROM is what its MD5 says. `rom_md5.csv`, beside this file, names those that recorded DQN-Replay
 (`recorded`: atari-py 0.2.5, whose ROMs its authors played; MD5s computed from its source package)
-and, where they differ, those of ale-py 0.12.1 (`ale_py`): 30 of these 61 games, and Kaboom, which
-has no recorded play; 23 of the 46 games of RLDS. Surround came after atari-py.
+and, where they differ, the ROMs of ale-py 0.12.1 (`ale_py`): 30 of these 61 games, and Kaboom,
+which has no recorded play; 23 of the 46 games of RLDS. Surround came after atari-py.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def rom_path(game: str, rom_dir: str | Path | None) -> Path:
     """The ROM file of a game: `<rom_dir>/<rom>.bin`, or ale-py's where `rom_dir` is None.
 
     Raises:
-      UserError: where there is none, or it is another game's, or it doesn't load.
+      UserError: where there is no ROM, or it is another game's, or it doesn't load.
     """
     path = locate(game, rom_dir)
     if rom_dir is not None and ale_py.ALEInterface.isSupportedROM(path) is None:

@@ -1,7 +1,7 @@
 """Ablations: what each changes against the base, and how its scores differ, with intervals.
 
 The base is the group of runs in a folder `base` (`launchers/ablations.sh` makes it so), its
-ablations are those in the folders beside that one.
+ablations are in the folders beside that one.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Any
 from cql_atari.core import settings as settings_lib
 
 SEED = "train.seed"
-# Where things lie: runs that differ here only by the seed in a path are seeds of one another.
+# Paths: runs that differ here only by the seed in a path are seeds of one another.
 _PLACES = ("data.dir", "data.exclude", "feed.cache_dir", "start.encoder_from")
 _SAID_BY_THE_START: dict[str, set[str]] = {  # values, as JSON
     "start.encoder_from": {"null"},

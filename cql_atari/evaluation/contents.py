@@ -41,7 +41,7 @@ def gather(players: Mapping[str, Player], data_dirs: Sequence[Path]) -> Contents
 
 
 def _references(columns: Columns, played: set[str]) -> Columns:
-    """The columns with human scores in front, and random ones where nobody played at random."""
+    """The columns with human scores in front, and random ones where none were evaluated."""
     known = games_lib.table()
     scored = [known[game] for game in sorted(played) if game in known and known[game].human]
     human = {game.name: Cell(game.human or 0.0, None, 0) for game in scored}

@@ -1,6 +1,6 @@
 """Figures of small panels: drawn whole for a paper, or panel by panel for a page. Needs matplotlib.
 
-Every colour but those of methods is `INK`, which a page turns into its own text colour.
+Every colour except the methods' own is `INK`, which a page turns into its own text colour.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _one(chart: Chart, title: str, draw: Callable[[Any], None]) -> Figure:
 
 
 def _inline(figure: Figure, name: str) -> str:
-    """Names within it begin with `name`: those of several SVGs of a page would meet."""
+    """Names within it begin with `name`, as names in two SVGs of one page must differ."""
     file = io.StringIO()
     with matplotlib.rc_context(_STYLE):
         figure.savefig(file, format="svg", metadata={"Date": None})

@@ -25,7 +25,7 @@ class Group(NamedTuple):
       name: its own; the label, with a place besides where several have it.
       players: one a seed, in their order.
       seeds: of the training runs; empty where nothing was trained, or it isn't said.
-      settings: the configuration of the first, flat; empty where there is none.
+      settings: the configuration of the first, flat; empty where it has no configuration.
     """
 
     name: str
@@ -85,7 +85,7 @@ def make(players: Mapping[str, Player]) -> list[Group]:
 def recorded(folders: Sequence[Path], players: Mapping[str, Player]) -> dict[str, Player]:
     """Recorded play at or below the folders, as players called `data`.
 
-    Of `<seed>/data` beside `<seed>/<run>` those of all seeds are one player.
+    Folders `<seed>/data` beside `<seed>/<run>` are one player over all seeds.
     """
     places: dict[tuple[str, ...], list[Path]] = {}
     for folder in find_data(folders):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 RANDOM, FIXED, DATA, CLONING = "random", "best_fixed", "data", "cloning"
-HUMAN = "human"  # the reference score; nobody's play here
+HUMAN = "human"  # the reference score; no play of ours
 ORDER = (RANDOM, FIXED, DATA, CLONING)  # others, the agents, follow
 
 

@@ -53,7 +53,7 @@ def find_groups(
     (random play, fixed actions) are left out.
 
     Args:
-      players: whoever was evaluated.
+      players: all that were evaluated.
       data_dir: the recorded play of all; None: `data` beside each run's folder, where there is one.
       against: what stands as `against=NUMBER` in the runs' paths.
 

@@ -64,7 +64,7 @@ class Store(Protocol):
 
 
 def find_positions(table: Episodes, reads: Transitions | Sequences) -> Positions:
-    """Where the batches of a method may lie; errors as in `positions`."""
+    """The positions that batches of a method are drawn from; errors as in `positions`."""
     if isinstance(reads, Transitions):
         return positions.transitions(table, reads.n_step)
     return positions.windows(table, reads.length)

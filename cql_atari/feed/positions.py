@@ -1,4 +1,4 @@
-"""Where in a store's episodes a batch's rows may lie, and which row is which.
+"""Which rows of a store's episodes can be drawn, and their numbers.
 
 A store keeps whole episodes, whatever is drawn from them: transitions of any n, or windows of any
 length. Its transitions are numbered game by game, episode by episode, step by step, so that a draw

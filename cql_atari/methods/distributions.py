@@ -114,7 +114,7 @@ def hl_gauss_target(  # noqa: PLR0917
     support: tf.Tensor,
     available: tf.Tensor,
 ) -> tf.Tensor:
-    """The histogram of r + gamma^n Q_theta'(s', a*), [B, N]; arguments as of `c51_target`."""
+    """The histogram of r + gamma^n Q_theta'(s', a*), [B, N]; for arguments see `c51_target`."""
     values = _bootstrapped(next_logits, chooser, rewards, discounts, support, available)
     return gaussian_histogram(values, support)
 
@@ -127,7 +127,7 @@ def two_hot_target(  # noqa: PLR0917
     support: tf.Tensor,
     available: tf.Tensor,
 ) -> tf.Tensor:
-    """The two-hot form of r + gamma^n Q_theta'(s', a*), [B, N]; arguments as of `c51_target`."""
+    """The two-hot form of r + gamma^n Q_theta'(s', a*), [B, N]; for arguments see `c51_target`."""
     values = _bootstrapped(next_logits, chooser, rewards, discounts, support, available)
     return two_hot(values, support)
 
@@ -140,7 +140,7 @@ def _bootstrapped(  # noqa: PLR0917
     support: tf.Tensor,
     available: tf.Tensor,
 ) -> tf.Tensor:
-    """r + gamma^n Q_theta'(s', a*), [B]; arguments as of `c51_target`."""
+    """r + gamma^n Q_theta'(s', a*), [B]; for arguments see `c51_target`."""
     next_actions = tf.argmax(only(q_values(chooser, support), available), axis=-1)
     return rewards + discounts * at(q_values(next_logits, support), next_actions)
 

@@ -77,7 +77,7 @@ def hl_gauss_cql_loss(  # noqa: PLR0917
     """HL-Gauss cross-entropy ("Stop Regressing", arXiv 2403.03950, section 3.1) plus CQL.
 
     The scalar target y = r + gamma^n Q_theta'(s', a*) becomes a Gaussian histogram over the bins;
-    Q is the expected bin centre. Arguments, result and errors are those of `c51_cql_loss`, but
+    Q is the expected bin centre. For arguments, result and errors see `c51_cql_loss`, but
     `support` holds bin centres, see `bin_centres` (in that paper 51 bins on +-10).
     """
     return _categorical(
@@ -120,7 +120,7 @@ def mse_cql_loss(  # noqa: PLR0917
 ) -> Losses:
     """td = (r + gamma^n Q_theta'(s', a*) - Q(s, a))^2 plus CQL (the MSE variant, section 4).
 
-    Arguments, result and errors are those of `c51_cql_loss`, but "logits" are the Q-values
+    For arguments, result and errors see `c51_cql_loss`, but "logits" are the Q-values
     themselves, [B, A, 1], as a network with one atom gives them.
     """
     logits, actions, next_logits, chooser, rewards, discounts, available = _checked(

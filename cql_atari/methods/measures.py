@@ -69,7 +69,7 @@ def of_targets(
       target: [B, N], the target distributions; None where targets are scalars.
 
     Returns:
-      target_action_unused: 1 where the target's action is none that the game has.
+      target_action_unused: 1 where the target's action isn't in the game's set.
       target_at_ends: the share of the target's mass on the first and last atom.
     """
     chosen = tf.argmax(tf.where(available, chooser, chooser.dtype.min), axis=-1)

@@ -48,7 +48,7 @@ class Learner(NamedTuple):
       batch_size: rows of a batch over all replicas; what is minimised is the mean over them.
       loss: batch (one replica's rows; it has `games` int32 [B]) -> name -> float32 [B].
         "loss/total" is minimised. Every name is logged as a mean over all rows and, under
-        `<name>/<Game>`, over those of each game; so a measure is one more name.
+        `<name>/<Game>`, over the rows of each game; so a measure is one more name.
       parts: the first one's optimizer counts the steps. Variables in none of them stay.
       saved: what a checkpoint holds, by name. "network" among them is `Method.network`; old
         checkpoints are found by these names.
@@ -104,7 +104,7 @@ class Kind(NamedTuple):
       label: what its scores are called in reports.
       online: whether it can learn from what it plays itself.
       gives: what a later run may take from a run of it, "encoder" or "whole_network", with the
-        settings that both must have in common (for an encoder, beside those of the encoder).
+        settings that both must have in common (for an encoder, beside the encoder's own settings).
       networks: copies of the network that a checkpoint holds, beside the optimizers' moments.
       passes: forward passes that a gradient step costs; a backward pass counts as two.
     """

@@ -48,7 +48,7 @@ tables = model.signatures["tables"]()  # names of games and actions; which game 
 `tf_agents_policy` is a policy of TF-Agents (`SavedModelPyTFEagerPolicy` loads it); it observes
 `frames`, uint8 [4, 84, 84], and `game`.{onnx}
 
-**A SavedModel is a program**, and so is a TF-Agents policy: load those of people you trust.
+**A SavedModel is a program**, and so is a TF-Agents policy: load only programs of people you trust.
 `config.json` and `weights.safetensors` are data; loading them runs nothing of their writer's.
 """
 

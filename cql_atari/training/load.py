@@ -77,7 +77,9 @@ def _restore_export(path: Path, network: tf.keras.Model) -> int:
     """Restores an export's weights; returns their step."""
     step = weights.restore(path, network).get("step", "")
     if not step.isdecimal():
-        raise UserError(f"{path} doesn't say of which step it is (step: {step!r}); export it anew.")
+        raise UserError(
+            f"{path} doesn't say of which step it is (step: {step!r}); export it again."
+        )
     return int(step)
 
 

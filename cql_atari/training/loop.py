@@ -202,7 +202,7 @@ class _Meter:
         self._steps_timed += made
 
     def read(self) -> Scalars:
-        """Means since the last call: `name` over all rows, `name/<Game>` over those of a game."""
+        """Means since the last call: `name` over all rows, `name/<Game>` over the game's rows."""
         seconds = time.perf_counter() - self._since
         count, norm = self._sums.pop(_COUNT), self._sums.pop(_NORM)
         scalars = {name: float(sums.sum() / count.sum()) for name, sums in self._sums.items()}

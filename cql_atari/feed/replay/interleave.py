@@ -27,7 +27,7 @@ class Open(NamedTuple):
     Attributes:
       nth: its place in the endless order: pass * number of parts + place in that pass.
       episodes: that it has given.
-      given: segments, counted from those of the part that had given least when this was opened.
+      given: segments, beyond what the part that had given least had given when this was opened.
     """
 
     nth: int

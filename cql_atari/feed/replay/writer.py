@@ -134,8 +134,8 @@ def stream(
 ) -> Iterator[Writers]:
     """Writes for as long as the context lasts.
 
-    Nothing of a game is drawn before its window is full (or holds all of its data), so draws are
-    those of the whole window from the first one on, also where a run goes on: then its window is
+    Nothing of a game is drawn before its window is full (or holds all of its data), so draws
+    come from the whole window from the first one on, also where a run goes on: then its window is
     read again from where it began.
 
     Args:
