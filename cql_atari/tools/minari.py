@@ -3,7 +3,7 @@
     python -m cql_atari.tools.minari read ID --data_dir=DIR --game=Breakout --run=1
     python -m cql_atari.tools.minari write ID --data_dir=DIR --game=Breakout --run=1
 
-Minari keeps datasets below MINARI_DATASETS_PATH; `minari download ID` fetches published ones.
+Minari keeps datasets below MINARI_DATASETS_PATH; `minari.download_dataset` fetches published ones.
 
 Read: observations are grey frames [84, 84] or [7056], or colour screens, which become grey and
 are scaled by area (one screen a step: Dopamine's maximum of two can't be had any more). Actions are
@@ -49,7 +49,9 @@ def main(argv: list[str]) -> None:
         try:
             dataset = minari.load_dataset(argv[2])
         except (FileNotFoundError, ValueError) as error:
-            raise UserError(f"no dataset {argv[2]!r} here: minari download {argv[2]}") from error
+            raise UserError(
+                f"no dataset {argv[2]!r} here; minari.download_dataset fetches published ones."
+            ) from error
         count, target = read(dataset, game, data_dir, FLAGS.run), str(data_dir)
     else:
         if argv[2] in minari.list_local_datasets():
