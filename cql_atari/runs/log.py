@@ -2,16 +2,64 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from cql_atari.core import games, settings
 from cql_atari.runs import folder
 from cql_atari.system import files
+
+
+@functools.cache
+def _writer(workdir: Path) -> tf.summary.SummaryWriter:
+    """One a folder: of several files in one TensorBoard only goes on reading the newest."""
+    return tf.summary.create_file_writer(str(workdir / folder.TENSORBOARD))
+
+
+def describe_run(workdir: Path, config: settings.Config) -> None:
+    """Shows the configuration in TensorBoard: as text, and as hyper-parameters to compare runs by.
+
+    Hyper-parameters are the values that differ from the paper's run, and the seed.
+    """
+    from tensorboard.plugins.hparams import api
+
+    paper = settings.to_dict(settings.Config())
+    values = {
+        f"{section}.{name}": value if isinstance(value, (bool, int, float, str)) else str(value)
+        for section, part in settings.to_dict(config).items()
+        for name, value in part.items()
+        if value != paper[section][name] or (section, name) == ("train", "seed")
+    }
+    text = "".join(f"    {line}\n" for line in settings.to_gin(config).splitlines())
+    writer = _writer(workdir)
+    with writer.as_default(0):
+        tf.summary.text("configuration", text)
+        api.hparams(values, trial_id=str(workdir.resolve()))
+    writer.flush()
+
+
+def log_actions(workdir: Path, step: int, shares: Mapping[str, Mapping[str, float]]) -> None:
+    """Shows in TensorBoard how often each action was chosen in an evaluation, as histograms.
+
+    Args:
+      workdir: the run's folder.
+      step: of the weights that played.
+      shares: of each game, the share of each action by name. In the histogram an action is its
+        number in the full set of 18.
+    """
+    writer, buckets = _writer(workdir), len(games.ACTION_NAMES)
+    with writer.as_default(step):
+        for game, share in shares.items():
+            numbers = [games.ACTION_NAMES.index(name) for name in share]
+            drawn = np.repeat(numbers, [round(1000 * part) for part in share.values()])
+            tf.summary.histogram(f"evaluation/actions/{game}", drawn, buckets=buckets)
+    writer.flush()
 
 
 def make_log(workdir: Path) -> Callable[[int, dict[str, float]], None]:
@@ -20,7 +68,7 @@ def make_log(workdir: Path) -> Callable[[int, dict[str, float]], None]:
     metrics.jsonl holds one object a call: `step`, `time` (Unix seconds) and the scalars under
     flat names such as `loss/td`. After a resume a step may stand twice; the later line counts.
     """
-    writer = tf.summary.create_file_writer(str(workdir / folder.TENSORBOARD))
+    writer = _writer(workdir)
 
     def log(step: int, scalars: dict[str, float]) -> None:
         with writer.as_default(step):
@@ -37,7 +85,7 @@ def make_picture_log(workdir: Path) -> Callable[[int, dict[str, np.ndarray]], No
     """A function (step, pictures uint8 [height, width, 1 or 3] by name) that appends to TensorBoard
     and writes `pictures/<name>_<step>.png`.
     """
-    writer = tf.summary.create_file_writer(str(workdir / folder.TENSORBOARD))
+    writer = _writer(workdir)
 
     def log(step: int, pictures: dict[str, np.ndarray]) -> None:
         (workdir / folder.PICTURES).mkdir(exist_ok=True)

@@ -75,6 +75,8 @@ def train(
     state = checkpoint.read_extra(checkpoints, start)
 
     # 3. Data to batches to devices, from the step where the run stands.
+    if here.is_chief:
+        logs.describe_run(directory, config)
     log = logs.make_log(directory) if here.is_chief else lambda *_: None
     evaluate_agent = make_evaluate(config, method, directory, start, should_stop)
     remember, show = make_show(method, devices, directory)
@@ -176,6 +178,8 @@ def make_evaluate(
             )
         except KeyboardInterrupt:
             return None
+        shares = {name: row["action_share"] for name, row in summary["games"].items()}
+        logs.log_actions(directory, step, shares)
         return evaluation_scalars(summary)
 
     return evaluate_agent
