@@ -20,8 +20,8 @@ from multiprocessing import forkserver
 from typing import IO
 
 _PR_SET_PDEATHSIG = 1
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload([
     "tensorflow", "reverb", "cql_atari.training.run", "cql_atari.methods.scaled_q",
     "cql_atari.feed.recorded", "cql_atari.feed.replay.service", "cql_atari.evaluation.rollout",
 ])  # fmt: skip
@@ -44,7 +44,7 @@ class Popen:
                        for file in (stdout, stderr)]  # fmt: skip
         paths = [f"/proc/{os.getpid()}/fd/{file.fileno()}" for file in self._files]
         arguments = (self.args, dict(os.environ if env is None else env), paths)
-        self._process = _CONTEXT.Process(target=_run, args=arguments)
+        self._process = CONTEXT.Process(target=_run, args=arguments)
         self._process.start()
         self.pid: int = self._process.pid
 

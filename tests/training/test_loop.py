@@ -39,11 +39,16 @@ def weights(agent):
     return [variable.numpy() for variable in agent.network.trainable_variables]
 
 
-def test_two_replicas_train_as_one_with_one_trace():
-    config = tiny.config()
+@pytest.fixture(scope="module")
+def alone():
+    """Agent, call and tape of a run on one device."""
+    return run(tiny.config(), strategy.make_strategy("none"))
+
+
+def test_two_replicas_train_as_one_with_one_trace(alone):
+    config, (one_agent, one_call, one_tape) = tiny.config(), alone
     two = strategy.make_strategy("mirrored", ["CPU:0", "CPU:1"])
     assert two.num_replicas_in_sync == 2
-    one_agent, one_call, one_tape = run(config, strategy.make_strategy("none"))
     two_agent, two_call, two_tape = run(config, two)
     for a, b in zip(weights(one_agent), weights(two_agent)):
         np.testing.assert_allclose(a, b, atol=2e-5)
@@ -55,20 +60,18 @@ def test_two_replicas_train_as_one_with_one_trace():
     assert two_call.experimental_get_tracing_count() == 1
 
 
-def test_training_moves_the_weights_and_repeats_bit_for_bit():
-    config = tiny.config()
-    device = strategy.make_strategy("none")
+def test_training_moves_the_weights_and_repeats_bit_for_bit(alone):
+    config, (first, _, _) = tiny.config(), alone
     start = scaled_q.make_agent(config)
-    first, second = (run(config, device)[0] for _ in range(2))
+    second, _, _ = run(config, strategy.make_strategy("none"))
     assert any((a != b).any() for a, b in zip(weights(start), weights(first)))
     for a, b in zip(weights(first), weights(second)):
         np.testing.assert_array_equal(a, b)
 
 
-def test_xla_gives_the_same_training():
-    config = tiny.config()
-    device = strategy.make_strategy("none")
-    plain, compiled = (run(config, device, jit_compile=jit)[0] for jit in (False, True))
+def test_xla_gives_the_same_training(alone):
+    plain, _, _ = alone
+    compiled, _, _ = run(tiny.config(), strategy.make_strategy("none"), jit_compile=True)
     for a, b in zip(weights(plain), weights(compiled)):
         np.testing.assert_allclose(a, b, atol=1e-4)
 

@@ -26,17 +26,15 @@ pytestmark = pytest.mark.slow
 FLOAT32, BFLOAT16 = 1e-5, 3e-2  # relative difference of gradient norms and per-game sums
 CASES = {
     "c51": (),
-    "double_q": ("loss.double_q = True",),
-    "hl_gauss": ("loss.kind = 'hl_gauss'",),
-    "mse": ("loss.kind = 'mse'",),
-    "cloning": ("train.method = 'cloning'",),
-    "bottleneck": ("network.block = 'bottleneck'", "network.stem_pool = True"),
+    "hl_gauss_double_q": ("loss.kind = 'hl_gauss'", "loss.double_q = True",
+                          "optimizer.encoder_learning_rate = 1e-5"),
+    "mse": ("loss.kind = 'mse'", "network.feature_norm = False"),
+    "cloning": ("train.method = 'cloning'", "network.block = 'bottleneck'",
+                "network.stem_pool = True"),
     "bfloat16": ("network.dtype = 'mixed_bfloat16'",),
     "nature": ("network.encoder = 'nature'", "network.pooling = 'flatten'"),
     "impala": ("network.encoder = 'impala'", "network.pooling = 'mean'"),
-    "no_feature_norm": ("network.feature_norm = False",),
-    "encoder_rate": ("optimizer.encoder_learning_rate = 1e-5",),
-}
+}  # fmt: skip
 # Taken apart by the compiler before kernels matter: calls, arguments, variable handles.
 STRUCTURE = {"Placeholder", "NoOp", "PartitionedCall", "StatefulPartitionedCall"}
 

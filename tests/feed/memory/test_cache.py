@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
 import signal
 import threading
@@ -11,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 from synthetic_episodes import extent, extents, make_episode
 
@@ -147,9 +147,8 @@ def build_slowly(folder, pipe):
 @pytest.fixture
 def builder(tmp_path):
     """A process in the midst of writing, and the pipe that lets it go on."""
-    spawn = multiprocessing.get_context("spawn")
-    ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=build_slowly, args=(tmp_path, theirs))
+    ours, theirs = processes.CONTEXT.Pipe()
+    process = processes.CONTEXT.Process(target=build_slowly, args=(tmp_path, theirs))
     process.start()
     assert ours.poll(120)
     yield process, ours
