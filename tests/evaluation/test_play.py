@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import processes
 import pytest
 import tiny
 from PIL import Image
@@ -30,10 +31,7 @@ def watch(method, game: str, position: int, *, steps: int, epsilon: float = 0.0,
 
 
 def command(*flags: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "cql_atari.play", str(RUN), *flags],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    return processes.run([sys.executable, "-m", "cql_atari.play", RUN, *flags])
 
 
 def test_the_command_writes_the_episode(tmp_path):

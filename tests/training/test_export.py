@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import tensorflow as tf
 import tiny
@@ -23,6 +24,8 @@ from cql_atari.methods import build
 from cql_atari.runs import checkpoint, weights
 from cql_atari.runs import folder as workdir
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / "tests" / "golden" / "run" / "c51"
 FRAMES = np.random.default_rng(0).integers(0, 256, (6, 4, 84, 84), np.uint8)
@@ -30,10 +33,7 @@ GAMES = np.array([0, 1, 1, 0, 1, 0], np.int32)
 
 
 def export(run: Path, out: Path, *flags: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "cql_atari.export", str(run), f"--out={out}", *flags],
-        cwd=ROOT, text=True, capture_output=True, timeout=300, check=False,
-    )  # fmt: skip
+    return processes.run([sys.executable, "-m", "cql_atari.export", run, f"--out={out}", *flags])
 
 
 @pytest.fixture(scope="module")
