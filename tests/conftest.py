@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import os
 import signal
 import threading
@@ -12,15 +11,9 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import gin
+import graphs
 import psutil
 import pytest
-import tensorflow as tf
-from tensorflow.python.framework import ops
-
-# Two logical devices, so that strategies with several replicas run on any machine.
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
 
 # Under `nohup`, or in the background of a script, signals are ignored, and children inherit that.
 # A handler in place of "ignore" is reset in children, so that they can be stopped as anywhere else.
@@ -45,15 +38,8 @@ def clean_gin():
 
 @pytest.fixture(autouse=True, scope="module")
 def no_graph_outlives_its_module():
-    """A function with `tf.custom_gradient` leaves its gradient, and with it the graph that it was
-    traced in, in TensorFlow's registry: nothing in a run, gigabytes after a thousand traces.
-    """
     yield
-    gradients = ops.gradient_registry._registry
-    if names := [name for name in gradients if name.startswith("CustomGradient-")]:
-        for name in names:
-            del gradients[name]
-        gc.collect()
+    graphs.let_go()
 
 
 @pytest.fixture(autouse=True)
@@ -110,8 +96,20 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_configure(config):
-    if not hasattr(config, "workerinput"):  # one watches, not each worker
+    is_worker = hasattr(config, "workerinput")
+    if not is_worker:  # one watches, not each worker
         config.peak_memory = PeakMemory()
+    if is_worker or not config.getoption("numprocesses", None):
+        _divide_the_processor()
+
+
+def _divide_the_processor():
+    """Two logical devices, so that strategies with several replicas run on any machine."""
+    import tensorflow as tf
+
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
 
 
 def pytest_terminal_summary(terminalreporter, config):

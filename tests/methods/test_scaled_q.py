@@ -37,8 +37,9 @@ def test_it_is_a_tf_agent_and_counts_steps():
     assert np.isfinite(info.loss)
 
 
-@pytest.mark.parametrize("kind", ["c51", "mse", "hl_gauss"])
-@pytest.mark.parametrize("double_q", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "double_q"), [("c51", False), ("c51", True), ("mse", True), ("hl_gauss", False)]
+)
 def test_every_loss_goes_down_on_a_fixed_batch(kind, double_q):
     config, agent = make(f"loss.kind = {kind!r}", f"loss.double_q = {double_q}",
                          "optimizer.learning_rate = 1e-3", "optimizer.epsilon = 1e-7")  # fmt: skip

@@ -12,6 +12,7 @@ import functools
 import re
 from pathlib import Path
 
+import graphs
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -78,6 +79,12 @@ def make_step(config):
     method = build.build(config)
     learner = method.learner()
     return method.network, learner.parts, functools.partial(loop.replica_step, learner)
+
+
+@pytest.fixture(autouse=True)
+def no_graph_outlives_its_case():
+    yield
+    graphs.let_go()
 
 
 @pytest.mark.parametrize("case", CASES)
