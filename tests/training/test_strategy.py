@@ -70,7 +70,7 @@ def test_one_accelerator_has_its_batches_before_they_are_asked_for(monkeypatch):
     )
     dataset = tiny.dataset(tiny.config())
     none = strategy.make_strategy("none")
-    placed = strategy.place(none, dataset, strategy.divide(4, 2, 1))
+    placed = strategy.place_batches(none, dataset, strategy.divide(4, 2, 1))
     for whole, batch in zip(dataset(slice(None)).take(3), placed):
         assert {part.device[-5:] for part in batch} == {"CPU:1"}
         for ours, theirs in zip(batch, whole):
