@@ -49,7 +49,7 @@ def of_folders(
 def score_bars(columns: Cells, styles: Mapping[str, Style]) -> Chart:
     """One panel a game, one bar a player, with the 95 % interval of its mean if it has one."""
     games = list(dict.fromkeys(game for cells in columns.values() for game in cells))
-    width = 3.2 + 0.05 * min(24, max(map(len, columns)))
+    width = 2.6 + 0.05 * min(30, max(map(len, columns)))
     labels = list(columns)
 
     def drawing(game: str) -> Callable[[Any], None]:
@@ -62,6 +62,11 @@ def score_bars(columns: Cells, styles: Mapping[str, Style]) -> Chart:
                 panel.barh(row, cell.mean, color=styles[label].colour)
                 _interval(panel, cell.ci95, row)
             panel.axvline(0, color=INK, linewidth=0.6)
+            # An interval over two seeds dwarfs the scores: cut at the frame.
+            ends = [0.0, *(cells[game].mean for cells in columns.values() if game in cells)]
+            room = 0.3 * (max(ends) - min(ends)) or 1.0
+            low, high = panel.get_xlim()
+            panel.set_xlim(max(low, min(ends) - room), min(high, max(ends) + room))
             panel.set_yticks(range(len(labels)), [brief(label) for label in labels])
             panel.set_ylim(len(labels) - 0.4, -0.6)
             panel.grid(visible=False, axis="y")
@@ -70,7 +75,7 @@ def score_bars(columns: Cells, styles: Mapping[str, Style]) -> Chart:
         return draw
 
     return Chart(
-        "scores", "Score by game: the mean, with its 95 % interval where it has one.",
+        "scores", "Score by game: the mean and, cut at the frame, its 95 % interval if it has one.",
         {game: drawing(game) for game in games}, inches=(width, 0.75 + 0.2 * len(labels)),
         x="score",
     )  # fmt: skip
@@ -213,7 +218,7 @@ def line(panel: Any, curve: Curve, style: Style, **options: Any) -> None:
                markersize=3, **{"linewidth": 1.1, **options})  # fmt: skip
 
 
-def brief(label: str, longest: int = 24) -> str:
+def brief(label: str, longest: int = 30) -> str:
     """A label that fits an axis: cut in the middle where it is long."""
     if len(label) <= longest:
         return label

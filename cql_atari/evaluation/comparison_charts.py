@@ -60,7 +60,7 @@ def estimates(
                 panel.plot([estimate.value], [row], color=style.colour, marker=style.marker)
             if zero is not None:
                 panel.axvline(zero, color=INK, linewidth=0.8, linestyle=":")
-            panel.set_yticks(range(len(labels)), [brief(label, 30) for label in labels])
+            panel.set_yticks(range(len(labels)), [brief(label) for label in labels])
             panel.set_ylim(len(labels) - 0.4, -0.6)
             panel.grid(visible=False, axis="y")
             few_ticks(panel.xaxis)

@@ -65,12 +65,15 @@ def same_but_seed(seeds: Sequence[int], settings: Sequence[Mapping[str, Any]]) -
 
 def without_seed(path: Path, seed: int | None) -> tuple[str, ...]:
     """The parts of a path without the seed, which may end a part or be one: ("runs", "agent") for
-    runs/3/agent, runs/agent_3 and runs/agent/train.seed=3 with seed 3.
+    runs/3/agent, runs/agent_3 and runs/agent/train.seed=3 with seed 3. The last one counts.
     """
-    if seed is None:
-        return path.parts
     ending = re.compile(rf"(^|[-_,.]|[-_,.]?(train\.)?seed[-_=]?){seed}$")
-    return tuple(part for part in (ending.sub("", part) for part in path.parts) if part)
+    parts = list(path.parts)
+    for place in reversed(range(len(parts))):
+        if ending.search(parts[place]):
+            parts[place] = ending.sub("", parts[place])
+            break
+    return tuple(part for part in parts if part)
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -27,7 +27,7 @@ _FIXED_COLOURS = {
     RANDOM: "#999999", FIXED: "#e69f00", DATA: "#56b4e9", CLONING: "#cc79a7", HUMAN: "#7d7d52",
 }  # fmt: skip
 _AGENT_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#8a63d2")
-_MARKERS = "os^Dvp*X"
+MARKERS = "os^Dvp*X"
 _STYLE: Any = {
     "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK,
     "ytick.color": INK, "grid.color": INK, "grid.alpha": 0.15, "axes.facecolor": "none",
@@ -76,10 +76,10 @@ def styles_of(labels: Iterable[str]) -> dict[str, Style]:
         who = kind(label) if kind(label) in _FIXED_COLOURS else ""
         nth = seen[who] = seen.get(who, -1) + 1
         if who:
-            styles[label] = Style(_FIXED_COLOURS[who], _MARKERS[nth % len(_MARKERS)])
+            styles[label] = Style(_FIXED_COLOURS[who], MARKERS[nth % len(MARKERS)])
         else:
             colours = len(_AGENT_COLOURS)
-            marker = _MARKERS[nth // colours % len(_MARKERS)]
+            marker = MARKERS[nth // colours % len(MARKERS)]
             styles[label] = Style(_AGENT_COLOURS[nth % colours], marker)
     return styles
 

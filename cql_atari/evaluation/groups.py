@@ -92,6 +92,8 @@ def recorded(folders: Sequence[Path], players: Mapping[str, Player]) -> dict[str
         beside = folder.resolve().parent
         seeds = {seed_of(p) for p in players.values() if p.folder.resolve().is_relative_to(beside)}
         seeds -= {None}
+        if not seeds and beside.name.isdigit():  # its runs aren't finished
+            seeds = {int(beside.name)}
         only = seeds.pop() if len(seeds) == 1 else None
         places.setdefault(configurations.without_seed(folder.resolve(), only), []).append(folder)
     found = [(DATA, [data_player(data_dirs)]) for data_dirs in places.values()]
@@ -219,9 +221,12 @@ def place_of(player: Player) -> tuple[str, ...]:
 
 def _names(found: Sequence[tuple[str, list[Player]]]) -> list[str]:
     """The label; where several have it, with as much of the path as tells them apart."""
-    places = [(label, _tail(label, place_of(runs[0]))) for label, runs in found]
+    places = [(label, place_of(runs[0])) for label, runs in found]
+    said = {label for label, _ in found} - {label for label, w in places if w[-1:] != (label,)}
+    # Where every place of a label ends in it, the end says nothing.
+    places = [(label, where[:-1] if label in said else where) for label, where in places]
     for number, (label, runs) in enumerate(found):
-        if places.count((label, _tail(label, place_of(runs[0])))) > 1:  # all but the seed is equal
+        if places.count(places[number]) > 1:  # all but the seed is equal
             places[number] = label, runs[0].folder.resolve().parts
     names = []
     for label, where in places:
@@ -231,11 +236,6 @@ def _names(found: Sequence[tuple[str, list[Player]]]) -> list[str]:
             length += 1
         names.append(f"{label} ({'/'.join(where[-length:])})" if others else label)
     return names
-
-
-def _tail(label: str, where: tuple[str, ...]) -> tuple[str, ...]:
-    """A place without a last part that only says the label again."""
-    return where[:-1] if where[-1:] == (label,) else where
 
 
 def _refuse_mixture(runs: Sequence[Player]) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+from tqdm import tqdm
+
 from cql_atari.evaluation import figures, tables
 from cql_atari.evaluation.figures import Chart
 from cql_atari.evaluation.score_files import write_text
@@ -19,6 +21,8 @@ from cql_atari.evaluation.tables import Estimate, Table, Value
 
 FORMATS = {"csv": tables.to_csv, "md": tables.to_markdown, "tex": tables.to_latex}
 PICTURES = ("png", "svg")
+_MARKS = dict(zip(figures.MARKERS, "●■▲◆▼⬟★✖"))
+_MOST_LINES = 15  # that stand open
 _NUMBER = ' class="number"'
 
 
@@ -50,7 +54,7 @@ def write(path: Path, folders: Sequence[Path], sections: Sequence[Section]) -> N
       UserError: where a file can't be written.
     """
     out = beside(path)
-    for section in sections:
+    for section in tqdm(sections, desc="drawing", unit="section", delay=2):
         for table in section.tables:
             for suffix, to_text in FORMATS.items():
                 write_text(out / f"{table.name}.{suffix}", to_text(table))
@@ -98,9 +102,12 @@ column's head to sort by it; type to see the rows that hold a word.</p>
 
 def _section(section: Section, files: str) -> str:
     lines = "".join(f"<li>{_text(line)}</li>\n" for line in section.lines)
+    lines = f"<ul>\n{lines}</ul>\n" if lines else ""
+    if len(section.lines) > _MOST_LINES:
+        summary = f"<summary>{len(section.lines)} sentences</summary>"
+        lines = f"<details>{summary}\n{lines}</details>\n"
     return (
-        f'<section id="{section.name}">\n<h2>{_text(section.title)}</h2>\n'
-        + (f"<ul>\n{lines}</ul>\n" if lines else "")
+        f'<section id="{section.name}">\n<h2>{_text(section.title)}</h2>\n{lines}'
         + "".join(_table(table, files) for table in section.tables)
         + "".join(_chart(chart, files) for chart in section.charts)
         + "</section>\n"
@@ -143,7 +150,8 @@ def _cell(value: Value, first: bool) -> str:
 def _chart(chart: Chart, files: str) -> str:
     key = "".join(
         f'<li><svg width="22" height="12" aria-hidden="true"><path d="M0 6H22" '
-        f'stroke="{style.colour}" stroke-width="3"/></svg>{_text(label)}</li>'
+        f'stroke="{style.colour}" stroke-width="3"/></svg><span style="color: {style.colour}">'
+        f"{_MARKS[style.marker]}</span>{_text(label)}</li>"
         for label, style in chart.key.items()
     )
     panels = "".join(

@@ -12,6 +12,7 @@ from cql_atari.evaluation.page import Section
 from cql_atari.evaluation.summary import REFERENCES
 from cql_atari.evaluation.tables import Estimate, Table, Value, share
 
+_MOST_PANELS = 6  # of a figure with a panel a player: of more the table says it better
 _INTERVALS = (
     "95 % intervals, over seeds where there are several, else over episodes: how they are made, "
     "and how often they hold the truth, is in docs/statistics.md."
@@ -109,8 +110,11 @@ def aggregates(contents: Contents) -> Section | None:
             }
             x = f"{reference}-normalised score"
             drawn.append(comparison_charts.profiles(profiles, styles_of(contents.columns), x))
-            tables.append(_improvements(found, games, form))
-            drawn.append(_improvement_chart(tables[-1], styles_of(contents.columns)))
+            improvements = _improvements(found, games, form)
+            if improvements.rows:
+                tables.append(improvements)
+            if 0 < len({row[0] for row in improvements.rows}) <= _MOST_PANELS:
+                drawn.append(_improvement_chart(improvements, styles_of(contents.columns)))
     return Section("aggregates", "Over all games", lines, tables, drawn) if tables else None
 
 

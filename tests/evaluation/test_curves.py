@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -198,3 +199,29 @@ def test_log_with_a_resume_and_cut_lines(tmp_path):
     lines = [*map(json.dumps, rows[:2]), *cut, *map(json.dumps, rows[2:]), '{"step": 9, "a"']
     path.write_text("\n".join(lines))
     assert curves.read_metrics(path) == {"a": [(1, 1.0), (2, 2.0), (3, 4.0)], "b": [(3, 5.0)]}
+
+
+@pytest.mark.parametrize(
+    "path, seed, parts",
+    [
+        ("runs/3/agent", 3, ["runs", "agent"]),
+        ("runs/agent_3", 3, ["runs", "agent"]),
+        ("runs/agent/train.seed=3", 3, ["runs", "agent"]),
+        ("runs/loss.kind=mse,train.seed=13", 13, ["runs", "loss.kind=mse"]),
+        ("v_0/agent/0", 0, ["v_0", "agent"]),
+        ("runs/resnet34", 4, ["runs", "resnet34"]),
+        ("runs/3/agent", None, ["runs", "3", "agent"]),
+    ],
+)
+def test_a_path_without_its_seed(path, seed, parts):
+    assert list(configurations.without_seed(Path(path), seed)) == parts
+
+
+def test_a_seed_in_a_path_is_no_difference_and_a_share_is_one(tmp_path):
+    """Five runs: two seeds each with play of its own, in two shares, and one on the same play."""
+    places = ["share_0/1/data", "share_0/2/data", "share_9/1/data", "share_9/2/data"]
+    settings = [{"data.dir": place, "train.seed": 7} for place in places]
+    groups = configurations.same_but_seed([1, 2, 1, 2], settings)
+    assert groups == [[0, 1], [2, 3]]
+    same = [{"data.dir": "v_1/data"}] * 2
+    assert configurations.same_but_seed([1, 2], same) == [[0, 1]]

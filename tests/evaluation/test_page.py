@@ -16,7 +16,7 @@ from made_up import episode
 from cql_atari import report
 from cql_atari.core import games, settings
 from cql_atari.core.types import UserError
-from cql_atari.evaluation import intervals, page, players, score_files
+from cql_atari.evaluation import figures, groups, intervals, page, players, score_files
 
 PROTOCOL = {"epsilon": 0.001, "sticky": 0.25, "max_frames": 108_000}
 EVIL = '<script>alert("x")</script>$'
@@ -229,6 +229,38 @@ def test_one_run_alone_makes_a_page(tmp_path):
     write_run(tmp_path / "agent", "agent", {"Freeway": [3]})
     found = write(tmp_path, tmp_path / "p.html")
     assert [s["id"] for s in found.all("section")] == ["scores", "aggregates", "actions", "runs"]
+    assert not (tmp_path / "p_files/improvement.csv").exists()
+
+
+def test_wide_intervals_leave_the_axis_to_the_scores(tmp_path):
+    for seed, score in enumerate((10, 30)):  # Student's t of two: 20 +- 127
+        write_run(tmp_path / str(seed), "agent", {"Freeway": [score]}, seed)
+    found = players.find_players([tmp_path])
+    (chart,) = report.sections([tmp_path], found, None)[0].charts
+    (panel,) = figures.whole(chart).axes
+    low, high = panel.get_xlim()
+    human = games.spec("Freeway").human
+    assert -0.31 * human <= low <= 0 and human <= high <= 1.31 * human
+
+
+def test_names_have_as_much_of_the_path_as_it_takes(tmp_path):
+    for place, steps in (("a/x/agent", 1), ("b/x/agent", 2), ("b/y/agent", 3)):
+        for seed in (0, 1):
+            write_run(tmp_path / place / str(seed), "agent", {"Freeway": [1]}, seed,
+                      feed={"n_step": steps})  # fmt: skip
+    found = groups.make(players.find_players([tmp_path]))
+    assert [group.name for group in found] == ["agent (a/x)", "agent (b/x)", "agent (y)"]
+    assert [group.seeds for group in found] == [[0, 1]] * 3
+
+
+def test_a_copy_with_the_same_seeds_is_another_player(tmp_path):
+    for place in ("a", "b"):
+        for seed in (0, 1):
+            write_run(tmp_path / place / str(seed), "agent", {"Freeway": [1]}, seed)
+    found = groups.make(players.find_players([tmp_path]))
+    assert [(group.name, group.seeds) for group in found] == [
+        ("agent (a)", [0, 1]), ("agent (b)", [0, 1])
+    ]  # fmt: skip
 
 
 def test_seeds_under_two_protocols_are_refused(tmp_path, monkeypatch):
@@ -244,3 +276,19 @@ def test_a_page_that_cannot_be_written_is_a_users_error(tmp_path):
     write_run(tmp_path / "agent", "agent", {"Freeway": [3]})
     with pytest.raises(UserError, match="can't write"):
         write(tmp_path, Path("/proc/x/p.html"))
+
+
+def test_the_play_of_several_seeds_is_one_player_and_that_of_shares_is_not(tmp_path):
+    for share in ("share=0", "share=9"):
+        for seed in (1, 2, 3):
+            place = tmp_path / share / str(seed)
+            data = place / "data/Freeway/1"
+            data.mkdir(parents=True)
+            row = {"score": seed, "length": 9, "terminal": True}
+            (data / "episodes.jsonl").write_text(json.dumps(row))
+            if seed < 3:  # the last one isn't trained yet
+                write_run(place / "agent", "agent", {"Freeway": [1]}, seed)
+    found = groups.recorded([tmp_path], players.find_players([tmp_path]))
+    assert {name: player.summary["games"]["Freeway"]["n"] for name, player in found.items()} == {
+        "data (share=0)": 3, "data (share=9)": 3
+    }  # fmt: skip
