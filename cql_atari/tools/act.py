@@ -39,16 +39,16 @@ def main(_: list[str]) -> int:
 
         expected = complete(config_lib.load(FLAGS.gin_files, FLAGS.gin_bindings))
     with signals.stop_on_signals() as should_stop:
-        from cql_atari.feed.online import exchange as online_wire
+        from cql_atari.feed.online import exchange as exchange_lib
 
-        wire = online_wire.ActorEnd(FLAGS.learner)
-        config = wire.config()
+        link = exchange_lib.ActorEnd(FLAGS.learner)
+        config = link.config()
         if expected is not None:
             compare(config, expected, FLAGS.learner)
         config = with_roms_of_here(config, FLAGS.rom_dir)
         check_limits(config, FLAGS.learner)
         print(f"acting for {FLAGS.learner} in {config.data.games[0]}", file=sys.stderr)
-        finished = _act(config, wire, should_stop)
+        finished = _act(config, link, should_stop)
     if not finished:
         return signals.EXIT_INTERRUPTED
     print(f"the learner at {FLAGS.learner} has finished", file=sys.stderr)
@@ -93,7 +93,7 @@ def compare(theirs: Config, ours: Config, learner: str) -> None:
         )
 
 
-def _act(config: Config, wire: ActorEnd, should_stop: Callable[[], bool]) -> bool:
+def _act(config: Config, link: ActorEnd, should_stop: Callable[[], bool]) -> bool:
     """Acts until told to stop, or until the learner says that it has finished: True then.
 
     Raises:
@@ -101,34 +101,34 @@ def _act(config: Config, wire: ActorEnd, should_stop: Callable[[], bool]) -> boo
     """
     import numpy as np
 
-    from cql_atari.feed.online.actor import Ledger, act
+    from cql_atari.feed.online.actor import Tally, act
     from cql_atari.methods import build
 
     method = build.build(config)
     assert method.act is not None
-    ledger, last, finished = Ledger(0), -np.inf, False
+    tally, last, finished = Tally(0), -np.inf, False
 
     def exchange() -> bool:
         nonlocal last, finished
         if not finished and time.monotonic() - last > _EXCHANGE_SECONDS:
-            if (new := wire.weights()) is None:
+            if (new := link.weights()) is None:
                 finished = True
                 return True
             frames, weights = new
             for variable, value in zip(method.network.variables, weights):
                 variable.assign(value)
-            ledger.frames = frames
-            wire.report(ledger.take_scores())
+            tally.frames = frames
+            link.report(tally.take_scores())
             last = time.monotonic()
         return finished or should_stop()
 
     exchange()
     act(
         config,
-        wire.address,
+        link.address,
         method.act(),
-        frames=lambda: ledger.frames,
-        report=ledger.add,
+        frames=lambda: tally.frames,
+        report=tally.add,
         seed=np.random.SeedSequence().generate_state(4).tolist(),
         should_stop=exchange,
     )

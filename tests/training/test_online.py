@@ -17,7 +17,7 @@ import tiny
 
 from cql_atari.feed.feed import Feed
 from cql_atari.feed.online import exchange, feed, replay
-from cql_atari.feed.online.actor import Ledger
+from cql_atari.feed.online.actor import Tally
 from cql_atari.feed.online.complete import complete
 from cql_atari.feed.online.limits import Pace
 from cql_atari.methods import build
@@ -148,9 +148,9 @@ def test_it_says_so_while_no_actor_is_connected(monkeypatch, caplog):
     monkeypatch.setattr(feed, "_SILENCE_SECONDS", 0.5)
     monkeypatch.setattr(feed, "_GOODBYE_SECONDS", 0)
     config = complete(tiny.config(*BINDINGS[len(tiny.BINDINGS) :]))
-    method, ledger = build.build(config), Ledger(1000)
+    method, tally = build.build(config), Tally(1000)
     with replay.serve_play(3, 100, Pace(1.0, 1, (-1e9, 1e9)), more=exchange.tables()) as address:
-        with feed._remote_actors(config, address, method, ledger, lambda: False) as tick:
+        with feed._remote_actors(config, address, method, tally, lambda: False) as tick:
             for _ in range(8):
                 tick(True)
                 time.sleep(0.2)
@@ -170,6 +170,6 @@ def test_it_says_so_while_no_actor_is_connected(monkeypatch, caplog):
                 np.testing.assert_array_equal(variable.numpy(), array)
             actor.report([3.0, 4.0])
             tick(True)
-            assert ledger.take_scores() == [3.0, 4.0]
-            assert ledger.frames == 1000
+            assert tally.take_scores() == [3.0, 4.0]
+            assert tally.frames == 1000
         assert actor.weights() is None  # a learner that leaves without being stopped says so

@@ -18,7 +18,7 @@ from cql_atari.feed.online import pace
 from cql_atari.feed.online.replay import Writer
 
 
-class Ledger:
+class Tally:
     """What all actors have done, counted from any thread.
 
     Attributes:

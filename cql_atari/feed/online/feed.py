@@ -18,7 +18,7 @@ from cql_atari.core.types import FRAME_SKIP
 from cql_atari.envs.vector_acting import VectorStep
 from cql_atari.feed.feed import Feed
 from cql_atari.feed.online import exchange, pace, replay
-from cql_atari.feed.online.actor import Ledger, act
+from cql_atari.feed.online.actor import Tally, act
 from cql_atari.methods.method import Method
 
 _SILENCE_SECONDS = 30  # between messages that no actor is there
@@ -66,15 +66,15 @@ def open_feed(
       should_stop: whether to stop waiting for the replay.
       recorder: told of every step, where the actor is in this process.
     """
-    ledger = Ledger(state.get("frames", 0))
+    tally = Tally(state.get("frames", 0))
     if recorder:
         recorder.go_on(state)
-        ledger.record = recorder.add
-    if ledger.frames:
+        tally.record = recorder.add
+    if tally.frames:
         logging.warning(
             "the replay of the earlier process (%d frames, step %d) is gone: refilling it with %d "
             "transitions of the current policy, which count as frames",
-            ledger.frames, start_step, config.online.first_fill,
+            tally.frames, start_step, config.online.first_fill,
         )  # fmt: skip
     _warn_of_another_variant(config)
     with ExitStack() as stack:
@@ -94,19 +94,19 @@ def open_feed(
                 )
             )
         batches = stack.enter_context(
-            _batches(config, method, ledger, start_step, recorded=recorded, should_stop=should_stop)
+            _batches(config, method, tally, start_step, recorded=recorded, should_stop=should_stop)
         )
         stack.callback(leaving.set)  # before anything waits for what draws from recorded play
 
         def mark(step: int) -> dict[str, Any]:
             rest = recorded.state(step) if recorded else {"places": {}}
-            return {"frames": ledger.frames, **rest, **(recorder.mark() if recorder else {})}
+            return {"frames": tally.frames, **rest, **(recorder.mark() if recorder else {})}
 
         yield Feed(
             lambda rows: batches,
             mark,
             recorder.publish if recorder else lambda: None,
-            lambda: ledger.scalars(config.online),
+            lambda: tally.scalars(config.online),
         )
 
 
@@ -125,14 +125,14 @@ def _warn_of_another_variant(config: Config) -> None:
 def _batches(
     config: Config,
     method: Method,
-    ledger: Ledger,
+    tally: Tally,
     step: int,
     *,
     recorded: Feed | None,
     should_stop: Callable[[], bool],
 ) -> Iterator[Iterator[Any]]:
     """What actors have written and the replay gives out."""
-    online, frames = config.online, ledger.frames
+    online, frames = config.online, tally.frames
     remote = online.actors == "remote"
     with ExitStack() as stack:
         address = stack.enter_context(
@@ -145,7 +145,7 @@ def _batches(
             )
         )
         actors = (_remote_actors if remote else _local_actor)(
-            config, address, method, ledger, should_stop
+            config, address, method, tally, should_stop
         )
         tick = stack.enter_context(actors)
         bar = stack.enter_context(
@@ -155,7 +155,7 @@ def _batches(
 
         def tick_and_show(waiting: bool) -> None:
             tick(waiting)
-            acted = (ledger.frames - frames) // FRAME_SKIP
+            acted = (tally.frames - frames) // FRAME_SKIP
             bar.update(min(acted, online.first_fill) - bar.n)
 
         yield stack.enter_context(
@@ -172,7 +172,7 @@ def _batches(
 
 @contextmanager
 def _local_actor(
-    config: Config, address: str, method: Method, ledger: Ledger, should_stop: Callable[[], bool]
+    config: Config, address: str, method: Method, tally: Tally, should_stop: Callable[[], bool]
 ) -> Iterator[Callable[[bool], None]]:
     """An actor in a thread of this process; yields a function that raises what it raised."""
     ended, errors = threading.Event(), []
@@ -185,12 +185,12 @@ def _local_actor(
                 config,
                 address,
                 policy,
-                frames=lambda: ledger.frames,
-                report=ledger.add,
-                record=ledger.record,
-                seed=(config.train.seed, ledger.frames),
+                frames=lambda: tally.frames,
+                report=tally.add,
+                record=tally.record,
+                seed=(config.train.seed, tally.frames),
                 should_stop=lambda: ended.is_set() or should_stop(),
-                budget=pace.budget(config, ledger.frames),
+                budget=pace.budget(config, tally.frames),
             )
         except Exception as error:
             errors.append(error)
@@ -210,15 +210,15 @@ def _local_actor(
 
 @contextmanager
 def _remote_actors(
-    config: Config, address: str, method: Method, ledger: Ledger, should_stop: Callable[[], bool]
+    config: Config, address: str, method: Method, tally: Tally, should_stop: Callable[[], bool]
 ) -> Iterator[Callable[[bool], None]]:
     """Actors that come and go; yields what counts for them, sends weights, warns if none is there.
 
     Every transition that arrives counts as a step: what an actor that is killed hadn't written yet
     doesn't count.
     """
-    wire = exchange.LearnerEnd(address, config)
-    before, last_arrival = ledger.frames, time.monotonic()
+    link = exchange.LearnerEnd(address, config)
+    before, last_arrival = tally.frames, time.monotonic()
     last_look = last_message = last_weights = 0.0
     port = address.rsplit(":", 1)[1]
     command = f"python -m cql_atari.tools.act --learner={socket.gethostname()}:{port}"
@@ -234,11 +234,11 @@ def _remote_actors(
         last_look = now
         if now - last_weights > _WEIGHTS_SECONDS:
             last_weights = now
-            wire.publish([variable.numpy() for variable in method.network.variables], ledger.frames)
-        frames = before + FRAME_SKIP * wire.inserted()
-        if frames > ledger.frames:
+            link.publish([variable.numpy() for variable in method.network.variables], tally.frames)
+        frames = before + FRAME_SKIP * link.inserted()
+        if frames > tally.frames:
             last_arrival = now
-        ledger.add(frames - ledger.frames, wire.take_scores())
+        tally.add(frames - tally.frames, link.take_scores())
         silent = now - max(last_arrival, last_message)
         if silent > _SILENCE_SECONDS:
             last_message = now
@@ -250,5 +250,5 @@ def _remote_actors(
     tick(False)
     yield tick
     if not should_stop():
-        wire.finish()
+        link.finish()
         time.sleep(_GOODBYE_SECONDS)

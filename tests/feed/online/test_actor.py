@@ -34,21 +34,21 @@ def config(monkeypatch):
 
 
 def run(config, budget):
-    ledger, tape = actor.Ledger(1000), []
+    tally, tape = actor.Tally(1000), []
 
     def report(frames, scores):
         tape.append((frames, scores))
-        ledger.add(frames, scores)
+        tally.add(frames, scores)
 
     with replay.serve_play(1, 1000, Pace(1.0, 1, (-1e9, 1e9))) as address:
         actor.act(
-            config, address, lambda seen: np.zeros((3, 18)), frames=lambda: ledger.frames,
+            config, address, lambda seen: np.zeros((3, 18)), frames=lambda: tally.frames,
             report=report, seed=[0], should_stop=lambda: False, budget=budget,
         )  # fmt: skip
         table = reverb.Client(address).server_info()[replay.TRANSITIONS]
         with replay.batches(address, 1, (1, 100)) as batches:
             batch = next(batches)
-    return ledger, tape, table.current_size, batch
+    return tally, tape, table.current_size, batch
 
 
 def test_frames_are_four_a_step_and_none_for_a_reset(config):
@@ -57,22 +57,22 @@ def test_frames_are_four_a_step_and_none_for_a_reset(config):
     copy 1:    a   a   a!      reset   a       a
     copy 2:    a   a   a       a!      reset   a
     """
-    ledger, tape, written, batch = run(config, budget=1000 + 4 * 15)
+    tally, tape, written, batch = run(config, budget=1000 + 4 * 15)
     assert [frames for frames, _ in tape] == [12, 12, 8, 8, 8, 8]  # 56; 12 more would exceed 60
-    assert ledger.frames == 1056
+    assert tally.frames == 1056
     assert [scores for _, scores in tape] == [[], [10.0], [15.0], [20.0], [10.0], []]
-    assert ledger.take_scores() == [10.0, 15.0, 20.0, 10.0]
-    assert ledger.take_scores() == []
+    assert tally.take_scores() == [10.0, 15.0, 20.0, 10.0]
+    assert tally.take_scores() == []
     # Of 14 steps the last of copies 1 and 2 wait for their successors.
     assert written == 14 - 2
     assert set(batch.rewards.numpy().flat) == {1.0}  # clipped
 
 
 def test_a_budget_that_is_used_up_lets_nothing_happen(config):
-    ledger = actor.Ledger(0)
+    tally = actor.Tally(0)
     with replay.serve_play(1, 1000, Pace(1.0, 1, (-1e9, 1e9))) as address:
         actor.act(
             config, address, lambda seen: np.zeros((3, 18)), frames=lambda: 0,
-            report=ledger.add, seed=[0], should_stop=lambda: False, budget=11,
+            report=tally.add, seed=[0], should_stop=lambda: False, budget=11,
         )  # fmt: skip
-    assert ledger.frames == 0
+    assert tally.frames == 0
