@@ -44,9 +44,10 @@ train() { # WORKDIR DATA SEED FLAGS...: the quickstart's run on other play
 method() { # NAME: sets `flags` to those that make the quickstart's agent that method
   case $1 in
     agent) flags=() ;;
-    decision_transformer) flags=(--gin_files=gin_configs/decision_transformer.gin
-      --gin_files=gin_configs/networks/transformer_small.gin --gin_bindings="feed.kind='memory'"
-      --gin_bindings=feed.draws=8 --gin_bindings=optimizer.warmup_steps=500) ;;
+    decision_transformer) flags=(--gin_files=gin_configs/quickstart_transformer.gin) ;;
+    contrastive | masked_autoencoder) flags=(--gin_files="gin_configs/$1.gin"
+      --gin_bindings=feed.draws=8 --gin_bindings=train.steps=12_000
+      --gin_bindings=optimizer.warmup_steps=1_200 --gin_bindings=evaluation.every=0) ;;
     *) flags=(--gin_files="gin_configs/ablations/$1.gin") ;;
   esac
 }
@@ -145,12 +146,14 @@ D() {
 
 E() {
   local seed name
-  mixture 25 agent cloning
+  mixture 25
   run "$python" -m cql_atari.collect --data_dir="$out/E/data" --games=Boxing --seed=101 \
     --steps_per_game=40000 --epsilons=0.05,0.1,0.2,0.4,1.0 --slots_per_file=4000
   for seed in $seeds; do
     tune transfer "$out/E/scratch/$seed/agent" "$seed" --gin_bindings="data.dir='$out/E/data'"
-    for name in agent cloning; do
+    for name in agent cloning contrastive masked_autoencoder; do
+      method "$name"
+      train "$quickstart/$seed/$name" "$quickstart/$seed/data" "$seed" "${flags[@]}"
       flags=(--gin_bindings="data.dir='$out/E/data'"
         --gin_bindings="start.encoder_from='$quickstart/$seed/$name'")
       tune transfer "$out/E/tuned_$name/$seed/agent" "$seed" "${flags[@]}"
