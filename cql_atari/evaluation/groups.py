@@ -74,7 +74,7 @@ def make(players: Mapping[str, Player]) -> list[Group]:
             found += [(label, same) for same in _once_a_seed([runs[place] for place in places])]
     for _, same in found:
         _refuse_mixture(same)
-    names = _names(found)
+    names = _names([(label, place_of(runs[0]), runs[0].folder) for label, runs in found])
     made = [
         Group(name, same, [s for s in map(seed_of, same) if s is not None], settings_of(same[0]))
         for name, (_, same) in zip(names, found)
@@ -96,8 +96,8 @@ def recorded(folders: Sequence[Path], players: Mapping[str, Player]) -> dict[str
             seeds = {int(beside.name)}
         only = seeds.pop() if len(seeds) == 1 else None
         places.setdefault(configurations.without_seed(folder.resolve(), only), []).append(folder)
-    found = [(DATA, [data_player(data_dirs)]) for data_dirs in places.values()]
-    return {name: player for name, (_, (player,)) in zip(_names(found), found)}
+    names = _names([(DATA, where, found[0]) for where, found in places.items()])
+    return {name: data_player(found) for name, found in zip(names, places.values())}
 
 
 def seed_of(player: Player) -> int | None:
@@ -219,15 +219,17 @@ def place_of(player: Player) -> tuple[str, ...]:
     return configurations.without_seed(player.folder.resolve(), seed_of(player))
 
 
-def _names(found: Sequence[tuple[str, list[Player]]]) -> list[str]:
-    """The label; where several have it, with as much of the path as tells them apart."""
-    places = [(label, place_of(runs[0])) for label, runs in found]
-    said = {label for label, _ in found} - {label for label, w in places if w[-1:] != (label,)}
+def _names(found: Sequence[tuple[str, tuple[str, ...], Path]]) -> list[str]:
+    """Of each (label, place, folder): the label; where several have it, with as much of the place
+    as tells them apart, or of the folder where the places are equal.
+    """
+    places = [(label, where) for label, where, _ in found]
+    said = {label for label, _ in places} - {label for label, w in places if w[-1:] != (label,)}
     # Where every place of a label ends in it, the end says nothing.
     places = [(label, where[:-1] if label in said else where) for label, where in places]
-    for number, (label, runs) in enumerate(found):
-        if places.count(places[number]) > 1:  # all but the seed is equal
-            places[number] = label, runs[0].folder.resolve().parts
+    for number, (label, _, folder) in enumerate(found):
+        if places.count(places[number]) > 1:
+            places[number] = label, folder.resolve().parts
     names = []
     for label, where in places:
         others = [other for one, other in places if one == label and other != where]
