@@ -46,5 +46,6 @@ def test_the_cells_run_in_order(tmp_path, monkeypatch):
     for number, source in enumerate(CODE):
         exec(compile(source, f"cell {number}", "exec"), made)
     assert made["losses"][-1] < made["losses"][0]
-    assert {"agent", "random", "data", "agent.gif"} <= {p.name for p in made["folder"].iterdir()}
+    there = {path.name for path in made["folder"].iterdir()}
+    assert {"data", "agent", "random", "report.html", "agent.gif"} <= there
     assert made["picture"].shape[:2] == (476, 960)
