@@ -90,7 +90,7 @@ def end(process: Popen, workdir: Path, fault: str, random: np.random.Generator) 
         while process.poll() is None and saved(workdir)[0] < target:
             if (workdir / "checkpoints" / pattern).exists():
                 break
-            time.sleep(0.001)
+            time.sleep(0.004)
     during_save = bool(list((workdir / "checkpoints").glob("partial-*")))
     process.send_signal(signal.Signals[fault])
     code = process.wait(600)

@@ -77,6 +77,7 @@ def test_killed_during_a_save_and_with_a_full_disk_it_ends_as_without(tmp_path, 
     while not (checkpoint.steps(checkpoints) and list(checkpoints.glob("partial-*"))):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
+        time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     saved = checkpoint.steps(checkpoints)
