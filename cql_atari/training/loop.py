@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from cql_atari.core.settings import Train
 from cql_atari.core.types import UserError
 from cql_atari.methods import parts
 from cql_atari.methods.method import Learner, crossed
+from cql_atari.system.progress import Progress
 from cql_atari.training import strategy as strategy_lib
 
 Scalars = dict[str, float]
@@ -128,10 +128,12 @@ def learn(
     step = int(optimizer.iterations.numpy())
     before = step - 1
     meter = _Meter(learner.games)
-    bar = tqdm(total=config.steps, initial=step, unit="step", desc="training", mininterval=1)
+    line = Progress("training", "steps", config.steps, done=step)
     while step < config.steps:
         if crossed(evaluate_every, before, step):
+            began = time.perf_counter()
             evaluate(step)
+            line.pause(time.perf_counter() - began)
             if agree(should_stop()):
                 save(step)
                 break
@@ -153,7 +155,7 @@ def learn(
         made, sums = train_call(batch, tf.constant(config.steps - step))
         meter.add(step, int(made), sums)
         before, step = step, step + int(made)
-        bar.update(int(made))
+        line.show(step, f"loss {meter.loss():.4g}")
 
         learner.after_steps(before, step)
         if crossed(config.log_every, before, step):
@@ -163,7 +165,7 @@ def learn(
             save(step)
         if stop:
             break
-    bar.close()
+    line.end()
     return step >= config.steps
 
 
@@ -200,6 +202,10 @@ class _Meter:
             )
         self._steps += made
         self._steps_timed += made
+
+    def loss(self) -> float:
+        """The mean of what is minimised since the last log line."""
+        return float(self._sums[_TOTAL].sum() / self._sums[_COUNT].sum())
 
     def read(self) -> Scalars:
         """Means since the last call: `name` over all rows, `name/<Game>` over the game's rows."""

@@ -1,0 +1,95 @@
+"""One line that says how far long work is and how long it takes yet.
+
+On a terminal the line is overwritten, at most twice a second; in a log it is a new line, at most
+every ten seconds. Lines of nested work overwrite each other: only one is seen at a time.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+TERMINAL_SECONDS, LOG_SECONDS = 0.5, 10.0
+_CLEAR = "\r\033[K"
+
+
+class Progress:
+    """The line of one piece of work; writes to standard error.
+
+    Args:
+      title: stands before it.
+      unit: what is counted, in the plural.
+      total: how much there is to do; `show` may correct it.
+      done: how much is done already: it doesn't count for the speed.
+      clock: seconds.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        unit: str,
+        total: float,
+        *,
+        done: float = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.total, self.done = total, done
+        self._title, self._unit, self._clock = title, unit, clock
+        self._began, self._done_before = clock(), done
+        self._is_terminal = sys.stderr.isatty()
+        self._period = TERMINAL_SECONDS if self._is_terminal else LOG_SECONDS
+        self._shown = self._began - (self._period if self._is_terminal else 0)
+
+    def is_due(self) -> bool:
+        """Whether `show` would write: what is said may cost something to find out."""
+        return self._clock() - self._shown >= self._period
+
+    def show(self, done: float, note: str = "") -> None:
+        """Writes the line, unless it was written a moment ago.
+
+        Args:
+          done: all that is done by now.
+          note: stands at its end.
+        """
+        self.done = done
+        if self.is_due():
+            self._shown = self._clock()
+            text = self.text(note)
+            sys.stderr.write(f"{_CLEAR}{text}" if self._is_terminal else f"{text}\n")
+            sys.stderr.flush()
+
+    def say(self, text: str) -> None:
+        """Writes a line that stays."""
+        sys.stderr.write(f"{_CLEAR if self._is_terminal else ''}{text}\n")
+        sys.stderr.flush()
+
+    def pause(self, seconds: float) -> None:
+        """Leaves out time that went into something else."""
+        self._began += seconds
+
+    def end(self) -> None:
+        """Takes the line away from a terminal; what was logged stays."""
+        if self._is_terminal:
+            sys.stderr.write(_CLEAR)
+            sys.stderr.flush()
+
+    def text(self, note: str = "") -> str:
+        """The line as it would be written now."""
+        seconds = max(self._clock() - self._began, 1e-9)
+        rate = (self.done - self._done_before) / seconds
+        parts = [
+            f"{self.done:,.0f} of {self.total:,.0f} {self._unit} ({self._share()})",
+            f"{rate:,.3g}/s" if rate < 100 else f"{rate:,.0f}/s",
+            f"{duration((self.total - self.done) / rate)} left" if rate else "time left unknown",
+        ]
+        return f"{self._title}: {', '.join([*parts, *[note] * bool(note)])}"
+
+    def _share(self) -> str:
+        return f"{100 * min(1.0, self.done / self.total):.0f} %" if self.total else "-"
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds: "1:02:03"."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
