@@ -252,7 +252,7 @@ def test_the_ends_of_ranges_are_taken(bindings):
 
 def test_the_highest_seeds_can_be_used():
     """Where they go: batches, and the consoles of the best fixed action's trials."""
-    from cql_atari.evaluation import rollout
+    from cql_atari.evaluation import baselines, rollout
     from cql_atari.feed.sampling import BatchLaw, draw_games
 
     def highest(section):
@@ -261,7 +261,7 @@ def test_the_highest_seeds_can_be_used():
     draw_games(BatchLaw(4, 2), 2, highest(settings.Train), 0)
     options = {"episodes": 2, "envs_per_game": 2, "max_frames": 8, "trial_max_frames": 8}
     seed = highest(settings.Evaluation)
-    rollout.best_fixed_action(rollout.GameVariant("Pong"), seed=seed, **options)
+    baselines.best_fixed_action(rollout.GameVariant("Pong"), seed=seed, **options)
 
 
 @pytest.mark.parametrize("phase", ["offline", "online"])

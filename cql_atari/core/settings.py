@@ -333,6 +333,8 @@ class Evaluation:
         at the end. Of a method that doesn't act: between its pictures.
       curve_episodes: episodes a game at those.
       episodes: episodes a game at the end of the run and for `cql_atari.evaluate`.
+      agent_steps: in place of `episodes`: whole episodes until they have this many agent steps a
+        game, the last one played to its end, as Dopamine does with 125,000. None: `episodes`.
       envs_per_game: environments stepped together, a game.
       epsilon: probability of a uniformly random action.
       sticky: probability that the console repeats the previous action.
@@ -346,11 +348,12 @@ class Evaluation:
     every: int = number(62_500, 0, per_call=True)
     curve_episodes: int = number(4, 1)
     episodes: int = number(16, 1)
+    agent_steps: int | None = number(None, 1)
     envs_per_game: int = number(8, 1, 1024)
     epsilon: float = number(0.001, 0, 1)
     sticky: float = number(0.0, 0, 1)
     max_frames: int = number(108_000, 1)
-    # A console's seed is signed, of 32 bits; evaluation adds up to 1,000,000 and the environment.
+    # A console's seed is signed, of 32 bits; evaluation adds up to 1,000,000 and the episode.
     seed: int = number(1_000, 0, 2_000_000_000)
     rom_dir: str | None = None
     mode: int | None = number(None, 0)

@@ -121,6 +121,8 @@ class Observation(NamedTuple):
       games: int32 [D], positions in the list of games.
       environments: int32 [N], which environment a row is of, the same number at every step; -1 for
         rows that only fill up the batch.
+      episodes: int32 [N], the episode's number among those of its game. What a policy draws by
+        chance depends on it, not on the environment, so that an episode can be played alone.
       begins: bool [N], whether an episode begins here: what came before is over.
       actions: int32 [N], the action of the environment's last step, whether the policy or chance
         chose it; 0 where an episode begins.
@@ -130,6 +132,7 @@ class Observation(NamedTuple):
     frames: Array
     games: Array
     environments: Array
+    episodes: Array
     begins: Array
     actions: Array
     rewards: Array
@@ -139,15 +142,27 @@ class Observation(NamedTuple):
         """The first one of as many episodes as there are rows."""
         n = len(frames)
         zeros = np.zeros(n, np.int32)
+        numbers = np.arange(n, dtype=np.int32)
         return cls(
-            frames, games, np.arange(n, dtype=np.int32), np.ones(n, bool), zeros,
-            zeros.astype(np.float32),
-        )  # fmt: skip
+            frames, games, numbers, numbers, np.ones(n, bool), zeros, zeros.astype(np.float32)
+        )
 
 
-# Scores [N, 18] of every action: the best of the game's own actions is taken, unless exploration
-# draws one. A policy that draws its actions adds Gumbel noise to their log-probabilities.
-Policy = Callable[[Observation], Array]
+class Policy(NamedTuple):
+    """How to act in some games; `policy(seen)` is `policy.values(seen)`.
+
+    Attributes:
+      games: CamelCase names; an observation's `games` are positions here.
+      values: observation -> scores [N, 18] of every action: the best of the game's own actions
+        is taken, unless exploration draws one. A policy that draws its actions adds Gumbel noise
+        to their log-probabilities.
+    """
+
+    games: tuple[str, ...]
+    values: Callable[[Observation], Array]
+
+    def __call__(self, seen: Observation) -> Array:
+        return self.values(seen)
 
 
 class Losses(NamedTuple):
@@ -166,8 +181,9 @@ class EpisodeScore(NamedTuple):
       score: undiscounted sum of raw (unclipped) rewards.
       length: agent steps (4 emulator frames each).
       truncated: whether the frame cap ended it.
-      seed: the environment's seed.
-      nth: the position of this episode in the sequence played with that seed.
+      seed: the console's seed.
+      nth: the position of this episode in the sequence played with that seed; 0, but in scores from
+        before every episode had a seed of its own.
       mode: ALE game mode.
       difficulty: ALE difficulty.
       rom_md5: MD5 of the ROM.

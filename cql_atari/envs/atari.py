@@ -1,5 +1,7 @@
 """Atari games in ALE with Dopamine's preprocessing: one at a time (`AtariEnv`) or many at once.
 
+`vector.py` steps the many.
+
 Preprocessing after Machado et al. 2018 as in Dopamine's `AtariPreprocessing`: frame skip 4, the
 maximum of the last two greyscale screens, 84x84 by area interpolation, no no-op starts, no fire
 reset, no end on a lost life. Episodes are cut at 108,000 emulator frames (27,000 agent steps).
@@ -8,16 +10,17 @@ Actions are indices in the console's full 18-action set; rewards are raw (not cl
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-from typing import Protocol
 
 import ale_py
 import cv2
 import numpy as np
 
 from cql_atari.core import games
-from cql_atari.core.types import FRAME_SHAPE, FRAME_SKIP, MAX_FRAMES, NUM_ACTIONS, STACK, UserError
+from cql_atari.core.types import FRAME_SHAPE, FRAME_SKIP, MAX_FRAMES, NUM_ACTIONS, UserError
 from cql_atari.envs import roms
+from cql_atari.envs.vector import LoopVector, NativeVector, Switches, VectorEnv
 
 ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner a copy of the console
 
@@ -58,18 +61,16 @@ class AtariEnv:
         max_frames: int = MAX_FRAMES,
         colour: bool = False,
     ):
-        rom = roms.rom_path(game, rom_dir)
+        self._rom = str(roms.rom_path(game, rom_dir))
         self.rom_md5 = roms.md5(game, rom_dir)
         self._ale = ale_py.ALEInterface()
-        self._ale.setInt("random_seed", seed)
         self._ale.setFloat("repeat_action_probability", sticky)
-        self._ale.loadROM(str(rom))
+        self._load(seed)
         modes, difficulties = self._ale.getAvailableModes(), self._ale.getAvailableDifficulties()
         self.mode = _offered(game, "mode", mode, modes)
         self.difficulty = _offered(game, "difficulty", difficulty, difficulties)
         self.is_default = (rom_dir, self.mode, self.difficulty) == (None, modes[0], difficulties[0])
-        self._ale.setMode(self.mode)
-        self._ale.setDifficulty(self.difficulty)
+        self._switch()
         self._screens = np.empty((2, *self._ale.getScreenDims()), np.uint8)
         self._colours = np.zeros((2, *self._ale.getScreenDims(), 3), np.uint8) if colour else None
         self._max_steps = max_frames // FRAME_SKIP
@@ -89,8 +90,16 @@ class AtariEnv:
         assert self._colours is not None
         return self._colours.max(0)
 
-    def reset(self) -> np.ndarray:
-        """Starts a game; returns its first frame, uint8 [84, 84]."""
+    def reset(self, seed: int | None = None) -> np.ndarray:
+        """Starts a game; returns its first frame, uint8 [84, 84].
+
+        Args:
+          seed: switches the console off and on, so that nothing is left of what was played before:
+            some games keep memory over a reset. None: the console and its generator go on.
+        """
+        if seed is not None:
+            self._load(seed)
+            self._switch()
         self._ale.reset_game()
         self._steps = 0
         if self._colours is not None:
@@ -126,42 +135,19 @@ class AtariEnv:
         self._steps += 1
         return self._pooled(), reward, terminal, not terminal and self._steps >= self._max_steps
 
+    def _load(self, seed: int) -> None:
+        self._ale.setInt("random_seed", seed)
+        self._ale.loadROM(self._rom)
+
+    def _switch(self) -> None:
+        self._ale.setMode(self.mode)
+        self._ale.setDifficulty(self.difficulty)
+
     def _pooled(self) -> np.ndarray:
         # In place, as Dopamine does it: where a game ends in the middle of a step, screens that
         # weren't fetched show through, and the files were written so.
         np.maximum(self._screens[0], self._screens[1], out=self._screens[0])
         return cv2.resize(self._screens[0], FRAME_SHAPE, interpolation=cv2.INTER_AREA)
-
-
-class VectorEnv(Protocol):
-    """Several copies of one game in step. Made by `make_vector`.
-
-    A copy that has ended (terminal or truncated) starts a new game on the next step, which ignores
-    its action and returns the first stack with reward 0 and no flags.
-    Stacks are time-major, newest frame last, zeros before the start of an episode. Every call
-    returns new arrays. Where a game ends in the middle of a step, the last stack may differ from
-    `AtariEnv`'s (which shows older screens there); no other does.
-    """
-
-    mode: int
-    difficulty: int
-    rom_md5: str
-
-    def reset(self) -> np.ndarray:
-        """Starts every copy, with its seed; returns stacks uint8 [E, 4, 84, 84]."""
-        ...
-
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Steps every copy.
-
-        Args:
-          actions: int32 [E], indices in the full 18-action set.
-
-        Returns:
-          Stacks uint8 [E, 4, 84, 84], raw rewards float32 [E], terminals bool [E] and truncations
-          bool [E].
-        """
-        ...
 
 
 def make_vector(
@@ -180,92 +166,29 @@ def make_vector(
     ale-py's own threads step the game in its default mode and difficulty; as they know neither
     modes nor other ROMs, a loop over `AtariEnv` steps the rest.
     """
-    one = AtariEnv(game, seed=seed, mode=mode, difficulty=difficulty, rom_dir=rom_dir)
-    if one.is_default:
-        return _NativeVector(one, game, num_envs, seed=seed, sticky=sticky, max_frames=max_frames)
-    return _LoopVector(
-        [
-            AtariEnv(
-                game,
-                seed=seed + k,
-                sticky=sticky,
-                mode=mode,
-                difficulty=difficulty,
-                rom_dir=rom_dir,
-                max_frames=max_frames,
-            )
-            for k in range(num_envs)
-        ]
-    )
-
-
-class _NativeVector:
-    """ale-py's vector environment, with its four defaults that contradict the protocol mended."""
-
-    def __init__(
-        self, like: AtariEnv, game: str, num_envs: int, *, seed: int, sticky: float, max_frames: int
-    ):
-        self.mode, self.difficulty, self.rom_md5 = like.mode, like.difficulty, like.rom_md5
-        self._seed = seed
-        self._envs = ale_py.AtariVectorEnv(
-            games.spec(game).rom,
-            num_envs,
-            max_num_frames_per_episode=max_frames,
-            repeat_action_probability=sticky,
-            full_action_space=True,
-            noop_max=0,
-            reward_clipping=False,
-            use_fire_reset=False,
+    switches, is_default = _switches(game, mode, difficulty, rom_dir)
+    if is_default:
+        rom = games.spec(game).rom
+        return NativeVector(
+            switches, rom, num_envs, seed=seed, sticky=sticky, max_frames=max_frames
         )
-
-    def reset(self) -> np.ndarray:
-        return self._envs.reset(seed=self._seed)[0]
-
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        stacks, rewards, terminals, truncations, _ = self._envs.step(_checked(actions))
-        return stacks, rewards.astype(np.float32), terminals, truncations
-
-
-class _LoopVector:
-    """The same over single environments, one after the other."""
-
-    def __init__(self, envs: list[AtariEnv]):
-        self.mode, self.difficulty, self.rom_md5 = (
-            envs[0].mode,
-            envs[0].difficulty,
-            envs[0].rom_md5,
+    copies = [
+        AtariEnv(
+            game, seed=seed + k, sticky=sticky, mode=mode, difficulty=difficulty, rom_dir=rom_dir,
+            max_frames=max_frames,
         )
-        self._envs = envs
-        self._ended = np.zeros(len(envs), bool)
-        self._stacks = np.zeros((len(envs), STACK, *FRAME_SHAPE), np.uint8)
-
-    def reset(self) -> np.ndarray:
-        self._ended[:] = True
-        return self.step(np.zeros(len(self._envs), np.int32))[0]
-
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        actions = _checked(actions)
-        rewards = np.zeros(len(self._envs), np.float32)
-        terminals, truncations = np.zeros((2, len(self._envs)), bool)
-        for k, env in enumerate(self._envs):
-            if self._ended[k]:
-                self._stacks[k] = 0
-                self._stacks[k, -1] = env.reset()
-            else:
-                self._stacks[k, :-1] = self._stacks[k, 1:]
-                self._stacks[k, -1], rewards[k], terminals[k], truncations[k] = env.step(
-                    int(actions[k])
-                )
-        self._ended = terminals | truncations
-        return self._stacks.copy(), rewards, terminals, truncations
+        for k in range(num_envs)
+    ]  # fmt: skip
+    return LoopVector(switches, copies, seed)
 
 
-def _checked(actions: np.ndarray) -> np.ndarray:
-    """Actions as int32, each within the full set."""
-    actions = np.asarray(actions, np.int32)
-    if actions.min() < 0 or actions.max() >= NUM_ACTIONS:
-        raise UserError(f"actions {actions.tolist()}: the full set is 0 to {NUM_ACTIONS - 1}")
-    return actions
+@functools.cache
+def _switches(
+    game: str, mode: int | None, difficulty: int | None, rom_dir: str | Path | None
+) -> tuple[Switches, bool]:
+    """What a console says that was put together so, and whether all of it is the default."""
+    one = AtariEnv(game, seed=0, mode=mode, difficulty=difficulty, rom_dir=rom_dir)
+    return Switches(one.mode, one.difficulty, one.rom_md5), one.is_default
 
 
 def _offered(game: str, what: str, wanted: int | None, offered: list[int]) -> int:

@@ -53,6 +53,7 @@ def act(envs: Copies, choose: Chooser) -> Iterator[VectorStep]:
         yield VectorStep(seen.frames[:, -1], actions, rewards, terminals, truncations, live)
         seen = seen._replace(
             frames=following,
+            episodes=(seen.episodes + len(live) * ~live).astype(np.int32),
             begins=~live,
             actions=np.where(live, actions, 0),
             rewards=np.where(live, rewards, 0).astype(np.float32),

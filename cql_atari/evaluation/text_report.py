@@ -80,6 +80,21 @@ def aggregate_lines(label: str, summary: dict[str, Any]) -> list[str]:
     return lines
 
 
+def small(label: str, summary: dict[str, Any]) -> str:
+    """One evaluation in a small table, as commands print it at their end.
+
+    Args:
+      label: who played.
+      summary: as `summary.summarise`.
+    """
+    rows = [["game", "episodes", "mean score", "of human", "of DQN"]]
+    for name, row in summary["games"].items():
+        cell = Cell(row["mean"], row["ci95"], row["n"])
+        shares = [tables.percent(row[kind]) for kind in ("human_normalised", "dqn_normalised")]
+        rows.append([name, str(row["n"]), comparison.score(cell), *shares])
+    return "\n".join([tables.table(rows, False), *aggregate_lines(label, summary)])
+
+
 def protocol_lines(players: dict[str, Player]) -> list[str]:
     """How the episodes were played; one line, or one for each protocol where they differ."""
     texts: dict[str, list[str]] = {}

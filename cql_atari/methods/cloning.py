@@ -49,5 +49,10 @@ def make(config: Config) -> Method:
         return {"logits": logits(frames, games)}
 
     return Method(
-        reads, network, policy.greedy(logits), learner, outputs, watch=policy.watching(outputs)
+        reads,
+        network,
+        policy.greedy(logits, config.data.games),
+        learner,
+        outputs,
+        watch=policy.watching(outputs),
     )

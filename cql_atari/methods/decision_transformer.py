@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from cql_atari.core import games as games_lib
 from cql_atari.core.settings import Config
-from cql_atari.core.types import SequenceBatch, UserError
+from cql_atari.core.types import Policy, SequenceBatch, UserError
 from cql_atari.methods import augmentation, parts
 from cql_atari.methods.method import Learner, Method, Sequences
 from cql_atari.methods.transformer_policy import EXCLUDED, Player
@@ -75,10 +75,13 @@ def make(config: Config) -> Method:
             clip_norm=config.optimizer.clip_norm,
         )
 
+    def act() -> Policy:
+        return Policy(config.data.games, Player(config, network))
+
     return Method(
         Sequences(chosen.steps),
         network,
-        lambda: Player(config, network),
+        act,
         learner,
         watch=lambda: Player(config, network).watch,
     )

@@ -18,13 +18,19 @@ from cql_atari.core.types import FRAME_SHAPE, NUM_ACTIONS, STACK, Observation, P
 Values = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
-def greedy(values: Values) -> Callable[[], Policy]:
-    """A maker of policies that remember nothing; `values` is compiled once a shape of batches."""
+def greedy(values: Values, games: Sequence[str]) -> Callable[[], Policy]:
+    """A maker of policies that remember nothing; `values` is compiled once a shape of batches.
+
+    Args:
+      values: of a network with a head for each of the games.
+      games: their names, in the order of the heads.
+    """
     compiled = tf.function(values, reduce_retracing=False)
 
-    def policy(seen: Observation) -> np.ndarray:
+    def values_of(seen: Observation) -> np.ndarray:
         return compiled(tf.constant(seen.frames), tf.constant(seen.games)).numpy()
 
+    policy = Policy(tuple(games), values_of)
     return lambda: policy
 
 

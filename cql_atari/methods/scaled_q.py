@@ -77,7 +77,7 @@ def make(config: Config) -> Method:
     return Method(
         Transitions(config.feed.n_step, config.feed.discount),
         network,
-        policy.greedy(make_q_function(objective, network)),
+        policy.greedy(make_q_function(objective, network), config.data.games),
         lambda: make_agent(config, network).learner,
         outputs,
         None if objective.support is None else objective.support.numpy(),

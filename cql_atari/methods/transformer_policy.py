@@ -27,8 +27,8 @@ class Player:
     The window moves with every step and its places have learned positions, so that what was
     computed for an earlier step is of no use for the next one: all tokens run again.
 
-    Its chance comes from `evaluation.seed`, the game's name and the environment's number among the
-    game's, so that a game's actions don't depend on which others are played beside it.
+    Its chance comes from `evaluation.seed`, the game's name and the episode's number, so that an
+    episode's actions don't depend on which others are played beside or before it.
 
     Args:
       config: the run's.
@@ -39,7 +39,7 @@ class Player:
         self._games = config.data.games
         self._seed = config.evaluation.seed
         self._memory = Memory(network.steps)
-        self._chances: dict[int, np.random.Generator] = {}
+        self._chances: dict[int, tuple[int, np.random.Generator]] = {}  # with the episode
         chosen = config.transformer
         released = chosen.acting == "released"
         available = tf.constant(games_lib.action_mask(self._games))
@@ -90,11 +90,12 @@ class Player:
         noise = np.zeros((len(seen.frames), NUM_ACTIONS + 1), np.float32)
         for row, environment in enumerate(seen.environments):
             if environment >= 0:
-                if environment not in self._chances:
+                episode = int(seen.episodes[row])
+                if environment not in self._chances or self._chances[environment][0] != episode:
                     game = self._games[seen.games[row // per_game]]
-                    key = [self._seed, row % per_game, *game.encode()]
-                    self._chances[environment] = np.random.default_rng(key)
-                noise[row] = self._chances[environment].random(NUM_ACTIONS + 1, np.float32)
+                    key = [self._seed, episode, *game.encode()]
+                    self._chances[environment] = (episode, np.random.default_rng(key))
+                noise[row] = self._chances[environment][1].random(NUM_ACTIONS + 1, np.float32)
         return noise
 
 

@@ -37,7 +37,7 @@ def make_frequencies(config) -> Method:
         trained = (Part(adam, network.trainable_variables),)
         return Learner(config.data.games, config.batch_size, loss, trained, saved)
 
-    return Method(Transitions(3, 0.99), network, policy.greedy(scores), learner)
+    return Method(Transitions(3, 0.99), network, policy.greedy(scores, config.data.games), learner)
 
 
 @pytest.fixture

@@ -90,6 +90,7 @@ def seen(frames, begins, actions, rewards, environments=None) -> Observation:
         np.broadcast_to(np.array(frames, np.uint8)[:, None, None, None], (n, 4, 84, 84)),
         np.arange(n, dtype=np.int32),
         np.arange(n, dtype=np.int32) if environments is None else np.array(environments, np.int32),
+        np.arange(n, dtype=np.int32),
         np.array(begins),
         np.array(actions, np.int32),
         np.array(rewards, np.float32),
@@ -148,7 +149,7 @@ def test_the_same_seed_plays_the_same_whoever_else_plays(network):
     alone = first()._replace(games=np.array([1], np.int32))
     alone = alone._replace(**{
         name: getattr(alone, name)[1:]
-        for name in ("frames", "environments", "begins", "actions", "rewards")
+        for name in ("frames", "environments", "episodes", "begins", "actions", "rewards")
     })  # fmt: skip
     np.testing.assert_allclose(player(network)(alone)[0], both[1], atol=1e-4)
     other = player(network, "evaluation.seed = 7")(first())
