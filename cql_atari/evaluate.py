@@ -1,8 +1,15 @@
-"""python -m cql_atari.evaluate --run=DIR | --policy=random|best_fixed: writes scores.json."""
+"""python -m cql_atari.evaluate --run=DIR | --policy=random|best_fixed: plays, writes scores.json.
+
+`--checkpoint=all` or `--checkpoint=1000,2000` evaluates several checkpoints of a run, `--follow`
+each as training saves it. Episodes that are over survive an interruption: the same command plays
+what is missing and ends with the same scores.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -11,46 +18,113 @@ from cql_atari import config as config_lib
 from cql_atari.core import settings
 from cql_atari.core.games import ACTION_NAMES
 from cql_atari.core.types import UserError
-from cql_atari.system import cli
+from cql_atari.runs import folder
+from cql_atari.system import cli, signals
 
 FLAGS = flags.FLAGS
+NEWEST, ALL = "newest", "all"
+_ONLY_HOW_FAST = ("envs_per_game", "every", "curve_episodes")
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; flags start with --.")
     if (FLAGS.run is None) == (FLAGS.policy is None):
         raise UserError("give either --run=DIR or --policy=random|best_fixed.")
-    if FLAGS.policy:
-        if not FLAGS.out:
-            raise UserError("--policy needs --out, the folder for its scores.json.")
-        config = config_lib.load(FLAGS.gin_files, FLAGS.gin_bindings)
-        evaluate_policy(FLAGS.policy, config, Path(FLAGS.out))
-        return
+    if FLAGS.episodes and FLAGS.agent_steps:
+        raise UserError("give --episodes or --agent_steps: each says how long to play.")
+    with signals.stop_on_signals() as should_stop:
+        try:
+            if FLAGS.policy:
+                return evaluate_policy(should_stop)
+            return evaluate_run(should_stop)
+        except KeyboardInterrupt:
+            print("stopped; run the same command to go on: finished episodes are kept.",
+                  file=sys.stderr)  # fmt: skip
+            return signals.EXIT_INTERRUPTED
+
+
+def evaluate_run(should_stop: Callable[[], bool]) -> int:
+    """Evaluates the checkpoints that the flags name."""
     if FLAGS.gin_files:
         raise UserError("--run reads the recorded configuration; --gin_files goes with --policy.")
-    from cql_atari.envs import roms
-    from cql_atari.training import load
-    from cql_atari.training import run as experiment
-
+    if FLAGS.follow and FLAGS.checkpoint != NEWEST:
+        raise UserError(f"--follow evaluates every checkpoint; leave --checkpoint at {NEWEST}.")
     run = Path(FLAGS.run)
-    loaded = load.load(run, FLAGS.step)
-    config = rebind(loaded.config, FLAGS.gin_bindings)
+    out, recorded = Path(FLAGS.out or run), folder.read_config(run)
+    config = rebind(recorded, [*FLAGS.gin_bindings, *_length_bindings()])
+    games = _chosen_games(recorded.data.games)
+    steps = _steps(FLAGS.checkpoint)
+    if out.resolve() == run.resolve():
+        _keep_own_scores(recorded, config, games)
+
+    from cql_atari.envs import roms
+    from cql_atari.evaluation import text_report
+    from cql_atari.methods import build
+    from cql_atari.runs import checkpoint
+    from cql_atari.training import follow, load
+
     roms.warn_where_other(config.data, config.evaluation.rom_dir)
-    out = Path(FLAGS.out) if FLAGS.out else run
-    if not FLAGS.out:
-        _keep_own_scores(run, loaded.config, config, loaded.step)
-    experiment.evaluate(
-        config, loaded.act(), loaded.method.network, out,
-        step=loaded.step, episodes=config.evaluation.episodes,
-    )  # fmt: skip
-    print(f"wrote {out / 'scores.json'}; next: python -m cql_atari.report {out}")
+    there = checkpoint.listed(run / folder.CHECKPOINTS)
+    if missing := [step for step in steps if step not in there]:
+        raise UserError(
+            f"{run} has no checkpoint of step {missing[0]}; there are "
+            f"{', '.join(map(str, there)) or 'none'}."
+        )
+    say = functools.partial(print, file=sys.stderr, flush=True)
+    todo = follow.Evaluation(load.open_run(run), config, games, out, should_stop, say)
+    finished, wrong = True, list[str]()
+    if FLAGS.follow:
+        finished, wrong = follow.follow(todo)
+    elif FLAGS.checkpoint == ALL or len(steps) > 1:
+        wrong = follow.evaluate_each(todo, steps or there)
+    else:
+        step, summary = follow.evaluate(todo, steps[0] if steps else None)
+        print(text_report.small(build.kind(config).label, summary))
+        print(f"wrote {folder.scores_of(out, step)}")
+    print(f"next: python -m cql_atari.report {out}")
+    if not finished:
+        say("nobody trains there now, and the run isn't finished: the same command goes on, too.")
+    return cli.EXIT_USER_ERROR if wrong else 0 if finished else signals.EXIT_INTERRUPTED
+
+
+def _length_bindings() -> list[str]:
+    """What --episodes and --agent_steps stand for."""
+    if FLAGS.episodes is not None:
+        return [f"evaluation.episodes = {FLAGS.episodes}", "evaluation.agent_steps = None"]
+    if FLAGS.agent_steps is not None:
+        return [f"evaluation.agent_steps = {FLAGS.agent_steps}"]
+    return []
+
+
+def _chosen_games(known: Sequence[str]) -> tuple[str, ...]:
+    """The games of --games, all of them without.
+
+    Raises:
+      UserError: for one that the run doesn't know.
+    """
+    chosen = tuple(FLAGS.games or known)
+    if unknown := [game for game in chosen if game not in known]:
+        raise UserError(f"{FLAGS.run} doesn't know {unknown[0]}; it knows {', '.join(known)}.")
+    return tuple(dict.fromkeys(chosen))
+
+
+def _steps(wanted: str) -> list[int]:
+    """The steps of --checkpoint; none for "newest" and "all"."""
+    if wanted in (NEWEST, ALL):
+        return []
+    try:
+        return sorted({int(step) for step in wanted.split(",")})
+    except ValueError:
+        raise UserError(
+            f"--checkpoint={wanted}: give {NEWEST}, {ALL}, a step, or several with commas between."
+        ) from None
 
 
 def _keep_own_scores(
-    run: Path, recorded: settings.Config, asked: settings.Config, step: int
+    recorded: settings.Config, asked: settings.Config, games: Sequence[str]
 ) -> None:
-    """Refuses to put scores of another protocol, or of an older step, in place of a run's own.
+    """Refuses to put scores of another protocol, or of some games only, among a run's own.
 
     Raises:
       UserError: saying which, and to give --out.
@@ -58,17 +132,14 @@ def _keep_own_scores(
     differences = [
         f"evaluation.{name} = {value!r}, recorded with {getattr(recorded.evaluation, name)!r}"
         for name, value in vars(asked.evaluation).items()
-        if value != getattr(recorded.evaluation, name)
+        if value != getattr(recorded.evaluation, name) and name not in _ONLY_HOW_FAST
     ]
-    from cql_atari.runs import checkpoint
-
-    newest = checkpoint.steps(run / "checkpoints")[-1]
-    if step != newest:
-        differences.append(f"step {step}, and the newest checkpoint is of step {newest}")
+    if len(games) < len(recorded.data.games):
+        differences.append(f"--games={','.join(games)} only")
     if differences:
         raise UserError(
-            f"these scores would replace the run's own, which its curve is made of, by others "
-            f"({'; '.join(differences)}). Give --out, a folder of their own."
+            f"these scores would stand among the run's own, which its curve is made of, though "
+            f"they are others ({'; '.join(differences)}). Give --out, a folder of their own."
         )
 
 
@@ -91,35 +162,59 @@ def rebind(recorded: settings.Config, bindings: Sequence[str]) -> settings.Confi
     return config
 
 
-def evaluate_policy(policy: str, config: settings.Config, out: Path) -> None:
+def evaluate_policy(should_stop: Callable[[], bool]) -> int:
     """Plays the random policy or each game's best fixed action, as the configuration says."""
-    from cql_atari.evaluation import rollout, score_files
+    policy, out = FLAGS.policy, Path(FLAGS.out or "")
+    if not FLAGS.out:
+        raise UserError("--policy needs --out, the folder for its scores.json.")
+    if FLAGS.follow or FLAGS.checkpoint != NEWEST:
+        raise UserError("--follow and --checkpoint go with --run; a --policy has no checkpoints.")
+    chosen = [f"data.games = {tuple(FLAGS.games)!r}"] if FLAGS.games else []
+    bindings = [*FLAGS.gin_bindings, *chosen, *_length_bindings()]
+    config = config_lib.load(FLAGS.gin_files, bindings)
 
-    names = ("episodes", "envs_per_game", "sticky", "seed", "max_frames", "rom_dir")
-    options = {name: getattr(config.evaluation, name) for name in names}
-    protocol = {**vars(config.evaluation), **({"epsilon": 1.0} if policy == "random" else {})}
-    variants = [
-        rollout.GameVariant(game, config.evaluation.mode, config.evaluation.difficulty)
-        for game in config.data.games
-    ]
+    from cql_atari.evaluation import baselines, journal, rollout, score_files, summary, text_report
+
+    how = config.evaluation
+    names = ("envs_per_game", "sticky", "seed", "max_frames", "rom_dir", "agent_steps")
+    options = {name: getattr(how, name) for name in names}
+    options["episodes"] = None if how.agent_steps else how.episodes
+    options["epsilon"] = 1.0 if policy == "random" else how.epsilon
+    protocol = {**vars(how), "episodes": options["episodes"], "epsilon": options["epsilon"]}
+    games = config.data.games
+    variants = [rollout.GameVariant(game, how.mode, how.difficulty) for game in games]
+    key = {"policy": policy, "games": games, "protocol": protocol}
     run: dict[str, object] = {"label": policy}
-    if policy == "random":
-        played = rollout.play(rollout.uniform_random(), variants, epsilon=1.0, **options)
-    else:
-        options["epsilon"] = config.evaluation.epsilon
-        chosen = [rollout.best_fixed_action(variant, **options) for variant in variants]
-        played = [score for _, scores in chosen for score in scores]
-        run["actions"] = {v.game: ACTION_NAMES[action] for v, (action, _) in zip(variants, chosen)}
-    score_files.write(out / "scores.json", played, protocol, run)
-    print(f"wrote {out / 'scores.json'}")
+    with journal.kept(out / "scores.unfinished.jsonl", key) as known:
+        options |= {"finished": known.finished, "note": known.note, "should_stop": should_stop}
+        if policy == "random":  # with epsilon 1 nothing else chooses
+            still = baselines.fixed_actions(dict.fromkeys(games, 0))
+            played = rollout.play(still, variants, **options)
+        else:
+            best = [baselines.best_fixed_action(variant, **options) for variant in variants]
+            played = [score for _, scores in best for score in scores]
+            run["actions"] = {game: ACTION_NAMES[action] for game, (action, _) in zip(games, best)}
+        score_files.write(out / folder.SCORES, played, protocol, run)
+    print(text_report.small(policy, summary.summarise(played)))
+    print(f"wrote {out / 'scores.json'}; next: python -m cql_atari.report {out}")
+    return 0
 
 
 def _define_flags() -> None:
     # Not at import: every command has its own, and a test imports them all.
-    flags.DEFINE_string("run", None, "Folder of a trained run (its newest checkpoint plays).")
+    flags.DEFINE_string("run", None, "Folder of a trained run.")
     flags.DEFINE_enum("policy", None, ["random", "best_fixed"], "A policy that needs no run.")
-    flags.DEFINE_integer("step", None, "With --run: the checkpoint of this step, not the newest.")
-    flags.DEFINE_string("out", None, "Folder for scores.json; default with --run: the run's own.")
+    flags.DEFINE_string(
+        "checkpoint", NEWEST, "With --run: newest, all, a step, or steps with commas between."
+    )
+    flags.DEFINE_bool("follow", False, "With --run: each checkpoint as it is saved, to the end.")
+    flags.DEFINE_list("games", None, "Only these, e.g. Breakout,Pong; default: all of the run.")
+    flags.DEFINE_integer("episodes", None, "Episodes a game (evaluation.episodes).", 1)
+    flags.DEFINE_integer(
+        "agent_steps", None, "In place of episodes: whole ones until they have this many steps a "
+        "game; the paper's protocol: 125000 (evaluation.agent_steps).", 1,
+    )  # fmt: skip
+    flags.DEFINE_string("out", None, "Folder for the scores; default with --run: the run's own.")
     flags.DEFINE_multi_string("gin_files", [], "With --policy: gin file; repeats, later ones win.")
     flags.DEFINE_multi_string("gin_bindings", [], "gin binding; with --run, of `evaluation` only.")
 

@@ -69,7 +69,18 @@ def main(_: list[str]) -> int:
         finished = run.train(config, _feed_opener(config, found), folder, should_stop, FLAGS.tpu)
     if not finished:
         print("stopped and saved; run the same command to go on.", file=sys.stderr)
-    return 0 if finished else signals.EXIT_INTERRUPTED
+        return signals.EXIT_INTERRUPTED
+    if is_chief and (folder / workdir.SCORES).exists():
+        _print_scores(folder)
+    return 0
+
+
+def _print_scores(folder: Path) -> None:
+    from cql_atari.evaluation import players, text_report
+
+    ((label, player),) = players.find_players([folder / workdir.SCORES]).items()
+    print(text_report.small(label, player.summary))
+    print(f"next: python -m cql_atari.report {folder}")
 
 
 def _feed_opener(

@@ -45,7 +45,7 @@ def episode(
     epsilon: float,
     seed: int,
 ) -> Iterator[Scene]:
-    """Plays as `rollout.play` does with one environment, so that both give the same episode.
+    """Plays as `rollout.play` plays a game's first episode, so that both give the same one.
 
     Args:
       env: the game, made with `colour`.
@@ -59,7 +59,7 @@ def episode(
       A scene a step, and once more the last one after it, with its end.
     """
     actions = np.sort(games.to_full_actions(game))
-    generator = np.random.default_rng([seed, *game.encode()])
+    generator = np.random.default_rng([seed, *game.encode(), 0])  # as `Game.begin`
     stack = np.zeros((1, STACK, *FRAME_SHAPE), np.uint8)
     stack[0, -1] = env.reset()
     seen = Observation.first(stack, np.array([position], np.int32))
@@ -68,8 +68,8 @@ def episode(
         said = {name: output[0] for name, output in watch(seen).items()}
         scores = next(iter(said.values()))[actions]
         random = bool(generator.random() < epsilon)
-        other = int(generator.integers(len(actions)))
-        action = int(actions[other if random else scores.argmax()])
+        chosen = generator.integers(len(actions)) if random else scores.argmax()
+        action = int(actions[chosen])
         scene = Scene(env.screen, seen.frames[0, -1], said, action, random, score, step)
         yield scene
         frame, reward, terminal, truncated = env.step(action)

@@ -88,14 +88,24 @@ def steps(directory: Path) -> list[int]:
     Raises:
       UserError: where a plain file stands in place of a folder.
     """
-    if not directory.is_dir():
-        if directory.exists():
-            raise UserError(f"{directory} is a file where checkpoints should be; move it away.")
-        return []
+    listed(directory)
     for aside in directory.glob("replaced-*"):
         final = directory / aside.name.removeprefix("replaced-")
         if not final.exists():
             aside.rename(final)
+    return listed(directory)
+
+
+def listed(directory: Path) -> list[int]:
+    """Steps with a checkpoint, ascending; touches nothing, while another process may be saving.
+
+    Raises:
+      UserError: as `steps`.
+    """
+    if not directory.is_dir():
+        if directory.exists():
+            raise UserError(f"{directory} is a file where checkpoints should be; move it away.")
+        return []
     found = [path for path in directory.iterdir() if re.fullmatch("[0-9]+", path.name)]
     if files := [path for path in found if not path.is_dir()]:
         raise UserError(f"{files[0]} is a file where a checkpoint should be; move it away.")

@@ -12,8 +12,9 @@
     metrics.jsonl          runs/log.py                evaluation/curves.py
     tensorboard/           runs/log.py                TensorBoard
     pictures/              runs/log.py                people: what a method that doesn't act makes
-    scores/<step>.json     training/run.py            evaluation/curves.py
-    scores.json            training/run.py, evaluate  report
+    scores/<step>.json     training/scores.py         evaluation/curves.py
+    scores/*.unfinished.jsonl   evaluation/journal.py      the same, when the evaluation goes on
+    scores.json            training/scores.py         report
     places.json            tools/serve_replay.py      the same, started again
 
 Only the chief host writes. `--accept_config_change` replaces config.json and config.gin. Removing
@@ -74,6 +75,11 @@ def lock_workdir(workdir: Path) -> Iterator[None]:
     ):
         path.write_text(str(os.getpid()))
         yield
+
+
+def is_held(workdir: Path) -> bool:
+    """Whether a process holds the folder: `lock_workdir` there."""
+    return files.is_locked(workdir / LOCK)
 
 
 def has_begun(workdir: Path) -> bool:

@@ -17,9 +17,9 @@ from cql_atari.system import files
 
 
 @functools.cache
-def _writer(workdir: Path) -> tf.summary.SummaryWriter:
+def _writer(workdir: Path, run: str = "") -> tf.summary.SummaryWriter:
     """One a folder: of several files in one TensorBoard only goes on reading the newest."""
-    return tf.summary.create_file_writer(str(workdir / folder.TENSORBOARD))
+    return tf.summary.create_file_writer(str(workdir / folder.TENSORBOARD / run))
 
 
 def describe_run(workdir: Path, config: settings.Config) -> None:
@@ -71,14 +71,25 @@ def make_log(workdir: Path) -> Callable[[int, dict[str, float]], None]:
     writer = _writer(workdir)
 
     def log(step: int, scalars: dict[str, float]) -> None:
-        with writer.as_default(step):
-            for name, value in scalars.items():
-                tf.summary.scalar(name, value)
-        writer.flush()
+        _write(writer, step, scalars)
         with open(workdir / folder.METRICS, "a") as file:
             file.write(json.dumps({"step": step, "time": round(time.time(), 3), **scalars}) + "\n")
 
     return log
+
+
+def make_evaluation_log(workdir: Path) -> Callable[[int, dict[str, float]], None]:
+    """A function (step, scalars) for an evaluation that runs beside the training: in TensorBoard it
+    is a run of its own, `evaluation`.
+    """
+    return functools.partial(_write, _writer(workdir, "evaluation"))
+
+
+def _write(writer: tf.summary.SummaryWriter, step: int, scalars: dict[str, float]) -> None:
+    with writer.as_default(step):
+        for name, value in scalars.items():
+            tf.summary.scalar(name, value)
+    writer.flush()
 
 
 def make_picture_log(workdir: Path) -> Callable[[int, dict[str, np.ndarray]], None]:

@@ -31,6 +31,26 @@ class Loaded(NamedTuple):
     method: Method
 
 
+class Run(NamedTuple):
+    """A recorded run whose weights `restore` brings in.
+
+    Attributes:
+      directory: its folder.
+      config: its configuration.
+      method: its network is of no meaning before `restore`.
+    """
+
+    directory: Path
+    config: Config
+    method: Method
+
+    @property
+    def act(self) -> Callable[[], Policy]:
+        """Makes policies, which follow what is restored later."""
+        assert self.method.act is not None  # `open_run` looks
+        return self.method.act
+
+
 def load(directory: Path, step: int | None = None) -> Loaded:
     """A recorded run's checkpoint, that of `step` or the newest intact one, or an exported run.
 
@@ -40,6 +60,16 @@ def load(directory: Path, step: int | None = None) -> Loaded:
       UserError: where the run or its checkpoints are missing or damaged, its weights are not
         finite, or its method doesn't act.
     """
+    run = open_run(directory)
+    return Loaded(run.act, run.config, restore(run, step), run.method)
+
+
+def open_run(directory: Path) -> Run:
+    """A recorded run's network, without its weights.
+
+    Raises:
+      UserError: where there is no run, or its method doesn't act.
+    """
     config = folder.read_config(directory)
     method = build.build(config)
     if method.act is None:
@@ -47,30 +77,42 @@ def load(directory: Path, step: int | None = None) -> Loaded:
             f"{directory} was trained with train.method = {config.train.method!r}, which doesn't "
             "act; start another run from its encoder (start.encoder_from)."
         )
-    if (directory / weights.FILE).is_file():
-        there = [_restore_export(directory / weights.FILE, method.network)]
+    return Run(directory, config, method)
+
+
+def restore(run: Run, step: int | None = None) -> int:
+    """Brings in the weights of a checkpoint: that of `step`, or the newest intact one.
+
+    Returns:
+      Its step.
+
+    Raises:
+      UserError: where it is missing or damaged, or its weights are not finite.
+    """
+    directory, network = run.directory, run.method.network
+    is_export = (directory / weights.FILE).is_file()
+    if is_export:
+        there = [_restore_export(directory / weights.FILE, network)]
     else:
-        there = checkpoint.steps(directory / folder.CHECKPOINTS)
+        there = checkpoint.listed(directory / folder.CHECKPOINTS)
     if not there:
         raise UserError(f"{directory} has no checkpoint yet; train first.")
     if step is not None and step not in there:
         raise UserError(
             f"{directory} has no checkpoint of step {step}; there are {', '.join(map(str, there))}."
         )
-    if (directory / weights.FILE).is_file():
-        (step,) = there
-    else:
-        step = _restore_checkpoint(directory, method.network, step)
-    wrong = sum(not bool(tf.reduce_all(tf.math.is_finite(v))) for v in method.network.variables)
+    step = there[0] if is_export else _restore_checkpoint(directory, network, step)
+    variables = network.variables
+    wrong = [v.name for v in variables if not bool(tf.reduce_all(tf.math.is_finite(v)))]
     if wrong:
         others = [other for other in there if other != step]
         raise UserError(
-            f"{directory} has diverged by step {step}: {wrong} of {len(method.network.variables)} "
-            "weights are not finite. "
+            f"{directory} has diverged by step {step}: {len(wrong)} of {len(variables)} weights "
+            f"are not finite, {wrong[0]} among them. "
             + (f"Take an earlier checkpoint, of {', '.join(map(str, others))}." if others else
                "There is no earlier checkpoint; train again with a lower optimizer.learning_rate.")
         )  # fmt: skip
-    return Loaded(method.act, config, step, method)
+    return step
 
 
 def _restore_export(path: Path, network: tf.keras.Model) -> int:

@@ -11,10 +11,8 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from cql_atari.core import settings
 from cql_atari.core.settings import Config
-from cql_atari.core.types import Array, Observation, Policy, UserError
-from cql_atari.evaluation import aggregate, rollout, score_files, summary
+from cql_atari.core.types import UserError
 from cql_atari.feed.feed import Feed
 from cql_atari.methods import build
 from cql_atari.methods.method import Method
@@ -22,7 +20,7 @@ from cql_atari.runs import checkpoint, folder, starts
 from cql_atari.runs import log as logs
 from cql_atari.system import devices as devices_lib
 from cql_atari.system import hosts as cluster
-from cql_atari.training import loop, strategy
+from cql_atari.training import loop, scores, strategy
 from cql_atari.training.start import begin, check_finite
 
 # (method, learner step of the first batch, state=..., should_stop=...) -> the open feed.
@@ -85,7 +83,7 @@ def train(
     def log_all(step: int, scalars: dict[str, float]) -> None:
         log(step, {**scalars, **feed.scalars()})
 
-    def evaluate_now(step: int, episodes: int) -> bool:
+    def evaluate_now(step: int, episodes: int | None = None) -> bool:
         scalars = evaluate_agent(step, episodes) if here.is_chief else {}
         if here.is_chief:
             show(step)
@@ -126,7 +124,7 @@ def train(
                 return False
 
         # 4. Full episodes with the final weights; the other hosts wait for the chief.
-        done = evaluate_now(config.train.steps, config.evaluation.episodes)
+        done = evaluate_now(config.train.steps)
         return all(strategy.across_hosts(devices, done))
     except KeyboardInterrupt:
         return False
@@ -150,11 +148,11 @@ def make_evaluate(
     directory: Path,
     start: int,
     should_stop: Callable[[], bool],
-) -> Callable[[int, int], dict[str, float] | None]:
+) -> Callable[[int, int | None], dict[str, float] | None]:
     """A function (step, episodes) that evaluates the agent and returns scalars for the logs.
 
     {}: the method doesn't act, or a run that goes on at `start` has these scores already. None: it
-    was asked to stop before it was done, and nothing was written.
+    was asked to stop before it was done; a run that goes on with the same weights plays the rest.
     """
     if method.act is None:
         logging.warning(
@@ -162,25 +160,22 @@ def make_evaluate(
             "run from its encoder (start.encoder_from).", config.train.method,
         )  # fmt: skip
 
-    def evaluate_agent(step: int, episodes: int) -> dict[str, float] | None:
+    def evaluate_agent(step: int, episodes: int | None) -> dict[str, float] | None:
         if method.act is None or (step == start > 0 and folder.scores_of(directory, step).exists()):
             return {}
-        policy = method.act()
-
-        def interruptible(seen: Observation) -> Array:
-            if should_stop():
-                raise KeyboardInterrupt
-            return policy(seen)
-
+        weights = scores.fingerprint(method.network)
+        protocol = scores.protocol_of(config, episodes)
+        task = scores.Task(step, weights, config.data.games, protocol)
         try:
-            summary = evaluate(
-                config, interruptible, method.network, directory, step=step, episodes=episodes
-            )
+            summary = scores.evaluate(
+                config, method.act(), method.network, directory, task, should_stop=should_stop,
+                insist=False,
+            )  # fmt: skip
         except KeyboardInterrupt:
             return None
         shares = {name: row["action_share"] for name, row in summary["games"].items()}
         logs.log_actions(directory, step, shares)
-        return evaluation_scalars(summary)
+        return scores.scalars(summary)
 
     return evaluate_agent
 
@@ -208,57 +203,3 @@ def make_show(
             log(step, make(rows._replace(frames=strategy.unpack_frames(rows.frames))))
 
     return remember, show
-
-
-def evaluate(
-    config: Config,
-    policy: Policy,
-    network: tf.keras.Model,
-    directory: Path,
-    *,
-    step: int,
-    episodes: int,
-) -> dict[str, Any]:
-    """Plays full episodes of every game and writes `scores/<step>.json` and `scores.json`.
-
-    Args:
-      config: the run's.
-      policy: what plays.
-      network: what it acts by, whose weights are counted.
-      directory: where to write.
-      step: of the weights.
-      episodes: of each game.
-
-    Returns:
-      The summary, as `summary.summarise`.
-    """
-    protocol = {**vars(config.evaluation), "episodes": episodes}
-    played = rollout.play(
-        policy,
-        [
-            rollout.GameVariant(game, config.evaluation.mode, config.evaluation.difficulty)
-            for game in config.data.games
-        ],
-        episodes=episodes,
-        **{name: protocol[name] for name in
-           ("envs_per_game", "epsilon", "sticky", "seed", "max_frames", "rom_dir")},
-    )  # fmt: skip
-    run = {
-        "label": build.kind(config).label,
-        "step": step,
-        "parameters": dict(zip(("trunk", "heads"), build.parameters_of(network))),
-        "config": settings.to_dict(config),
-    }
-    for path in (folder.scores_of(directory, step), directory / folder.SCORES):
-        score_files.write(path, played, protocol, run)
-    return summary.summarise(played)
-
-
-def evaluation_scalars(summary: dict[str, Any]) -> dict[str, float]:
-    """An evaluation as flat scalars for the logs."""
-    scalars = {f"evaluation/score/{name}": row["mean"] for name, row in summary["games"].items()}
-    for kind in ("human_normalised", "dqn_normalised"):
-        for statistic in aggregate.AGGREGATES:
-            if statistic in summary[kind]:
-                scalars[f"evaluation/{kind}/{statistic}"] = summary[kind][statistic]["value"]
-    return scalars

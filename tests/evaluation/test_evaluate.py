@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import processes
@@ -17,6 +19,7 @@ from cql_atari.core.types import UserError
 from cql_atari.methods import build
 from cql_atari.runs import checkpoint
 from cql_atari.runs import folder as workdir
+from cql_atari.system import signals
 
 pytestmark = pytest.mark.slow
 
@@ -57,12 +60,29 @@ def test_a_run_is_played_as_it_was_recorded_and_as_bindings_of_evaluation_say(tr
     assert played(tmp_path) == [(game, 4, 5) for game in tiny.GAMES]
     assert len(played(trained)) == 4  # as before
 
-    # Another protocol, or a step that isn't there, in place of the run's own scores.
-    ended = run(f"--run={trained}", bindings=("evaluation.sticky = 0.5",))
-    assert ended.returncode == 2 and len(played(trained)) == 4
-    assert "evaluation.sticky = 0.5, recorded with 0.0" in ended.stderr and "--out" in ended.stderr
-    ended = run(f"--run={trained}", "--step=4")
+    # Another protocol, some games only, or a step that isn't there, among the run's own scores.
+    for flags, word in ((["--gin_bindings=evaluation.sticky = 0.5"],
+                         "evaluation.sticky = 0.5, recorded with 0.0"),
+                        (["--episodes=3"], "evaluation.episodes = 3, recorded with 2"),
+                        (["--games=Freeway"], "--games=Freeway only")):  # fmt: skip
+        ended = run(f"--run={trained}", *flags)
+        assert ended.returncode == 2 and len(played(trained)) == 4
+        assert word in ended.stderr and "--out" in ended.stderr
+    ended = run(f"--run={trained}", "--checkpoint=4")
     assert ended.returncode == 2 and "no checkpoint of step 4; there are 8" in ended.stderr
+
+
+def test_some_games_so_many_steps_and_the_same_scores_are_not_played_again(trained, tmp_path):
+    flags = (f"--run={trained}", "--games=Freeway", "--agent_steps=150", f"--out={tmp_path}")
+    ended = run(*flags)
+    assert ended.returncode == 0, ended.stderr
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert [episode["length"] for episode in scores["episodes"]] == [100, 100]  # as in Dopamine
+    assert (scores["protocol"]["agent_steps"], scores["protocol"]["episodes"]) == (150, None)
+    assert "Freeway" in ended.stdout and "next: python -m cql_atari.report" in ended.stdout
+    again = run(*flags)
+    assert again.returncode == 0 and again.stdout == ended.stdout
+    assert "the scores are there" in again.stderr and "evaluating" not in again.stderr
 
 
 def test_another_game_than_the_runs_is_refused(trained, tmp_path):
@@ -95,20 +115,16 @@ def test_bindings_of_evaluation_and_what_is_recorded_anyway_are_taken():
 
 @pytest.mark.parametrize("policy", ["random", "best_fixed"])
 def test_a_policy_plays_the_configured_variant(tmp_path, policy):
-    config = tiny.config("data.games = ('Freeway',)", "evaluation.mode = 1",
-                         "evaluation.difficulty = 1")  # fmt: skip
-    evaluate.evaluate_policy(policy, config, tmp_path)
-    scores = json.loads((tmp_path / "scores.json").read_text())
-    variants = {(episode["mode"], episode["difficulty"]) for episode in scores["episodes"]}
-    assert variants == {(1, 1)}
-    assert (scores["protocol"]["mode"], scores["protocol"]["difficulty"]) == (1, 1)
-
-
-def test_a_policy_through_the_command(tmp_path):
-    bindings = (*tiny.BINDINGS, "data.games = ('Freeway',)", "evaluation.mode = 1")
-    ended = run("--policy=random", f"--out={tmp_path}", bindings=bindings)
+    bindings = (*tiny.BINDINGS, "evaluation.mode = 1", "evaluation.difficulty = 1")
+    flags = (f"--policy={policy}", f"--out={tmp_path}", "--games=Freeway", "--episodes=3")
+    ended = run(*flags, bindings=bindings)
     assert ended.returncode == 0, ended.stderr
-    assert played(tmp_path) == [("Freeway", 1, seed) for seed in (1000, 1001)]
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    variants = [(e["game"], e["mode"], e["difficulty"], e["seed"]) for e in scores["episodes"]]
+    assert variants == [("Freeway", 1, 1, seed) for seed in (1000, 1001, 1002)]
+    assert (scores["protocol"]["mode"], scores["protocol"]["difficulty"]) == (1, 1)
+    assert policy != "best_fixed" or scores["run"]["actions"] == {"Freeway": "UP"}
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
 
 
 @pytest.mark.parametrize(
@@ -118,8 +134,129 @@ def test_a_policy_through_the_command(tmp_path):
         (("--policy=random",), "--policy needs --out"),
         (("--run=/nowhere",), "/nowhere holds no run"),
         (("--run=/nowhere", "--gin_files=gin_configs/multigame.gin"), "goes with --policy"),
+        (("--policy=random", "--out=x", "--follow"), "go with --run"),
+        (("--run=/nowhere", "--follow", "--checkpoint=all"), "every checkpoint"),
+        (("--run=/nowhere", "--episodes=3", "--agent_steps=9"), "--episodes or --agent_steps"),
     ],
 )
 def test_mistakes_end_without_a_traceback(flags, words):
     ended = run(*flags)
     assert ended.returncode == 2 and words in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_games_and_steps_that_the_run_does_not_have(trained):
+    ended = run(f"--run={trained}", "--games=Pong")
+    assert ended.returncode == 2 and "doesn't know Pong; it knows Breakout, Freeway" in ended.stderr
+    ended = run(f"--run={trained}", "--checkpoint=last")
+    assert ended.returncode == 2 and "newest, all, a step" in ended.stderr
+
+
+# Several checkpoints, interruptions, a run that is still training.
+
+
+def checkpoints(folder: Path, *steps: int, **change: float) -> None:
+    """Saves checkpoints with other weights each; `change={step: value}` sets the first weight."""
+    for step in steps:
+        config = tiny.config(f"train.seed = {step}")
+        learner = build.build(config).learner()
+        variable = learner.saved["network"].trainable_variables[0]
+        if (value := change.get(f"step_{step}")) is not None:
+            variable.assign(tf.fill(variable.shape, value))
+        state = tf.train.Checkpoint(**learner.saved)
+        checkpoint.save(folder / "checkpoints", state, step, keep=9)
+
+
+def test_all_checkpoints_and_one_that_diverged_is_named(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    workdir.record_config(folder, tiny.config(), accept_change=False)
+    checkpoints(folder, 2, 4, 6, step_4=float("nan"))
+    ended = run(f"--run={folder}", "--checkpoint=all")
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert "diverged by step 4" in ended.stderr and "kernel:0 among them" in ended.stderr
+    assert sorted(path.name for path in (folder / "scores").iterdir()) == [
+        f"{step:010d}.json" for step in (2, 6)
+    ]
+    assert json.loads((folder / "scores.json").read_text())["run"]["step"] == 6
+    assert list((folder / "tensorboard" / "evaluation").glob("events*"))
+    before = (folder / "scores.json").read_text()
+    ended = run(f"--run={folder}", "--checkpoint=2")  # an older one is no newest
+    assert ended.returncode == 0 and (folder / "scores.json").read_text() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_an_evaluation_that_was_stopped_goes_on_and_scores_the_same(trained, tmp_path, number):
+    how = ("evaluation.epsilon = 0.2", "evaluation.sticky = 0.25", "evaluation.envs_per_game = 3")
+    flags = [f"--run={trained}", "--games=Breakout", "--episodes=12"]
+    bindings = [f"--gin_bindings={binding}" for binding in how]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert run(*flags, *bindings, f"--out={whole}").returncode == 0
+    command = [sys.executable, "-m", "cql_atari.evaluate", *flags, *bindings, f"--out={cut}"]
+    process = processes.Popen(command)
+    journal = cut / "scores" / f"{8:010d}.unfinished.jsonl"
+    until = time.time() + 120
+    while not journal.exists() or len(journal.read_text().splitlines()) < 4:
+        assert time.time() < until and process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    kept = journal.read_text().splitlines()[1:]
+    assert 3 <= len(kept) < 12 and not (cut / "scores.json").exists()
+    if number == signal.SIGTERM:
+        assert process.returncode == signals.EXIT_INTERRUPTED and "go on" in errors
+    with open(journal, "a") as file:
+        file.write('{"game": "Break')  # as a kill in the middle of a line leaves it
+    ended = run(*flags, *bindings, f"--out={cut}")
+    assert ended.returncode == 0, ended.stderr
+    scores = [json.loads((folder / "scores.json").read_text()) for folder in (whole, cut)]
+    assert scores[0] == scores[1] and len(scores[0]["episodes"]) == 12
+    assert not journal.exists()
+
+
+def test_it_follows_a_run_that_is_training_until_it_ends(tmp_path):
+    """The trainer here: a process that holds the folder, and then is killed."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    workdir.record_config(folder, tiny.config("train.steps = 6"), accept_change=False)
+    checkpoints(folder, 2)
+    hold = f"import time; from pathlib import Path; from cql_atari.runs import folder\n" \
+           f"with folder.lock_workdir(Path({str(folder)!r})): time.sleep(600)"  # fmt: skip
+    trainer = processes.Popen([sys.executable, "-c", hold])
+    while not workdir.is_held(folder):
+        time.sleep(0.02)
+    follower = processes.Popen(
+        [sys.executable, "-m", "cql_atari.evaluate", f"--run={folder}", "--follow"]
+    )
+
+    def wait_for(step: int) -> None:
+        until = time.time() + 120
+        while not workdir.scores_of(folder, step).exists():
+            assert time.time() < until and follower.poll() is None, follower.communicate()
+            time.sleep(0.02)
+
+    wait_for(2)
+    first = workdir.scores_of(folder, 2).read_text()
+    checkpoints(folder, 4)
+    wait_for(4)
+    checkpoints(folder, 6)  # the last one is the trainer's own to evaluate, but it is killed
+    time.sleep(2.5)
+    assert not workdir.scores_of(folder, 6).exists()
+    trainer.kill()
+    trainer.wait()
+    _, errors = follower.communicate(timeout=120)
+    assert follower.returncode == 0, errors
+    assert workdir.scores_of(folder, 6).exists()
+    assert workdir.scores_of(folder, 2).read_text() == first  # once
+    assert json.loads((folder / "scores.json").read_text())["run"]["step"] == 6
+
+
+def test_following_says_when_nobody_trains_an_unfinished_run(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    workdir.record_config(folder, tiny.config("train.steps = 8"), accept_change=False)
+    ended = run(f"--run={folder}", "--follow")
+    assert ended.returncode == 2 and "no process trains there" in ended.stderr
+    checkpoints(folder, 4)
+    ended = run(f"--run={folder}", "--follow")
+    assert ended.returncode == signals.EXIT_INTERRUPTED and "isn't finished" in ended.stderr
+    assert workdir.scores_of(folder, 4).exists()

@@ -140,7 +140,8 @@ def test_a_signal_in_an_evaluation_saves_and_the_evaluation_is_made_up_for(tmp_p
     assert process.returncode == signals.EXIT_INTERRUPTED, errors
     assert "Traceback" not in errors
     assert checkpoint.steps(folder / "checkpoints") == [0]
-    assert not (folder / "scores").exists()
+    assert all(".unfinished" in path.name for path in (folder / "scores").iterdir())
+    assert not (folder / "scores.json").exists()
 
     command_line = command(folder, data, *LONG, "evaluation.every = 8", "train.steps = 8")
     ended = processes.run([*command_line, "--accept_config_change"])
@@ -244,3 +245,22 @@ def test_print_config_counts_parameters_and_does_not_train(tmp_path):
     assert lines[-1] == f"head parameters: {40 * (512 * 18 * 51 + 18 * 51)}"
     assert lines[-2].startswith("trunk parameters: ")
     assert not (tmp_path / "r").exists()
+
+
+def test_an_evaluation_that_follows_scores_every_checkpoint_once(tmp_path, data):
+    folder = tmp_path / "run"
+    often = ("train.save_every = 100", "train.keep = 9", "evaluation.max_frames = 80")
+    trainer = start(folder, data, *often)
+    wait_for(folder, trainer, "config.json")
+    follow = [sys.executable, "-m", "cql_atari.evaluate", f"--run={folder}", "--follow"]
+    ended = processes.run(follow)
+    output, errors = trainer.communicate(timeout=120)
+    assert trainer.returncode == 0, errors
+    assert ended.returncode == 0 and "Traceback" not in ended.stderr, ended.stderr
+    scored = [100, 200, 300, 400]
+    assert checkpoint.steps(folder / "checkpoints") == scored
+    assert [int(path.stem) for path in sorted((folder / "scores").iterdir())] == scored
+    for step in scored[:-1]:
+        assert ended.stderr.count(f"step {step} of") == 1
+    assert f"step {scored[-1]} of" not in ended.stderr  # the trainer's own
+    assert "next: python -m cql_atari.report" in output and "Freeway" in output
