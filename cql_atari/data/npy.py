@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,11 @@ from numpy.lib import format as npy
 MAX_DEFLATE_RATIO = 1032  # deflate's limit: 258 bytes from two bits
 
 _LONGEST_TEXT = 64  # characters of a string
+# As NumPy writes it; on Python 2 with an L behind each length.
+_PLAIN = re.compile(
+    rb"\{'descr': '([|<>=]?[a-zA-Z]\d{1,9})', 'fortran_order': (True|False), "
+    rb"'shape': \(((?:\d{1,18}L?(?:, ?|(?=\))))*)\), \} *\n"
+)
 
 
 class BadArray(Exception):
@@ -43,7 +49,13 @@ def read_header(
         head = io.BytesIO(start + rest)
         if npy.read_magic(head) != (1, 0):
             raise ValueError("not version 1.0 of the format")
-        found, fortran_order, dtype = npy.read_array_header_1_0(head)
+        if plain := _PLAIN.fullmatch(rest):
+            # Not NumPy's parser: it makes a syntax tree, and where several threads do (files are
+            # read by threads, AutoGraph is in another), Python 3.11 can raise a SystemError.
+            found = tuple(int(length) for length in re.findall(rb"\d+", plain[3]))
+            fortran_order, dtype = plain[2] == b"True", np.dtype(plain[1].decode())
+        else:
+            found, fortran_order, dtype = npy.read_array_header_1_0(head)
     except Exception as error:  # whatever a forged header makes the parser raise
         raise BadArray(f"is no plain .npy array: {error}") from error
     if fortran_order and len(found) > 1:

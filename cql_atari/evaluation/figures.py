@@ -96,13 +96,14 @@ def whole(chart: Chart) -> Figure:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(size[0], size[1] + 0.18 * lines), layout="constrained")
         axes = list(figure.subplots(height, width, squeeze=False).flat)
-        for (title, draw), panel in zip(chart.panels.items(), axes):
+        for nth, ((title, draw), panel) in enumerate(zip(chart.panels.items(), axes)):
             draw(panel)
             panel.set_title(title)
+            # Not the figure's own labels: a key outside the panels is drawn over them.
+            panel.set_xlabel(chart.x if nth + width >= count else "", fontsize=8)
+            panel.set_ylabel(chart.y if nth % width == 0 else "", fontsize=8)
         for panel in axes[count:]:
             panel.remove()
-        figure.supxlabel(chart.x, fontsize=8)
-        figure.supylabel(chart.y, fontsize=8)
         if chart.key:
             handles = [
                 Line2D([], [], color=style.colour, marker=style.marker, label=label)

@@ -11,6 +11,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 from cql_atari.core.types import UserError
+from cql_atari.system import files
 
 FILE = "weights.safetensors"
 _SHOWN = 10  # differences that an error lists
@@ -35,7 +36,7 @@ def named(network: tf.keras.Model) -> dict[str, tf.Variable]:
 def save(path: Path, network: tf.keras.Model, notes: Mapping[str, str]) -> None:
     """Writes a network's variables to a new file, with notes beside them."""
     arrays = {name: variable.numpy() for name, variable in named(network).items()}
-    safetensors.numpy.save_file(arrays, path, metadata=dict(notes))
+    files.write_whole(path, safetensors.numpy.save(arrays, metadata=dict(notes)))
 
 
 def restore(path: Path, network: tf.keras.Model) -> dict[str, str]:
