@@ -86,8 +86,15 @@ def make_step(network: Network, dtype: str) -> Callable[[], float]:
         next_logits = target(frames[:, 1:], games)
         with tf.GradientTape() as tape:
             logits = online(frames[:, :4], games)
-            parts = losses.c51_cql_loss(
-                logits, actions, next_logits, rewards, discounts, support, cql_alpha=0.05
+            parts = losses.categorical_cql_loss(
+                distributions.c51_target,
+                logits,
+                actions,
+                next_logits,
+                rewards,
+                discounts,
+                support,
+                cql_alpha=0.05,
             )
             loss = tf.reduce_mean(parts.total)
         variables = online.trainable_variables

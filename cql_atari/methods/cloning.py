@@ -34,14 +34,7 @@ def make(config: Config) -> Method:
             )
             return {"loss/total": total}
 
-        return Learner(
-            config.data.games,
-            config.batch_size,
-            loss,
-            optimizers,
-            {"network": network, **parts.saved_optimizers(optimizers)},
-            clip_norm=config.optimizer.clip_norm,
-        )
+        return parts.make_learner(config, network, optimizers, loss)
 
     reads = Transitions(config.feed.n_step, config.feed.discount)
 

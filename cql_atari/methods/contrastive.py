@@ -44,14 +44,7 @@ def make(config: Config) -> Method:
             successors = network(augment(batch.frames[:, config.feed.n_step :], 1))
             return losses(network.scores(states, successors), batch.discounts > 0)
 
-        return Learner(
-            config.data.games,
-            config.batch_size,
-            loss,
-            optimizers,
-            {"network": network, **parts.saved_optimizers(optimizers)},
-            clip_norm=config.optimizer.clip_norm,
-        )
+        return parts.make_learner(config, network, optimizers, loss)
 
     @tf.function(reduce_retracing=False)
     def encode(frames: tf.Tensor) -> tf.Tensor:

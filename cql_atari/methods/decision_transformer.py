@@ -66,14 +66,7 @@ def make(config: Config) -> Method:
                 single_return_token=chosen.single_return_token,
             )
 
-        return Learner(
-            config.data.games,
-            config.batch_size,
-            loss,
-            (part,),
-            {"network": network, **parts.saved_optimizers((part,))},
-            clip_norm=config.optimizer.clip_norm,
-        )
+        return parts.make_learner(config, network, (part,), loss)
 
     def act() -> Policy:
         return Policy(config.data.games, Player(config, network))

@@ -6,6 +6,9 @@ gamma^n the discount (0 after a terminal).
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import tensorflow as tf
 
 HL_GAUSS_SIGMA = 0.75  # in bin widths ("Stop Regressing", arXiv 2403.03950)
@@ -106,7 +109,8 @@ def c51_target(  # noqa: PLR0917
     return project(next_probabilities, rewards, discounts, support)
 
 
-def hl_gauss_target(  # noqa: PLR0917
+def scalar_target(  # noqa: PLR0917
+    spread: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
     next_logits: tf.Tensor,
     chooser: tf.Tensor,
     rewards: tf.Tensor,
@@ -114,35 +118,19 @@ def hl_gauss_target(  # noqa: PLR0917
     support: tf.Tensor,
     available: tf.Tensor,
 ) -> tf.Tensor:
-    """The histogram of r + gamma^n Q_theta'(s', a*), [B, N]; for arguments see `c51_target`."""
-    values = _bootstrapped(next_logits, chooser, rewards, discounts, support, available)
-    return gaussian_histogram(values, support)
+    """The scalar r + gamma^n Q_theta'(s', a*) as a distribution, [B, N].
 
-
-def two_hot_target(  # noqa: PLR0917
-    next_logits: tf.Tensor,
-    chooser: tf.Tensor,
-    rewards: tf.Tensor,
-    discounts: tf.Tensor,
-    support: tf.Tensor,
-    available: tf.Tensor,
-) -> tf.Tensor:
-    """The two-hot form of r + gamma^n Q_theta'(s', a*), [B, N]; for arguments see `c51_target`."""
-    values = _bootstrapped(next_logits, chooser, rewards, discounts, support, available)
-    return two_hot(values, support)
-
-
-def _bootstrapped(  # noqa: PLR0917
-    next_logits: tf.Tensor,
-    chooser: tf.Tensor,
-    rewards: tf.Tensor,
-    discounts: tf.Tensor,
-    support: tf.Tensor,
-    available: tf.Tensor,
-) -> tf.Tensor:
-    """r + gamma^n Q_theta'(s', a*), [B]; for arguments see `c51_target`."""
+    `spread` makes it of values [B] and the support; for the other arguments see `c51_target`.
+    """
     next_actions = tf.argmax(only(q_values(chooser, support), available), axis=-1)
-    return rewards + discounts * at(q_values(next_logits, support), next_actions)
+    values = rewards + discounts * at(q_values(next_logits, support), next_actions)
+    return spread(values, support)
+
+
+# "Stop Regressing" (arXiv 2403.03950), section 3.1; there the two neighbouring atoms do no better
+# than regression.
+hl_gauss_target = functools.partial(scalar_target, gaussian_histogram)
+two_hot_target = functools.partial(scalar_target, two_hot)
 
 
 def at(values: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:

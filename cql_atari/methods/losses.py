@@ -12,17 +12,11 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from cql_atari.core.types import Array, Losses
-from cql_atari.methods.distributions import (
-    at,
-    c51_target,
-    hl_gauss_target,
-    only,
-    q_values,
-    two_hot_target,
-)
+from cql_atari.methods.distributions import at, only, q_values
 
 
-def c51_cql_loss(  # noqa: PLR0917
+def categorical_cql_loss(  # noqa: PLR0917
+    make_target: Callable[..., tf.Tensor],
     logits: Array,
     actions: Array,
     next_target_logits: Array,
@@ -33,18 +27,20 @@ def c51_cql_loss(  # noqa: PLR0917
     next_online_logits: Array | None = None,
     available: Array | None = None,
 ) -> Losses:
-    """C51 cross-entropy plus CQL on expected values (section 3, equation 1; section 4).
+    """Cross-entropy with a target distribution, plus CQL on expected values (sections 3 and 4).
 
-    td = -sum_i m_i log p_i(s, a) with m the projection of r + gamma^n Z_theta'(s', a*) and
-    a* = argmax_a E Z_theta'(s', a); cql = log sum_a exp Q(s, a) - Q(s, a_data), unweighted.
+    td = -sum_i m_i log p_i(s, a) with m the target; a* = argmax_a E Z_theta'(s', a);
+    cql = log sum_a exp Q(s, a) - Q(s, a_data), unweighted.
 
     Args:
+      make_target: what makes m: `distributions.c51_target` (equation 1), `hl_gauss_target` or
+        `two_hot_target`.
       logits: [B, A, N], online network at s.
       actions: int [B], of the data.
       next_target_logits: [B, A, N], target network at s'.
       rewards: [B].
       discounts: [B].
-      support: [N], see `support`.
+      support: [N], what the outputs stand for, see `distributions.support` and `bin_centres`.
       cql_alpha: alpha.
       next_online_logits: [B, A, N], online network at s'; where given it chooses a* (double Q).
       available: bool [B, A], the actions that the row's game has: only these can be a*, and only
@@ -57,55 +53,14 @@ def c51_cql_loss(  # noqa: PLR0917
       ValueError: for shapes that don't fit each other.
       TypeError: for dtypes that don't fit.
     """
-    return _categorical(
-        c51_target, logits, actions, next_target_logits, rewards, discounts, support,
-        cql_alpha=cql_alpha, chooser=next_online_logits, available=available,
+    logits, actions, next_logits, chooser, rewards, discounts, available = _checked(
+        logits, actions, next_target_logits, rewards, discounts,
+        chooser=next_online_logits, available=available,
     )  # fmt: skip
-
-
-def hl_gauss_cql_loss(  # noqa: PLR0917
-    logits: Array,
-    actions: Array,
-    next_target_logits: Array,
-    rewards: Array,
-    discounts: Array,
-    support: Array,
-    cql_alpha: float,
-    next_online_logits: Array | None = None,
-    available: Array | None = None,
-) -> Losses:
-    """HL-Gauss cross-entropy ("Stop Regressing", arXiv 2403.03950, section 3.1) plus CQL.
-
-    The scalar target y = r + gamma^n Q_theta'(s', a*) becomes a Gaussian histogram over the bins;
-    Q is the expected bin centre. For arguments, result and errors see `c51_cql_loss`, but
-    `support` holds bin centres, see `bin_centres` (in that paper 51 bins on +-10).
-    """
-    return _categorical(
-        hl_gauss_target, logits, actions, next_target_logits, rewards, discounts, support,
-        cql_alpha=cql_alpha, chooser=next_online_logits, available=available,
-    )  # fmt: skip
-
-
-def two_hot_cql_loss(  # noqa: PLR0917
-    logits: Array,
-    actions: Array,
-    next_target_logits: Array,
-    rewards: Array,
-    discounts: Array,
-    support: Array,
-    cql_alpha: float,
-    next_online_logits: Array | None = None,
-    available: Array | None = None,
-) -> Losses:
-    """Cross-entropy with the scalar target's two neighbouring atoms ("Stop Regressing", section
-    3.1, where it does no better than regression) plus CQL.
-
-    Arguments, result and errors are those of `c51_cql_loss`.
-    """
-    return _categorical(
-        two_hot_target, logits, actions, next_target_logits, rewards, discounts, support,
-        cql_alpha=cql_alpha, chooser=next_online_logits, available=available,
-    )  # fmt: skip
+    support = _floats("support", support, logits.shape[2:], logits.dtype)
+    target = make_target(next_logits, chooser, rewards, discounts, support, available)
+    td = _cross_entropy(target, at(logits, actions))
+    return _with_cql(td, q_values(logits, support), actions, cql_alpha, available)
 
 
 def mse_cql_loss(  # noqa: PLR0917
@@ -120,7 +75,7 @@ def mse_cql_loss(  # noqa: PLR0917
 ) -> Losses:
     """td = (r + gamma^n Q_theta'(s', a*) - Q(s, a))^2 plus CQL (the MSE variant, section 4).
 
-    For arguments, result and errors see `c51_cql_loss`, but "logits" are the Q-values
+    For arguments, result and errors see `categorical_cql_loss`, but "logits" are the Q-values
     themselves, [B, A, 1], as a network with one atom gives them.
     """
     logits, actions, next_logits, chooser, rewards, discounts, available = _checked(
@@ -151,30 +106,6 @@ def behaviour_cloning_loss(
     logits = _floats("logits", logits, [None, None])
     actions = _integers("actions", actions, logits.shape[:1])
     return _log_sum_minus_data(logits, actions, _booleans(available, logits.shape))
-
-
-def _categorical(  # noqa: PLR0917
-    make_target: Callable[..., tf.Tensor],
-    logits: Array,
-    actions: Array,
-    next_target_logits: Array,
-    rewards: Array,
-    discounts: Array,
-    support: Array,
-    *,
-    cql_alpha: float,
-    chooser: Array | None,
-    available: Array | None,
-) -> Losses:
-    """Cross-entropy of the data's action with a target distribution, as `c51_target`, plus CQL."""
-    logits, actions, next_logits, chooser, rewards, discounts, available = _checked(
-        logits, actions, next_target_logits, rewards, discounts,
-        chooser=chooser, available=available,
-    )  # fmt: skip
-    support = _floats("support", support, logits.shape[2:], logits.dtype)
-    target = make_target(next_logits, chooser, rewards, discounts, support, available)
-    td = _cross_entropy(target, at(logits, actions))
-    return _with_cql(td, q_values(logits, support), actions, cql_alpha, available)
 
 
 def _cross_entropy(target: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

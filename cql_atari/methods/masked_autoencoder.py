@@ -33,14 +33,7 @@ def make(config: Config) -> Method:
             noise = tf.random.stateless_uniform([frames.shape[0], network.cells], seed)
             return losses(network(frames, noise), frames)
 
-        return Learner(
-            config.data.games,
-            config.batch_size,
-            loss,
-            optimizers,
-            {"network": network, **parts.saved_optimizers(optimizers)},
-            clip_norm=config.optimizer.clip_norm,
-        )
+        return parts.make_learner(config, network, optimizers, loss)
 
     @tf.function(reduce_retracing=False)
     def draw(frames: tf.Tensor) -> Drawn:

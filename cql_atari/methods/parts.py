@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from cql_atari.core.settings import Config
-from cql_atari.methods import optimizers
+from cql_atari.methods import optimizers as optimizers_lib
 from cql_atari.methods.method import Learner, Part
 from cql_atari.networks.q_network import QNetwork, build_q_network
 
@@ -60,15 +60,32 @@ def make_part(config: Config, rate: float, variables: list[tf.Variable]) -> Part
     peak: Any = rate
     if chosen.warmup_steps or chosen.cosine:
         end = config.train.steps if chosen.cosine else None
-        peak = optimizers.Schedule(rate, chosen.warmup_steps, end)
+        peak = optimizers_lib.Schedule(rate, chosen.warmup_steps, end)
     options: dict[str, Any] = {"epsilon": chosen.epsilon, "beta_2": chosen.beta_2}
     make: Callable[..., Any] = tf.keras.optimizers.legacy.Adam
     if chosen.kind == "lamb" or chosen.weight_decay:
-        make = optimizers.Lamb if chosen.kind == "lamb" else optimizers.AdamW
+        make = optimizers_lib.Lamb if chosen.kind == "lamb" else optimizers_lib.AdamW
         options["weight_decay"] = chosen.weight_decay
     optimizer = make(peak, **options)
     optimizer._create_all_weights(variables)
     return Part(optimizer, variables)
+
+
+def make_learner(
+    config: Config,
+    network: tf.keras.Model,
+    optimizers: tuple[Part, ...],
+    loss: Callable[[Any], dict[str, tf.Tensor]],
+) -> Learner:
+    """What trains one network; a checkpoint holds that and its optimizers."""
+    return Learner(
+        config.data.games,
+        config.batch_size,
+        loss,
+        optimizers,
+        {"network": network, **saved_optimizers(optimizers)},
+        clip_norm=config.optimizer.clip_norm,
+    )
 
 
 def saved_optimizers(parts: tuple[Part, ...]) -> dict[str, tf.keras.optimizers.Optimizer]:

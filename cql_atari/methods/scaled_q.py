@@ -43,21 +43,20 @@ def make_objective(config: Loss) -> Objective:
         loss = functools.partial(losses.mse_cql_loss, cql_alpha=config.cql_alpha)
         return Objective(1, lambda logits: logits[..., 0], loss)
     # C51's atoms are points from end to end; HL-Gauss' are the centres of bins that tile the range.
-    cql_loss, target, atoms = {
-        "c51": (losses.c51_cql_loss, distributions.c51_target, distributions.support),
-        "hl_gauss": (
-            losses.hl_gauss_cql_loss,
-            distributions.hl_gauss_target,
-            distributions.bin_centres,
-        ),
-        "two_hot": (losses.two_hot_cql_loss, distributions.two_hot_target, distributions.support),
-    }[config.kind]
+    kinds: dict[str, tuple[Callable[..., tf.Tensor], Callable[..., tf.Tensor]]] = {
+        "c51": (distributions.c51_target, distributions.support),
+        "hl_gauss": (distributions.hl_gauss_target, distributions.bin_centres),
+        "two_hot": (distributions.two_hot_target, distributions.support),
+    }
+    target, atoms = kinds[config.kind]
     v_min = -config.v_max if config.v_min is None else config.v_min
     support = atoms(v_min, config.v_max, config.num_atoms)
     return Objective(
         num_atoms=config.num_atoms,
         q_values=functools.partial(distributions.q_values, support=support),
-        loss=functools.partial(cql_loss, support=support, cql_alpha=config.cql_alpha),
+        loss=functools.partial(
+            losses.categorical_cql_loss, target, support=support, cql_alpha=config.cql_alpha
+        ),
         target=functools.partial(target, support=support),
         support=support,
     )

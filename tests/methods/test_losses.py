@@ -17,9 +17,9 @@ from cql_atari.methods import distributions, losses
 B, A, N = 5, 4, 7
 ALPHA = 0.3
 DISTRIBUTIONAL = {
-    "c51": (losses.c51_cql_loss, distributions.support(-2, 2, N)),
-    "hl_gauss": (losses.hl_gauss_cql_loss, distributions.bin_centres(-2, 2, N)),
-    "two_hot": (losses.two_hot_cql_loss, distributions.support(-2, 2, N)),
+    "c51": (distributions.c51_target, distributions.support(-2, 2, N)),
+    "hl_gauss": (distributions.hl_gauss_target, distributions.bin_centres(-2, 2, N)),
+    "two_hot": (distributions.two_hot_target, distributions.support(-2, 2, N)),
 }
 KINDS = ("c51", "hl_gauss", "two_hot", "mse")
 
@@ -28,8 +28,10 @@ def bind(kind, alpha=ALPHA):
     """The loss of one kind with its support bound, and its outputs an action."""
     if kind == "mse":
         return functools.partial(losses.mse_cql_loss, cql_alpha=alpha), 1
-    loss, support = DISTRIBUTIONAL[kind]
-    return functools.partial(loss, support=support, cql_alpha=alpha), N
+    target, support = DISTRIBUTIONAL[kind]
+    return functools.partial(
+        losses.categorical_cql_loss, target, support=support, cql_alpha=alpha
+    ), N
 
 
 def example(num_atoms, seed=0, dtype=np.float32):
@@ -78,7 +80,8 @@ def test_c51_by_hand():
     # At s' action 1 is better: p = (0.1, 0.9), Q = 0.8; r + 0.5 z = (0, 1) -> m = (0.05, 0.95).
     next_logits = np.log(np.array([[[0.6, 0.4], [0.1, 0.9]]], np.float32))
     logits = np.log(np.array([[[0.25, 0.75], [0.5, 0.5]]], np.float32))
-    result = losses.c51_cql_loss(
+    result = losses.categorical_cql_loss(
+        distributions.c51_target,
         logits, np.int32([0]), next_logits, np.float32([0.5]), np.float32([0.5]),
         distributions.support(-1, 1, 2), 0.1,
     )  # fmt: skip
@@ -111,12 +114,12 @@ def test_gaussian_histogram_by_hand():
 
 def test_hl_gauss_by_hand():
     # Terminal: the target is the reward's histogram whatever the next logits are.
-    loss, centres = DISTRIBUTIONAL["hl_gauss"]
+    target, centres = DISTRIBUTIONAL["hl_gauss"]
     arguments = example(N) | {"discounts": np.zeros(B, np.float32)}
     histogram = distributions.gaussian_histogram(arguments["rewards"], centres)
     chosen = arguments["logits"][range(B), arguments["actions"]]
     expected = -np.sum(histogram * np.log(np.exp(chosen) / np.exp(chosen).sum(1, keepdims=True)), 1)
-    result = loss(**arguments, support=centres, cql_alpha=0.1)
+    result = losses.categorical_cql_loss(target, **arguments, support=centres, cql_alpha=0.1)
     np.testing.assert_allclose(result.td, expected, rtol=1e-5)
 
 
@@ -129,7 +132,8 @@ def test_two_hot_by_hand():
     # C51's target has the mean 0.6 as well, but other masses once r + gamma z falls between atoms.
     next_logits = np.log(np.array([[[0.6, 0.4], [0.1, 0.9]]], np.float32))
     logits = np.log(np.array([[[0.25, 0.75], [0.5, 0.5]]], np.float32))
-    result = losses.two_hot_cql_loss(
+    result = losses.categorical_cql_loss(
+        distributions.two_hot_target,
         logits, np.int32([0]), next_logits, np.float32([0.2]), np.float32([0.5]),
         distributions.support(-1, 1, 2), 0.1,
     )  # fmt: skip
@@ -398,4 +402,9 @@ def test_dtypes_are_checked():
     with pytest.raises(TypeError, match="rewards must hold floats, not int32"):
         loss(**example(num_atoms) | {"rewards": np.zeros(B, np.int32)})
     with pytest.raises(ValueError, match=r"support must have shape \(7,\), not \(8,\)"):
-        losses.c51_cql_loss(**example(N), support=distributions.support(-1, 1, 8), cql_alpha=0.1)
+        losses.categorical_cql_loss(
+            distributions.c51_target,
+            **example(N),
+            support=distributions.support(-1, 1, 8),
+            cql_alpha=0.1,
+        )
