@@ -26,9 +26,7 @@ NEWEST, ALL = "newest", "all"
 _ONLY_HOW_FAST = ("envs_per_game", "every", "curve_episodes")
 
 
-def main(argv: list[str]) -> int:
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; flags start with --.")
+def main(_: list[str]) -> int:
     if (FLAGS.run is None) == (FLAGS.policy is None):
         raise UserError("give either --run=DIR or --policy=random|best_fixed.")
     if FLAGS.episodes and FLAGS.agent_steps:
