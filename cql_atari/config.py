@@ -14,7 +14,7 @@ import gin
 from absl import logging
 from gin import config_parser
 
-from cql_atari.core.settings import SECTIONS, Config, tuples
+from cql_atari.core.settings import SECTIONS, Config, by_name, tuples
 from cql_atari.core.settings_check import check
 from cql_atari.core.types import UserError
 
@@ -116,7 +116,7 @@ def undone(bindings: Sequence[Binding]) -> list[str]:
     The first file is the base: later files may change it, but a change must not be
     lost. So may anything by `--gin_bindings`, which are given for that.
     """
-    defaults = _values(Config())
+    defaults = by_name(Config())
     first = bindings[0].given if bindings else ""
     history: dict[str, list[tuple[str, Any]]] = {}
     for binding in bindings:
@@ -144,7 +144,7 @@ def annotated(config: Config, loaded: Config, bindings: Sequence[Binding]) -> st
       loaded: what `load` gave; where `config` differs from it, a value follows from others.
       bindings: what `read` gave.
     """
-    values, given, paper = _values(config), _values(loaded), _values(Config())
+    values, given, paper = by_name(config), by_name(loaded), by_name(Config())
     places = {binding.name: binding.place for binding in bindings}
     lines = []
     for name, value in values.items():
@@ -171,14 +171,6 @@ def _holds_macro(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(_holds_macro, value))
     return isinstance(value, _Macro)
-
-
-def _values(config: Config) -> dict[str, Any]:
-    return {
-        f"{section}.{name}": value
-        for section in SECTIONS
-        for name, value in vars(getattr(config, section)).items()
-    }
 
 
 def _short(value: Any) -> str:
@@ -277,7 +269,7 @@ def _explain(error: BaseException) -> str:
         return "gin: brackets are nested too deeply."
     if isinstance(error, tokenize.TokenError):
         return "gin: a bracket or a quote isn't closed."
-    known = list(_values(Config()))
+    known = list(by_name(Config()))
     first = str(error).strip().splitlines()[0]
     if isinstance(error, SyntaxError):
         location = error.args[1] if len(error.args) > 1 else None

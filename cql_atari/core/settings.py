@@ -384,34 +384,25 @@ class Config:
         return self.feed.draws * self.feed.transitions_per_draw
 
 
-SECTIONS: dict[str, type] = {
-    "data": Data,
-    "feed": Feed,
-    "network": Network,
-    "transformer": Transformer,
-    "contrastive": Contrastive,
-    "masked_autoencoder": MaskedAutoencoder,
-    "augmentation": Augmentation,
-    "loss": Loss,
-    "optimizer": Optimizer,
-    "train": Train,
-    "evaluation": Evaluation,
-    "start": Start,
-    "online": Online,
-}
+SECTIONS: dict[str, Any] = {part.name: part.default_factory for part in dataclasses.fields(Config)}
+
+
+def by_name(config: Config) -> dict[str, Any]:
+    """Every value by "section.parameter", the name that gin files use."""
+    return {
+        f"{section}.{name}": value
+        for section, part in vars(config).items()
+        for name, value in vars(part).items()
+    }
 
 
 def to_gin(config: Config) -> str:
-    """The full effective configuration as gin text, one binding a line; `load` reads it back."""
-    lines = []
-    for section in SECTIONS:
-        part = getattr(config, section)
-        lines += [f"{section}.{name} = {value!r}" for name, value in vars(part).items()]
-    return "\n".join(lines) + "\n"
+    """The full configuration as gin text, one binding a line; `config.load` reads it back."""
+    return "".join(f"{name} = {value!r}\n" for name, value in by_name(config).items())
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """JSON-ready form: what evaluation reads of a run that someone else trained."""
+    """The configuration as nested dictionaries, ready for JSON."""
     return dataclasses.asdict(config)
 
 
@@ -422,7 +413,7 @@ def from_dict(values: dict[str, Any]) -> Config:
       UserError: for unknown or missing sections and parameters.
     """
     try:
-        if (loss := values.get("loss", {})).get("kind") == "cloning":  # as it once was recorded
+        if (loss := values.get("loss", {})).get("kind") == "cloning":  # in older runs
             values = {**values, "loss": {**loss, "kind": Loss.kind}}
             values["train"] = {**values.get("train", {}), "method": "cloning"}
         return Config(**{name: tuples(SECTIONS[name](**part)) for name, part in values.items()})
@@ -431,6 +422,6 @@ def from_dict(values: dict[str, Any]) -> Config:
 
 
 def tuples(section: Any) -> Any:
-    """The section with tuples in place of lists, which JSON and gin may give."""
+    """The section with its lists made tuples: JSON and gin may give lists."""
     lists = {k: tuple(v) for k, v in vars(section).items() if isinstance(v, list)}
     return dataclasses.replace(section, **lists) if lists else section

@@ -34,16 +34,7 @@ def make(config: Config) -> Method:
             f"optimizer.encoder_learning_rate = {config.optimizer.encoder_learning_rate} with "
             "train.method = 'decision_transformer', which has no encoder: leave it None."
         )
-    network = DecisionTransformer(
-        depth=chosen.depth,
-        width=chosen.width,
-        steps=chosen.steps,
-        dropout=chosen.dropout,
-        conditioned=chosen.return_token,
-        single_return_token=chosen.single_return_token,
-        dtype=config.network.dtype,
-        seed=config.train.seed,
-    )
+    network = DecisionTransformer(chosen, config.train.seed, config.network.dtype)
     mask = games_lib.action_mask(config.data.games) | (not config.loss.mask_unused_actions)
     available = tf.constant(mask)
 

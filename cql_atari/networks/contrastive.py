@@ -9,8 +9,7 @@ import tensorflow as tf
 
 from cql_atari.core.settings import Network
 from cql_atari.networks.encoders import Style
-from cql_atari.networks.products import Dense
-from cql_atari.networks.q_network import build_encoder
+from cql_atari.networks.q_network import add_dense, build_encoder
 
 
 class ContrastiveNetwork(tf.keras.Model):
@@ -32,16 +31,12 @@ class ContrastiveNetwork(tf.keras.Model):
 
     def __init__(self, network: Network, projection: Sequence[int], seed: int) -> None:
         super().__init__()
-        style = Style(np.random.default_rng(seed), network.dtype, network.groups)
-        self.encoder = build_encoder(network, style)
-        output = self.encoder.output
-        pooled = x = tf.keras.Input(output.shape[1:], dtype=output.dtype)
-        for width in projection:
-            initialiser = tf.keras.initializers.HeNormal(style.seed())
-            x = Dense(width, "relu", kernel_initializer=initialiser, dtype=network.dtype)(x)
+        style = Style(np.random.default_rng(seed), network)
+        self.encoder = build_encoder(style)
+        pooled, x = add_dense(self.encoder, projection, style)
         self.projection = tf.keras.Model(pooled, tf.cast(x, tf.float32), name="projection")
         width = x.shape[-1]
-        # Scores that begin at about the size of a feature squared (reconstructed).
+        # Initial scores have about the size of a squared feature (reconstructed).
         small = tf.keras.initializers.RandomNormal(stddev=1 / width, seed=style.seed())
         self.bilinear = self.add_weight("bilinear", (width, width), initializer=small)
         self.built = True

@@ -1,11 +1,12 @@
 """The masked autoencoder (He et al. 2022) on the cells of an encoder's feature map, as in arXiv
-2406.06037: most cells are hidden, a transformer reads the rest, a second one draws all pixels.
+2406.06037: most cells are hidden, a transformer encodes the others, and a second transformer
+reconstructs all pixels.
 
 A map of H x W cells stands for H x W patches of the frame, of ceil(84 / H) pixels a side: 14 for a
 6 x 6 map as there, 8 for the 11 x 11 of the paper's ResNets; what overhangs the frame is cut off.
 
-Reconstructed: beside a learned vector the class token is what the encoder's own pooling makes of
-the visible cells. Else nothing would train a spatial embedding, which transfers with the encoder.
+Reconstructed: the class token is a learned vector plus the encoder's own pooling of the visible
+cells. Otherwise nothing would train a spatial embedding, which transfers with the encoder.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from cql_atari.networks.transformer import Block, LayerNorm
 
 
 class Drawn(NamedTuple):
-    """What the autoencoder draws.
+    """What the autoencoder reconstructs.
 
     Attributes:
       pixels: float32 [B, 4, 84, 84], 1 is white; not cut to [0, 1].
@@ -35,7 +36,7 @@ class Drawn(NamedTuple):
 
 
 class MaskedAutoencoder(tf.keras.Model):
-    """Encoder, transformer of the visible cells, transformer of all cells, pixels.
+    """An encoder, a transformer over the visible cells, one over all cells, a layer to pixels.
 
     Attributes:
       encoder: frames uint8 [B, 4, 84, 84] -> pooled features [B, P]; what transfers.
@@ -59,12 +60,12 @@ class MaskedAutoencoder(tf.keras.Model):
                 f"masked_autoencoder.width = {sizes.width}: must be a multiple of "
                 f"masked_autoencoder.heads = {sizes.heads}."
             )
-        style = Style(np.random.default_rng(seed), network.dtype, network.groups)
-        self.encoder = build_encoder(network, style)
+        style = Style(np.random.default_rng(seed), network)
+        self.encoder = build_encoder(style)
         pool = self.encoder.layers[-1]
         feature_map = tf.keras.Model(self.encoder.input, pool.input)
-        # Behind a function: Keras must not find the encoder's layers on a second way, by which a
-        # checkpoint might name them.
+        # In a function: were it an attribute, Keras would find the encoder's layers by a second
+        # path, and a checkpoint might name them by that.
         self._parts = lambda: (feature_map, pool)
         self._height, self._width = feature_map.output_shape[1:3]
         self.cells = self._height * self._width
@@ -100,11 +101,11 @@ class MaskedAutoencoder(tf.keras.Model):
         self.built = True
 
     def call(self, frames: tf.Tensor, noise: tf.Tensor) -> Drawn:
-        """Draws frames from a few cells of their feature map.
+        """Reconstructs frames from a few cells of their feature map.
 
         Args:
           frames: uint8 [B, 4, 84, 84].
-          noise: float32 [B, cells]; the cells with the least of it are visible.
+          noise: float32 [B, cells]; the cells with the lowest noise are visible.
         """
         feature_map, pool = self._parts()
         features = feature_map(frames)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from cql_atari.core.settings import Network
 from cql_atari.core.types import UserError
 from cql_atari.networks.normalisation import GroupNorm
 
@@ -18,26 +18,21 @@ class Style(NamedTuple):
     """What all layers of one network share.
 
     Attributes:
-      rng: source of the layers' initialiser seeds, so that one seed fixes all weights.
-      dtype: Keras policy, "float32" or "mixed_bfloat16".
-      groups: of every group norm.
+      rng: draws the seeds of the layers' initialisers, so that one seed fixes all weights.
+      network: the encoder's settings.
     """
 
     rng: np.random.Generator
-    dtype: str
-    groups: int
+    network: Network
+
+    @property
+    def dtype(self) -> str:
+        """Keras' policy, "float32" or "mixed_bfloat16"."""
+        return self.network.dtype
 
     def seed(self) -> int:
         """The next initialiser's seed."""
         return int(self.rng.integers(2**31))
-
-
-class Stem(NamedTuple):
-    """The first convolution of a ResNet: kernel size, stride, and whether a max-pool follows."""
-
-    kernel: int
-    stride: int
-    pool: bool
 
 
 def nature(x: tf.Tensor, style: Style) -> tf.Tensor:
@@ -47,8 +42,11 @@ def nature(x: tf.Tensor, style: Style) -> tf.Tensor:
     return x
 
 
-def impala(x: tf.Tensor, style: Style, *, width: int) -> tf.Tensor:
-    """IMPALA's deep encoder (Espeholt et al. 2018), channels times `width`: 11 x 11 x 32 width."""
+def impala(x: tf.Tensor, style: Style) -> tf.Tensor:
+    """IMPALA's deep encoder (Espeholt et al. 2018), its channels times w = `network.impala_width`:
+    11 x 11 x 32 w.
+    """
+    width = style.network.impala_width
     for filters in (16 * width, 32 * width, 32 * width):
         x = _max_pool(_conv(x, filters, 3, 1, style, bias=True), style)
         for _ in range(2):
@@ -59,60 +57,37 @@ def impala(x: tf.Tensor, style: Style, *, width: int) -> tf.Tensor:
     return _relu(x, style)
 
 
-def resnet(
-    x: tf.Tensor,
-    style: Style,
-    *,
-    block: str,
-    depths: Sequence[int],
-    widths: Sequence[int],
-    strides: Sequence[int],
-    stem: Stem,
-) -> tf.Tensor:
+def resnet(x: tf.Tensor, style: Style) -> tf.Tensor:
     """ResNet v1 (post-activation) with group norm in place of batch norm (§4).
 
-    The form of the blocks, He-normal initialisation and zero scales are PTR's (reconstructed).
-
-    Args:
-      x: scaled frames.
-      style: shared settings.
-      block: "basic" (3x3, 3x3) or "bottleneck" (1x1, 3x3, 1x1 to four times the width).
-      depths: blocks in each stage.
-      widths: inner channels of each stage.
-      strides: of each stage's first block.
-      stem: of the first convolution, which has the first stage's width.
+    A block is "basic" (3x3, 3x3) or "bottleneck" (1x1, 3x3, 1x1 to four times the width). A stage
+    has `depths` blocks of `widths` inner channels, and `strides` is its first block's. The first
+    convolution has the first stage's width. The form of the blocks, He-normal initialisation and
+    zero scales are PTR's (reconstructed).
 
     Raises:
-      UserError: for an unknown block, or stages that don't match.
+      UserError: where the stages don't match, or the groups don't divide the widths.
     """
-    build_block = choose("block", block, {"basic": _basic_block, "bottleneck": _bottleneck_block})
+    network = style.network
+    depths, widths, strides = network.depths, network.widths, network.strides
+    build_block = _basic_block if network.block == "basic" else _bottleneck_block
     if not len(depths) == len(widths) == len(strides) > 0:
         raise UserError(
-            f"depths {tuple(depths)}, widths {tuple(widths)} and strides {tuple(strides)} must "
-            "have one entry for each stage: give all three the same length."
+            f"depths {depths}, widths {widths} and strides {strides} must have one entry for each "
+            "stage: give all three the same length."
         )
-    if any(width % style.groups for width in widths):
+    if any(width % network.groups for width in widths):
         raise UserError(
-            f"widths {tuple(widths)} must be multiples of groups={style.groups}: change either."
+            f"widths {widths} must be multiples of groups={network.groups}: change either."
         )
-    x = _relu(_norm(_conv(x, widths[0], stem.kernel, stem.stride, style), style), style)
-    if stem.pool:
+    stem = _conv(x, widths[0], network.stem_kernel, network.stem_stride, style)
+    x = _relu(_norm(stem, style), style)
+    if network.stem_pool:
         x = _max_pool(x, style)
     for depth, width, stride in zip(depths, widths, strides):
         for i in range(depth):
             x = build_block(x, width, stride if i == 0 else 1, style)
     return x
-
-
-def choose(what: str, name: str, table: dict[str, Any]) -> Any:
-    """The entry `name` of `table`.
-
-    Raises:
-      UserError: for an unknown name; lists the valid ones.
-    """
-    if name not in table:
-        raise UserError(f"unknown {what} {name!r}; choose one of {', '.join(sorted(table))}.")
-    return table[name]
 
 
 def _basic_block(x: tf.Tensor, width: int, stride: int, style: Style) -> tf.Tensor:
@@ -145,7 +120,7 @@ def _conv(
 
 
 def _norm(x: tf.Tensor, style: Style, zero_scale: bool = False) -> tf.Tensor:
-    return GroupNorm(style.groups, zero_scale, dtype=style.dtype)(x)
+    return GroupNorm(style.network.groups, zero_scale, dtype=style.dtype)(x)
 
 
 def _relu(x: tf.Tensor, style: Style) -> tf.Tensor:

@@ -1,9 +1,8 @@
-"""The multi-headed Q-network: encoder and feed-forward layers for all, one linear head a game."""
+"""The multi-headed Q-network: encoder and feed-forward layers for all, one linear head per game."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -11,17 +10,17 @@ import tensorflow as tf
 from cql_atari.core.settings import Network
 from cql_atari.core.types import FRAME_SHAPE, NUM_ACTIONS, STACK
 from cql_atari.networks import encoders
-from cql_atari.networks.encoders import Stem, Style, choose
+from cql_atari.networks.encoders import Style
 from cql_atari.networks.normalisation import l2_normalised
 from cql_atari.networks.pooling import SpatialEmbedding
 from cql_atari.networks.products import Dense, product
 
 layers = tf.keras.layers
-FEW_GAMES = 6  # up to so many all heads are computed for all rows: faster on CPUs than a gather
+FEW_GAMES = 6  # up to so many, every row goes through all heads: faster on CPUs than a gather
 
 
 class GameHeads(tf.keras.layers.Layer):
-    """One linear head a game: kernel [G, F, A * N], bias [G, A * N], always float32.
+    """One linear head per game: kernel [G, F, A * N], bias [G, A * N], always float32.
 
     Args:
       num_games: G.
@@ -50,9 +49,9 @@ class GameHeads(tf.keras.layers.Layer):
         """features [B, F], games int32 [D] -> float32 [B, A, N]; B = D * c, runs of c rows share
         a game.
 
-        With few games the heads are one product of [B, G * F], where a row's features stand in its
-        game's place among zeros, and [G * F, A * N]. With more a draw's kernel is gathered and no
-        other game's head is computed.
+        With few games this is one product of [B, G * F] and [G * F, A * N]: a row's features
+        stand in its game's place, with zeros in the places of the other games. With more games
+        each draw's kernel is gathered, and only its own game's head is computed.
         """
         kernel, bias = (tf.convert_to_tensor(v) for v in (self.kernel, self.bias))
         num_games, num_features, width = kernel.shape
@@ -105,7 +104,7 @@ class QNetwork(tf.keras.Model):
     def trunk(self, frames: tf.Tensor) -> tf.Tensor:
         """frames uint8 [B, 4, 84, 84] -> features float32 [B, F]."""
         pooled = self.encoder(frames)
-        # A tape watches variables, whether their layer is trainable or not: the cut must be here.
+        # Needed here: a tape watches variables whether or not their layer is trainable.
         return self.feed_forward(pooled if self.encoder.trainable else tf.stop_gradient(pooled))
 
     def call(self, frames: tf.Tensor, games: tf.Tensor) -> tf.Tensor:
@@ -115,33 +114,39 @@ class QNetwork(tf.keras.Model):
         return self.heads(self.trunk(frames), games)
 
 
-def build_encoder(network: Network, style: Style) -> tf.keras.Model:
+ENCODERS = {"resnet": encoders.resnet, "impala": encoders.impala, "nature": encoders.nature}
+
+
+def build_encoder(style: Style) -> tf.keras.Model:
     """The encoder that the settings describe: uint8 [B, 4, 84, 84] -> pooled features [B, P].
 
     Its last layer is the pooling, whose input is the feature map [B, H, W, C].
 
     Raises:
-      UserError: for an unknown name or stages that don't match.
+      UserError: where the stages don't match.
     """
-    dtype = network.dtype
-    stem = Stem(network.stem_kernel, network.stem_stride, network.stem_pool)
-    encode = choose("encoder", network.encoder, {
-        "nature": encoders.nature,
-        "impala": functools.partial(encoders.impala, width=network.impala_width),
-        "resnet": functools.partial(
-            encoders.resnet, block=network.block, depths=network.depths, widths=network.widths,
-            strides=network.strides, stem=stem,
-        ),
-    })  # fmt: skip
-    pool = choose("pooling", network.pooling, {
+    network, dtype = style.network, style.dtype
+    encode = ENCODERS[network.encoder]
+    pool = {
         "spatial_embedding": SpatialEmbedding(network.embedding_blocks, style.seed(), dtype=dtype),
         "flatten": layers.Flatten(dtype=dtype),
         "mean": layers.GlobalAveragePooling2D(dtype=dtype),
-    })  # fmt: skip
+    }[network.pooling]
     frames = tf.keras.Input((STACK, *FRAME_SHAPE), dtype=tf.uint8)
     x = layers.Rescaling(1 / 255, dtype=dtype)(frames)
     x = layers.Permute((2, 3, 1), dtype=dtype)(x)  # NHWC; of bytes it would take twice as long
     return tf.keras.Model(frames, pool(encode(x, style)), name="encoder")
+
+
+def add_dense(
+    encoder: tf.keras.Model, widths: Sequence[int], style: Style
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """(input, output) of dense layers with ReLU that take an encoder's pooled features."""
+    pooled = x = tf.keras.Input(encoder.output_shape[1:], dtype=encoder.output.dtype)
+    for width in widths:
+        initialiser = tf.keras.initializers.HeNormal(style.seed())
+        x = Dense(width, "relu", kernel_initializer=initialiser, dtype=style.dtype)(x)
+    return pooled, x
 
 
 def build_q_network(
@@ -157,18 +162,12 @@ def build_q_network(
       seed: fixes all initial weights.
 
     Raises:
-      UserError: for an unknown name or stages that don't match.
+      UserError: as `build_encoder`.
     """
-    dtype = network.dtype
-    style = Style(np.random.default_rng(seed), dtype, network.groups)
-    encoder_model = build_encoder(network, style)
-
-    pooled = x = tf.keras.Input(encoder_model.output_shape[1:], dtype=encoder_model.output.dtype)
-    for width in network.feed_forward:
-        initialiser = tf.keras.initializers.HeNormal(style.seed())
-        x = Dense(width, "relu", kernel_initializer=initialiser, dtype=dtype)(x)
+    style = Style(np.random.default_rng(seed), network)
+    encoder = build_encoder(style)
+    pooled, x = add_dense(encoder, network.feed_forward, style)
     x = l2_normalised(x) if network.feature_norm else tf.cast(x, tf.float32)
-    feed_forward_model = tf.keras.Model(pooled, x, name="feed_forward")
-
+    feed_forward = tf.keras.Model(pooled, x, name="feed_forward")
     heads = GameHeads(num_games, num_actions, num_atoms, x.shape[-1], style.seed())
-    return QNetwork(encoder_model, feed_forward_model, heads)
+    return QNetwork(encoder, feed_forward, heads)

@@ -1,9 +1,9 @@
-"""The multi-game decision transformer (Lee et al. 2022, arXiv 2205.15241): a window of steps ->
-what it expects of the return, the action and the reward.
+"""The multi-game decision transformer (Lee et al. 2022, arXiv 2205.15241): it predicts the
+return to go, the action and the reward of each step in a window.
 
-A step is 36 patches of its frame, its return to go, its action and its reward, in this order: 39
-tokens. Four steps are 156. Nothing here knows about padding: in a window shorter than the context
-the real steps come first, and no token sees a later step.
+A step is 39 tokens: 36 patches of its frame, its return to go, its action and its reward, in this
+order. Padding needs no mask: in a window shorter than the context the real steps come first, and no
+token sees a later step.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from cql_atari.core.settings import Transformer
 from cql_atari.core.types import FRAME_SHAPE, NUM_ACTIONS, UserError
 
 PATCH = 14  # pixels; the frame's 84 are 6 patches
@@ -21,12 +22,12 @@ HEAD_WIDTH = 64
 LOWEST_RETURN, HIGHEST_RETURN = -20, 100  # footnote 2; bins of width 1, both ends included
 NUM_RETURNS = HIGHEST_RETURN - LOWEST_RETURN + 1
 NUM_REWARDS = 3  # the sign: minus, zero, plus
-MASKED = -1e9  # added to what a token must not see: its weight becomes exactly 0
+MASKED = -1e9  # added to the scores of tokens that must not be seen: their weights become 0
 NORM_EPSILON = 1e-5
 
 
 class Tokens(NamedTuple):
-    """What a window says beside its frames: what the network reads, and what it should expect.
+    """What a window holds beside its frames: inputs of the network, and targets of its predictions.
 
     Attributes:
       returns: int32 [B, T], bins of the return to go, see `return_bins`.
@@ -40,13 +41,13 @@ class Tokens(NamedTuple):
 
 
 class Logits(NamedTuple):
-    """What the transformer expects next, before the softmax.
+    """Logits of what the transformer predicts for each step.
 
     Attributes:
-      returns: float32 [B, T, 121], of the return to go, from the frame; None of a network that
+      returns: float32 [B, T, 121], of the return to go, given the frame; None where the network
         isn't conditioned on returns.
-      actions: float32 [B, T, 18], from the frame and the return.
-      rewards: float32 [B, T, 3], from the frame, the return and the action.
+      actions: float32 [B, T, 18], given the frame and the return.
+      rewards: float32 [B, T, 3], given the frame, the return and the action.
     """
 
     returns: tf.Tensor | None
@@ -61,7 +62,7 @@ def return_bins(returns: tf.Tensor) -> tf.Tensor:
 
 
 def reward_signs(rewards: tf.Tensor) -> tf.Tensor:
-    """Rewards, float [...] -> int32 [...]: 0 for less than nothing, 1 for nothing, 2 for more."""
+    """Rewards, float [...] -> int32 [...]: 0 for negative ones, 1 for zero, 2 for positive ones."""
     return tf.cast(tf.sign(rewards), tf.int32) + 1
 
 
@@ -98,44 +99,30 @@ class DecisionTransformer(tf.keras.Model):
     """Tokens, pre-norm transformer blocks, and three linear read-outs.
 
     Args:
-      depth: blocks.
-      width: D of every token; a multiple of 64, the width of a head.
-      steps: T of the longest window.
-      dropout: share of the activations dropped after attention and after the MLP in training.
-      conditioned: whether steps have a return token; without it this is a cloning transformer.
-      single_return_token: only the window's first return is seen [notebook]; else all are.
-      dtype: "float32", or "mixed_bfloat16" (variables, norms and read-outs stay float32).
+      sizes: `width` must be a multiple of 64, the width of a head; dropout acts after attention
+        and after the MLP.
       seed: fixes all initial weights.
+      dtype: "float32", or "mixed_bfloat16" (variables, norms and read-outs stay float32).
 
     Raises:
-      UserError: for a width that heads of 64 don't divide, or an unknown dtype.
+      UserError: for a width that isn't a multiple of 64.
     """
 
-    def __init__(
-        self,
-        *,
-        depth: int,
-        width: int,
-        steps: int,
-        dropout: float = 0.1,
-        conditioned: bool = True,
-        single_return_token: bool = True,
-        dtype: str = "float32",
-        seed: int,
-    ) -> None:
+    def __init__(self, sizes: Transformer, seed: int, dtype: str = "float32") -> None:
         super().__init__()
+        depth, width, steps = sizes.depth, sizes.width, sizes.steps
+        conditioned = sizes.return_token
         if width % HEAD_WIDTH:
             raise UserError(f"transformer.width = {width}: must be a multiple of {HEAD_WIDTH}.")
-        if dtype not in ("float32", "mixed_bfloat16"):
-            raise UserError(f"unknown dtype {dtype!r}; choose float32 or mixed_bfloat16.")
         rng = np.random.default_rng(seed)
         self.steps, self.conditioned = steps, conditioned
         others = 3 if conditioned else 2
         self.tokens_per_step = PATCHES + others
-        # A hidden return token is empty, and only looks: the action is read from it.
+        # A hidden return token is all zeros and no other token sees it; it sees the others, as the
+        # action is read from its place.
         places = np.arange(steps * self.tokens_per_step)
         hidden = places % self.tokens_per_step == PATCHES if conditioned else places < 0
-        hidden &= (places >= self.tokens_per_step) & single_return_token
+        hidden &= (places >= self.tokens_per_step) & sizes.single_return_token
         self._empty = hidden
         self._sees = attention_mask(steps, others, tuple(np.flatnonzero(hidden)))
 
@@ -154,7 +141,7 @@ class DecisionTransformer(tf.keras.Model):
         self.return_embedding = table("returns", NUM_RETURNS, width) if conditioned else None
         self.action_embedding = table("actions", NUM_ACTIONS, width)
         self.reward_embedding = table("rewards", NUM_REWARDS, width)
-        self.blocks = [Block(width, 2 / depth, dropout, dtype, rng) for _ in range(depth)]
+        self.blocks = [Block(width, 2 / depth, sizes.dropout, dtype, rng) for _ in range(depth)]
         self.norm = LayerNorm(width)
         self.return_readout = linear("return", width, NUM_RETURNS) if conditioned else None
         self.action_readout = linear("action", width, NUM_ACTIONS)

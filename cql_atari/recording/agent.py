@@ -117,9 +117,6 @@ def _collect_game(
 
 def _settings(config: Config) -> dict[str, Any]:
     """The configuration by parameter, without the folder of ROMs."""
-    return {
-        f"{section}.{name}": value
-        for section, part in settings.to_dict(config).items()
-        for name, value in part.items()
-        if (section, name) != ("evaluation", "rom_dir")
-    }
+    values = settings.by_name(config)
+    del values["evaluation.rom_dir"]
+    return values

@@ -29,12 +29,11 @@ def describe_run(workdir: Path, config: settings.Config) -> None:
     """
     from tensorboard.plugins.hparams import api
 
-    paper = settings.to_dict(settings.Config())
+    paper = settings.by_name(settings.Config())
     values = {
-        f"{section}.{name}": value if isinstance(value, (bool, int, float, str)) else str(value)
-        for section, part in settings.to_dict(config).items()
-        for name, value in part.items()
-        if value != paper[section][name] or (section, name) == ("train", "seed")
+        name: value if isinstance(value, (bool, int, float, str)) else str(value)
+        for name, value in settings.by_name(config).items()
+        if value != paper[name] or name == "train.seed"
     }
     text = "".join(f"    {line}\n" for line in settings.to_gin(config).splitlines())
     writer = _writer(workdir)

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 import tiny
 
+from cql_atari.core.settings import Transformer
 from cql_atari.core.types import UserError
 from cql_atari.feed import recorded
 from cql_atari.methods import build
@@ -94,7 +95,7 @@ def test_actions_that_a_game_has_not_take_no_part():
 
 def test_learns_by_heart_what_a_return_means():
     """Two games that look alike: a return of 0 goes with action 2, one of 9 with action 5."""
-    network = DecisionTransformer(depth=1, width=64, steps=2, dropout=0.0, seed=0)
+    network = DecisionTransformer(Transformer(depth=1, width=64, steps=2, dropout=0.0), seed=0)
     frames = np.random.default_rng(0).integers(0, 256, (1, 2, 84, 84), np.uint8).repeat(2, axis=0)
     tokens = Tokens(*map(tf.constant, ([[20, 20], [29, 29]], [[2, 2], [5, 5]], [[1, 1], [2, 1]])))
     optimizer = tf.keras.optimizers.legacy.Adam(3e-3)

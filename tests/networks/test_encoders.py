@@ -6,21 +6,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cql_atari.core.settings import Network
 from cql_atari.core.types import UserError
 from cql_atari.networks import encoders
-from cql_atari.networks.encoders import Stem, Style
+from cql_atari.networks.encoders import Style
 from cql_atari.networks.normalisation import GroupNorm
 
-SMALL = {"block": "basic", "depths": (1, 1), "widths": (8, 16), "strides": (1, 2)}
+SMALL = {
+    "block": "basic", "depths": (1, 1), "widths": (8, 16), "strides": (1, 2),
+    "stem_kernel": 3, "stem_stride": 4, "stem_pool": False,
+}  # fmt: skip
 
 
-def style(seed=0, dtype="float32", groups=4):
-    return Style(np.random.default_rng(seed), dtype, groups)
-
-
-def build(encode, size=84, **arguments):
+def build(encode, size=84, **settings):
     frames = tf.keras.Input((size, size, 4))
-    return tf.keras.Model(frames, encode(frames, style(), **arguments))
+    style = Style(np.random.default_rng(0), Network(**settings))
+    return tf.keras.Model(frames, encode(frames, style))
 
 
 def kinds(model):
@@ -35,7 +36,7 @@ def test_nature_is_dopamines():
 
 @pytest.mark.parametrize("width", [1, 2])
 def test_impala_multiplies_its_channels(width):
-    model = build(encoders.impala, width=width)
+    model = build(encoders.impala, impala_width=width)
     assert model.output_shape == (None, 11, 11, 32 * width)
     channels = [layer.filters for layer in model.layers if hasattr(layer, "filters")]
     assert channels == [16 * width] * 5 + [32 * width] * 10
@@ -44,8 +45,10 @@ def test_impala_multiplies_its_channels(width):
 
 def test_stem_and_strides_set_the_map():
     two_each = SMALL | {"depths": (2, 2)}  # only a stage's first block has its stride
-    with_pool = build(encoders.resnet, **two_each, stem=Stem(7, 2, True))
-    without = build(encoders.resnet, **SMALL, stem=Stem(8, 4, False))
+    with_pool = build(
+        encoders.resnet, **two_each | {"stem_kernel": 7, "stem_stride": 2, "stem_pool": True}
+    )
+    without = build(encoders.resnet, **SMALL | {"stem_kernel": 8})
     assert with_pool.output_shape == without.output_shape == (None, 11, 11, 16)
     assert kinds(with_pool).count("MaxPooling2D") == 1
     assert "MaxPooling2D" not in kinds(without)
@@ -54,15 +57,15 @@ def test_stem_and_strides_set_the_map():
 
 def test_convolutions_of_resnets_have_no_bias_and_a_norm_each():
     for block in ("basic", "bottleneck"):
-        model = build(encoders.resnet, **SMALL | {"block": block}, stem=Stem(3, 4, False))
+        model = build(encoders.resnet, **SMALL | {"block": block})
         assert kinds(model).count("Conv2D") == kinds(model).count("GroupNorm")
         assert not any(layer.use_bias for layer in model.layers if hasattr(layer, "use_bias"))
 
 
 def test_basic_block_by_hand():
     """A block of the same shape is relu(x + norm(conv(relu(norm(conv(x))))))."""
-    model = build(encoders.resnet, size=8, block="basic", depths=(1,), widths=(8,), strides=(1,),
-                  stem=Stem(3, 1, False))  # fmt: skip
+    one = {"depths": (1,), "widths": (8,), "strides": (1,), "stem_stride": 1}
+    model = build(encoders.resnet, size=8, **SMALL | one)
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype(np.float32)
     convolutions = [layer for layer in model.layers if hasattr(layer, "filters")]
     norms = [layer for layer in model.layers if isinstance(layer, GroupNorm)]
@@ -73,15 +76,14 @@ def test_basic_block_by_hand():
 
 
 def test_bottlenecks_start_as_their_shortcut():
-    model = build(encoders.resnet, **SMALL | {"block": "bottleneck", "depths": (2, 1)},
-                  stem=Stem(3, 4, False))  # fmt: skip
+    model = build(encoders.resnet, **SMALL | {"block": "bottleneck", "depths": (2, 1)})
     norms = [layer for layer in model.layers if isinstance(layer, GroupNorm)]
     assert sum(not np.any(norm.scale) for norm in norms) == 3
     assert model.output_shape == (None, 11, 11, 64)
 
 
 def test_he_normal_start():
-    model = build(encoders.resnet, **SMALL | {"widths": (64, 64)}, stem=Stem(7, 2, True))
+    model = build(encoders.resnet, **SMALL | {"widths": (64, 64), "stem_kernel": 7})
     for layer in model.layers:
         if hasattr(layer, "filters"):
             fan_in = np.prod(layer.kernel.shape[:3])
@@ -91,7 +93,6 @@ def test_he_normal_start():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"block": "botleneck"}, "unknown block 'botleneck'.*basic, bottleneck"),
         ({"depths": (1, 1, 1)}, r"depths \(1, 1, 1\).*same length"),
         ({"depths": (), "widths": (), "strides": ()}, "one entry for each stage"),
         ({"widths": (8, 10)}, r"widths \(8, 10\).*multiples of groups=4"),
@@ -99,4 +100,4 @@ def test_he_normal_start():
 )
 def test_mistakes_are_named(wrong, message):
     with pytest.raises(UserError, match=message):
-        build(encoders.resnet, **SMALL | wrong, stem=Stem(3, 2, False))
+        build(encoders.resnet, **SMALL | wrong)

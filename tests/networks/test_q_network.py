@@ -10,7 +10,6 @@ import tensorflow as tf
 from tensorflow.python.ops.resource_variable_ops import UninitializedVariable
 
 from cql_atari.core.settings import Network
-from cql_atari.core.types import UserError
 from cql_atari.networks.q_network import GameHeads, build_q_network
 
 SMALL = Network(
@@ -213,15 +212,3 @@ def test_weights_survive_a_checkpoint(network, frames, tmp_path):
     other = build(seed=1)
     tf.train.Checkpoint(network=other).read(path).assert_consumed()
     np.testing.assert_array_equal(other(frames, GAMES), network(frames, GAMES))
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"encoder": "resnet34"}, "unknown encoder 'resnet34'.*impala, nature, resnet"),
-        ({"pooling": "max"}, "unknown pooling 'max'.*flatten, mean, spatial_embedding"),
-    ],
-)
-def test_unknown_names_are_refused(wrong, message):
-    with pytest.raises(UserError, match=message):
-        build(**wrong)

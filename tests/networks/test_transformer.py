@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cql_atari.core.settings import Transformer
 from cql_atari.core.types import UserError
 from cql_atari.networks import transformer
 from cql_atari.networks.transformer import DecisionTransformer, Logits, Tokens
 
-SMALL = {"depth": 2, "width": 64, "steps": 4, "seed": 0}
+
+def build(seed=0, dtype="float32", **sizes):
+    return DecisionTransformer(Transformer(**{"depth": 2, "width": 64, **sizes}), seed, dtype)
 
 
 def apply(network: DecisionTransformer, window: dict[str, np.ndarray], **options) -> Logits:
@@ -30,7 +33,7 @@ def window(seed: int = 0, batch: int = 2, steps: int = 4) -> dict[str, np.ndarra
 
 @pytest.fixture(scope="module")
 def network():
-    return DecisionTransformer(**SMALL)
+    return build()
 
 
 @pytest.mark.parametrize(
@@ -45,7 +48,7 @@ def test_has_the_published_number_of_parameters(size, millions):
     by_hand = depth * block + tables + readouts
     assert by_hand / 1e6 == pytest.approx(millions, rel=0.005)
     if width == 512:  # the others are the same code
-        network = DecisionTransformer(depth=depth, width=width, steps=4, seed=0)
+        network = build(depth=depth, width=width)
         assert network.count_params() == by_hand
 
 
@@ -90,7 +93,7 @@ def test_the_first_return_moves_every_later_action_and_no_return(network):
 
 
 def test_all_returns_are_seen_where_asked():
-    network = DecisionTransformer(**SMALL, single_return_token=False)
+    network = build(single_return_token=False)
     before = window()
     after = {**before, "returns": before["returns"].copy()}
     after["returns"][:, 2] = (before["returns"][:, 2] + 60) % 121
@@ -106,7 +109,7 @@ def test_a_short_window_is_the_beginning_of_a_long_one(network):
 
 
 def test_the_cloning_twin_has_no_return():
-    twin = DecisionTransformer(**SMALL, conditioned=False)
+    twin = build(return_token=False)
     logits = apply(twin, window())
     assert logits.returns is None
     assert logits.actions.shape == (2, 4, 18)
@@ -139,20 +142,20 @@ def test_dropout_only_with_a_seed_and_the_same_with_the_same(network):
 
 
 def test_a_seed_fixes_the_weights():
-    a, b, c = (DecisionTransformer(**{**SMALL, "seed": seed}) for seed in (0, 0, 1))
+    a, b, c = (build(seed) for seed in (0, 0, 1))
     for x, y in zip(a.get_weights(), b.get_weights()):
         np.testing.assert_array_equal(x, y)
     assert (a.get_weights()[0] != c.get_weights()[0]).any()
 
 
 def test_bfloat16_keeps_float32_variables_and_logits():
-    network = DecisionTransformer(**SMALL, dtype="mixed_bfloat16")
+    network = build(dtype="mixed_bfloat16")
     assert {v.dtype for v in network.variables} == {tf.float32}
-    full, half = apply(DecisionTransformer(**SMALL), window()), apply(network, window())
+    full, half = apply(build(), window()), apply(network, window())
     assert half.actions.dtype == tf.float32
     np.testing.assert_allclose(full.actions, half.actions, atol=0.1)
 
 
 def test_refuses_a_width_that_heads_do_not_divide():
     with pytest.raises(UserError, match=r"transformer.width = 100: must be a multiple of 64"):
-        DecisionTransformer(**{**SMALL, "width": 100})
+        build(width=100)
