@@ -5,7 +5,7 @@ float32 step, the bfloat16 step and a float32 matrix product one after the other
 sides see the same machine; reported are medians over rounds. FLOPs: twice the multiply-adds of
 convolutions and matrix products, backward counted as twice a forward (so 4 forwards a step).
 
-`methods/<name>` is the whole train step of a method (`parts.gradient_step`: loss, measures,
+`methods/<name>` is the whole train step of a method (`gradient.gradient_step`: loss, measures,
 clipping, optimizer), in float32 and bfloat16, and, where torch is installed, of PyTorch's same
 network (`torch_steps.py`) in the same rounds; both with Adam. A ratio above 1: ours is faster.
 
@@ -33,7 +33,7 @@ import tensorflow as tf
 from cql_atari import config as config_lib
 from cql_atari.core.settings import Config, Network
 from cql_atari.core.types import Batch, SequenceBatch
-from cql_atari.methods import build, distributions, losses, parts
+from cql_atari.methods import build, distributions, gradient, losses
 from cql_atari.methods.method import Sequences
 from cql_atari.networks.q_network import QNetwork, build_q_network
 
@@ -142,7 +142,7 @@ def make_method_step(config: Config, clock: Callable[[], float]) -> Callable[[],
     """A compiled train step of a method on one fixed batch; each call returns seconds."""
     learner = build.build(config).learner()
     batch = type(random_batch(config))(*map(tf.constant, random_batch(config)))
-    step = tf.function(lambda: parts.gradient_step(learner, batch).gradient_norm)
+    step = tf.function(lambda: gradient.gradient_step(learner, batch).gradient_norm)
 
     def timed() -> float:
         start = clock()

@@ -41,7 +41,7 @@ class Part(NamedTuple):
 
 
 class Learner(NamedTuple):
-    """How a network is trained. A gradient step is `parts.gradient_step`, for every method.
+    """How a network is trained. A gradient step is `gradient.gradient_step`, for every method.
 
     Attributes:
       games: names, in the order of a batch's `games`.

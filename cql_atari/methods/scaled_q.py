@@ -12,7 +12,7 @@ from tf_agents.agents import tf_agent
 from cql_atari.core import games as games_lib
 from cql_atari.core.settings import Config, Loss
 from cql_atari.core.types import STACK, Batch, Losses, UserError
-from cql_atari.methods import augmentation, distributions, losses, measures, parts, policy
+from cql_atari.methods import augmentation, distributions, gradient, losses, measures, parts, policy
 from cql_atari.methods.method import Learner, Method, Transitions, crossed
 from cql_atari.networks.q_network import QNetwork
 
@@ -216,8 +216,8 @@ class ScaledQAgent(tf_agent.TFAgent):
         }
 
     def _train(self, experience: Batch, weights: Any = None):
-        """One gradient step, as TF-Agents asks for it; the extra is `parts.Sums`."""
+        """One gradient step, as TF-Agents asks for it; the extra is `gradient.Sums`."""
         del weights
-        sums = parts.gradient_step(self.learner, experience)
+        sums = gradient.gradient_step(self.learner, experience)
         loss = tf.reduce_sum(sums.by_game["loss/total"]) / self.learner.batch_size
         return tf_agent.LossInfo(loss, sums)

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from cql_atari.core.settings import Train
 from cql_atari.core.types import UserError
-from cql_atari.methods import parts
+from cql_atari.methods import gradient
 from cql_atari.methods.method import Learner, crossed
 from cql_atari.system.progress import Progress
 from cql_atari.training import strategy as strategy_lib
@@ -36,7 +36,7 @@ def make_train_call(
       steps).
     """
 
-    def step(batches: Any, k: tf.Tensor) -> parts.Sums:
+    def step(batches: Any, k: tf.Tensor) -> gradient.Sums:
         return replica_step(learner, batches, k)
 
     if jit_compile and not isinstance(strategy, tf.distribute.TPUStrategy):  # it compiles itself
@@ -71,7 +71,7 @@ def make_train_call(
     return train_call
 
 
-def replica_step(learner: Learner, batches: Any, k: tf.Tensor) -> parts.Sums:
+def replica_step(learner: Learner, batches: Any, k: tf.Tensor) -> gradient.Sums:
     """What a replica does in a gradient step: all of it can be compiled by XLA, for a TPU too.
 
     Args:
@@ -81,7 +81,7 @@ def replica_step(learner: Learner, batches: Any, k: tf.Tensor) -> parts.Sums:
     """
     batch = type(batches)(*(part[k] for part in batches))
     batch = batch._replace(frames=strategy_lib.unpack_frames(batch.frames))
-    return parts.gradient_step(learner, batch)
+    return gradient.gradient_step(learner, batch)
 
 
 def learn(

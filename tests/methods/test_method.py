@@ -12,7 +12,7 @@ import tiny
 
 from cql_atari.core.types import Batch, Observation, UserError
 from cql_atari.feed import recorded
-from cql_atari.methods import build, parts, policy
+from cql_atari.methods import build, gradient, policy
 from cql_atari.methods.method import Kind, Learner, Method, Part, Transitions, crossed
 from cql_atari.runs import checkpoint, folder
 from cql_atari.training import load, run
@@ -108,7 +108,7 @@ def test_gradients_are_clipped_to_a_norm_and_the_norm_is_told_before():
         return {"loss/total": tf.tile(tf.reduce_sum(variable**2 / 2)[None], [4])}
 
     learner = Learner(("Pong",), 4, loss, (Part(sgd, [variable]),), {}, clip_norm=1.0)
-    sums = parts.gradient_step(learner, batch)
+    sums = gradient.gradient_step(learner, batch)
     assert float(sums.gradient_norm) == pytest.approx(5.0)
     np.testing.assert_allclose(variable.numpy(), [3.0 - 0.6, 4.0 - 0.8], rtol=1e-6)
     assert sums.by_game["count"].numpy().tolist() == [4.0]

@@ -11,7 +11,7 @@ import tiny
 
 from cql_atari.core.types import Batch, UserError
 from cql_atari.feed import recorded
-from cql_atari.methods import augmentation, build, contrastive, masked_autoencoder, parts
+from cql_atari.methods import augmentation, build, contrastive, gradient, masked_autoencoder, parts
 from cql_atari.networks.decoder import Drawn, MaskedAutoencoder
 from cql_atari.runs import checkpoint, folder
 from cql_atari.training import load, run, start
@@ -102,7 +102,7 @@ def test_what_is_hidden_is_hidden(monkeypatch):
 def test_every_weight_learns_the_spatial_embedding_among_them(method):
     settings = config(method)
     learner = build.build(settings).learner()
-    found, _ = parts.gradients(learner, batch_of(settings))
+    found, _ = gradient.gradients(learner, batch_of(settings))
     variables = learner.parts[0].variables
     assert len({id(v) for v in variables}) == len(learner.saved["network"].trainable_variables)
     still = [v.name for v, g in zip(variables, found) if not np.abs(g).max() > 0]
@@ -125,7 +125,7 @@ def test_an_episodes_end_is_no_successor():
 def test_contrastive_coding_learns_a_batch_by_heart():
     settings = config("contrastive", "optimizer.learning_rate = 1e-2", "optimizer.epsilon = 1e-8")
     learner, batch = build.build(settings).learner(), batch_of(settings)
-    step = tf.function(lambda: parts.gradient_step(learner, batch).by_game)
+    step = tf.function(lambda: gradient.gradient_step(learner, batch).by_game)
     sums = [step() for _ in range(60)]
     assert sum(sums[-1]["accuracy/successor"]) == np.count_nonzero(batch.discounts)
     assert sum(sums[-1]["loss/total"]) < 0.2 * sum(sums[0]["loss/total"])
@@ -141,7 +141,7 @@ def test_the_masked_autoencoder_learns_a_batch_by_heart():
     coarse = np.random.default_rng(0).integers(0, 256, (8, 1, 6, 6), np.uint8)
     pattern = coarse.repeat(14, axis=2).repeat(14, axis=3)
     batch = batch._replace(frames=tf.zeros_like(batch.frames) + pattern)
-    step = tf.function(lambda: parts.gradient_step(learner, batch).by_game["error/hidden"])
+    step = tf.function(lambda: gradient.gradient_step(learner, batch).by_game["error/hidden"])
     errors = [float(sum(step())) / 8 for _ in range(200)]
     assert errors[-1] < 0.5 * np.var(pattern / 255) < errors[0]
 

@@ -12,7 +12,7 @@ from tf_agents.trajectories import time_step
 from cql_atari.core import games
 from cql_atari.core.settings import Loss
 from cql_atari.core.types import Batch, UserError
-from cql_atari.methods import parts, scaled_q
+from cql_atari.methods import gradient, scaled_q
 from cql_atari.methods.scaled_q import make_objective
 from cql_atari.runs import checkpoint
 
@@ -66,7 +66,7 @@ def test_the_target_network_changes_only_when_told():
 def test_heads_of_games_that_are_not_in_the_batch_get_no_gradient():
     config, agent = make()
     batch = first_batch(config)._replace(games=tf.zeros(8, tf.int32))
-    gradients, sums = parts.gradients(agent.learner, batch)
+    gradients, sums = gradient.gradients(agent.learner, batch)
     names = [v.name for v in agent.learner.parts[0].variables]
     (kernel,) = (g for g, name in zip(gradients, names) if "kernel" in name and g.shape[0] == 2)
     assert np.abs(kernel[0]).max() > 0
@@ -102,7 +102,7 @@ def test_a_negative_value_is_learned_where_unused_actions_are_masked(mask):
 def test_sums_by_game_add_up_to_the_batch():
     config, agent = make()
     batch = first_batch(config)
-    _, sums = parts.gradients(agent.learner, batch)
+    _, sums = gradient.gradients(agent.learner, batch)
     for name, column in agent.losses(batch).items():
         for game in range(2):
             expected = column.numpy()[batch.games.numpy() == game].sum()
@@ -113,9 +113,9 @@ def test_the_gradient_is_that_of_the_global_mean():
     """Half the batch on each of two replicas adds up to the whole (the division is global)."""
     config, agent = make()
     batch = first_batch(config)
-    whole, _ = parts.gradients(agent.learner, batch)
+    whole, _ = gradient.gradients(agent.learner, batch)
     halves = [
-        parts.gradients(agent.learner, Batch(*(p[i : i + 4] for p in batch)))[0] for i in (0, 4)
+        gradient.gradients(agent.learner, Batch(*(p[i : i + 4] for p in batch)))[0] for i in (0, 4)
     ]
     for all_rows, first, second in zip(whole, *halves):
         np.testing.assert_allclose(all_rows, first + second, atol=1e-6)
