@@ -46,7 +46,7 @@ def make(config: Config) -> Method:
 
         return parts.make_learner(config, network, optimizers, loss)
 
-    @tf.function(reduce_retracing=False)
+    @tf.function(autograph=False, reduce_retracing=False)
     def encode(frames: tf.Tensor) -> tf.Tensor:
         return tf.cast(network.encoder(frames), tf.float32)
 

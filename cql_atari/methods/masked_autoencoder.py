@@ -35,7 +35,7 @@ def make(config: Config) -> Method:
 
         return parts.make_learner(config, network, optimizers, loss)
 
-    @tf.function(reduce_retracing=False)
+    @tf.function(autograph=False, reduce_retracing=False)
     def draw(frames: tf.Tensor) -> Drawn:
         noise = tf.random.stateless_uniform([frames.shape[0], network.cells], [0, 0])
         return network(frames, noise)

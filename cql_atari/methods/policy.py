@@ -25,7 +25,7 @@ def greedy(values: Values, games: Sequence[str]) -> Callable[[], Policy]:
       values: of a network with a head for each of the games.
       games: their names, in the order of the heads.
     """
-    compiled = tf.function(values, reduce_retracing=False)
+    compiled = tf.function(values, autograph=False, reduce_retracing=False)
 
     def values_of(seen: Observation) -> np.ndarray:
         return compiled(tf.constant(seen.frames), tf.constant(seen.games)).numpy()
@@ -38,7 +38,7 @@ def watching(
     outputs: Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]],
 ) -> Callable[[], Callable[[Observation], dict[str, np.ndarray]]]:
     """`Method.watch` of a network that acts by its outputs alone."""
-    compiled = tf.function(outputs, reduce_retracing=False)
+    compiled = tf.function(outputs, autograph=False, reduce_retracing=False)
 
     def watch(seen: Observation) -> dict[str, np.ndarray]:
         said = compiled(tf.constant(seen.frames), tf.constant(seen.games))

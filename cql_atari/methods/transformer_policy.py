@@ -44,7 +44,7 @@ class Player:
         released = chosen.acting == "released"
         available = tf.constant(games_lib.action_mask(self._games))
 
-        @tf.function(reduce_retracing=False)
+        @tf.function(autograph=False, reduce_retracing=False)
         def act(
             frames: tf.Tensor, tokens: Tokens, last: tf.Tensor, games: tf.Tensor, noise: tf.Tensor
         ) -> dict[str, tf.Tensor]:

@@ -40,8 +40,11 @@ def make_train_call(
         return replica_step(learner, batches, k)
 
     if jit_compile and not isinstance(strategy, tf.distribute.TPUStrategy):  # it compiles itself
-        step = tf.function(step, jit_compile=True)
+        step = tf.function(step, jit_compile=True, autograph=False)
 
+    # AutoGraph turns the loop below into TensorFlow's; no step has Python's control flow over
+    # tensors, and converting all that it calls took most of a start.
+    @tf.autograph.experimental.do_not_convert
     def one_step(batches: Any, k: tf.Tensor) -> dict[str, tf.Tensor]:
         sums, norm = strategy.run(step, (batches, k))
         sums = {n: strategy.reduce(tf.distribute.ReduceOp.SUM, s, None) for n, s in sums.items()}

@@ -1,6 +1,11 @@
-"""The learner: one trace, the same training on one device and on two, when what is called."""
+"""The learner: one trace, the same training again and under XLA, when what is called.
+
+On several devices: test_strategy.py.
+"""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +19,9 @@ from cql_atari.training import loop, strategy
 pytestmark = pytest.mark.slow
 
 
-def run(config, devices, episodes=None, jit_compile=False, **overrides):
-    """Trains for config.train.steps; returns the agent, the compiled call and a tape of calls."""
-    with devices.scope():
-        agent = scaled_q.make_agent(config)
-    call = loop.make_train_call(agent.learner, devices, jit_compile)
+def run(made, config, devices, episodes=None, **overrides):
+    """Trains (agent, compiled call) for config.train.steps; returns a tape of what was called."""
+    agent, call = made
     feed = config.feed
     split = strategy.divide(feed.draws, feed.transitions_per_draw, devices.num_replicas_in_sync)
     tape = []
@@ -32,53 +35,43 @@ def run(config, devices, episodes=None, jit_compile=False, **overrides):
     }
     batches = strategy.place_batches(devices, tiny.dataset(config, episodes), split)
     tape.append(("finished", loop.learn(agent.learner, call, batches, config.train, **options)))
-    return agent, call, tape
+    return tape
+
+
+def make(config, jit_compile=False):
+    agent = scaled_q.make_agent(config)
+    return agent, loop.make_train_call(agent.learner, ALONE, jit_compile)
 
 
 def weights(agent):
     return [variable.numpy() for variable in agent.network.trainable_variables]
 
 
+ALONE = strategy.make_strategy("none")
+
+
 @pytest.fixture(scope="module")
-def alone():
-    """Agent, call and tape of a run on one device."""
-    return run(tiny.config(), strategy.make_strategy("none"))
+def compiled():
+    """(agent, compiled call) for all tests of this module: what takes the time is made once."""
+    return make(tiny.config())
 
 
-def test_two_replicas_train_as_one_with_one_trace(alone):
-    config, (one_agent, one_call, one_tape) = tiny.config(), alone
-    two = strategy.make_strategy("mirrored", ["CPU:0", "CPU:1"])
-    assert two.num_replicas_in_sync == 2
-    two_agent, two_call, two_tape = run(config, two)
-    for a, b in zip(weights(one_agent), weights(two_agent)):
-        np.testing.assert_allclose(a, b, atol=2e-5)
-    for a, b in zip(one_tape, two_tape):
-        if a[0] == "log":
-            assert a[2]["loss/td"] == pytest.approx(b[2]["loss/td"], rel=1e-4)
-            assert a[2]["gradient_norm"] == pytest.approx(b[2]["gradient_norm"], rel=1e-3)
-    assert one_call.experimental_get_tracing_count() == 1
-    assert two_call.experimental_get_tracing_count() == 1
+@pytest.fixture
+def made(compiled):
+    """The same as it began."""
+    agent, _ = compiled
+    saved = agent.learner.saved
+    variables = [v for name in ("network", "target_network") for v in saved[name].variables]
+    variables += saved["optimizer"].variables()
+    before = [v.numpy() for v in variables]
+    yield compiled
+    for variable, value in zip(variables, before):
+        variable.assign(value)
 
 
-def test_training_moves_the_weights_and_repeats_bit_for_bit(alone):
-    config, (first, _, _) = tiny.config(), alone
-    start = scaled_q.make_agent(config)
-    second, _, _ = run(config, strategy.make_strategy("none"))
-    assert any((a != b).any() for a, b in zip(weights(start), weights(first)))
-    for a, b in zip(weights(first), weights(second)):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_xla_gives_the_same_training(alone):
-    plain, _, _ = alone
-    compiled, _, _ = run(tiny.config(), strategy.make_strategy("none"), jit_compile=True)
-    for a, b in zip(weights(plain), weights(compiled)):
-        np.testing.assert_allclose(a, b, atol=1e-4)
-
-
-def test_the_tape_of_a_run():
-    config = tiny.config("evaluation.every = 6")
-    _, _, tape = run(config, strategy.make_strategy("none"))
+def test_the_tape_of_a_run(made):
+    config, start = tiny.config("evaluation.every = 6"), weights(made[0])
+    tape = run(made, config, ALONE)
     assert [entry[:2] for entry in tape] == [
         ("evaluate", 0), ("log", 4), ("save", 4), ("evaluate", 6), ("log", 8), ("save", 8),
         ("finished", True),
@@ -89,43 +82,55 @@ def test_the_tape_of_a_run():
             "speed/samples_per_second", "speed/data_wait_share"} <= set(scalars)  # fmt: skip
     assert 0 <= scalars["speed/data_wait_share"] <= 1
 
+    # It has moved the weights, in one trace; and again it comes to the same, bit for bit.
+    first = weights(made[0])
+    assert any((a != b).any() for a, b in zip(start, first))
+    assert made[1].experimental_get_tracing_count() == 1
+    again = make(config)
+    run(again, config, ALONE)
+    for a, b in zip(first, weights(again[0])):
+        np.testing.assert_array_equal(a, b)
 
-def test_the_target_follows_every_target_period():
+
+def test_xla_gives_the_same_training():
+    """Of a small network: what XLA makes of the others is seen in test_xla.py."""
+    config = tiny.config(
+        "network.encoder = 'nature'", "network.pooling = 'mean'", "loss.kind = 'mse'"
+    )
+    both = [make(config, jit_compile) for jit_compile in (False, True)]
+    for made in both:
+        run(made, config, ALONE)
+    for a, b in zip(*(weights(agent) for agent, _ in both)):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_the_target_follows_every_target_period(made):
     config = tiny.config("train.steps = 6", "train.target_period = 4")
-    seen = {}
-
-    def note(agent, step):
-        seen[step] = [v.numpy() for v in agent.target_network.trainable_variables]
-
-    device = strategy.make_strategy("none")
-    agent = scaled_q.make_agent(config)
-    call = loop.make_train_call(agent.learner, device, False)
-    after_copy = []
+    agent, call = made
+    after_copy, at_4 = [], []
 
     def spy(batch, most):
         if int(agent.train_step_counter) == 4:
-            after_copy.append([(t.numpy(), o.numpy()) for t, o in zip(
-                agent.target_network.variables, agent.network.variables)])  # fmt: skip
+            targets = agent.target_network.variables
+            after_copy.extend((t.numpy(), o.numpy()) for t, o in zip(
+                targets, agent.network.variables))  # fmt: skip
+            at_4.extend(v.numpy() for v in agent.target_network.trainable_variables)
         return call(batch, most)
 
-    batches = iter(tiny.dataset(config)())
-    loop.learn(agent.learner, spy, batches, config.train,
-                  save=lambda s: note(agent, s), log=lambda *_: None,
-                  evaluate=lambda _: None, evaluate_every=0, should_stop=lambda: False)  # fmt: skip
-    assert all((target == online).all() for target, online in after_copy[0])
-    assert any((a != b).any() for a, b in zip(seen[4], weights(agent)))
+    run((agent, spy), config, ALONE)
+    assert all((target == online).all() for target, online in after_copy) and after_copy
+    assert any((a != b).any() for a, b in zip(at_4, weights(agent)))
 
 
-def test_a_stop_saves_and_says_unfinished():
-    _, _, tape = run(tiny.config(), strategy.make_strategy("none"), should_stop=lambda: True)
+def test_a_stop_saves_and_says_unfinished(made):
+    tape = run(made, tiny.config(), ALONE, should_stop=lambda: True)
     assert tape == [("save", 2), ("finished", False)]
 
 
-def test_a_stop_in_an_evaluation_saves_at_its_step():
+def test_a_stop_in_an_evaluation_saves_at_its_step(made):
     asked = []
     overrides = {"evaluate": asked.append, "should_stop": lambda: 6 in asked}
-    config = tiny.config("evaluation.every = 6")
-    _, _, tape = run(config, strategy.make_strategy("none"), **overrides)
+    tape = run(made, tiny.config("evaluation.every = 6"), ALONE, **overrides)
     assert asked == [0, 6]
     assert [entry[:2] for entry in tape[-2:]] == [("save", 6), ("finished", False)]
 
@@ -143,49 +148,39 @@ def test_a_feed_that_ends_is_saved_without_asking_other_hosts(stop):
     assert saved == [0]
 
 
-def test_a_loss_that_is_not_finite_names_step_and_games_and_saves_nothing():
+def test_a_loss_that_is_not_finite_names_step_and_games_and_saves_nothing(made):
     episodes = tiny.episodes()
     bad = [e._replace(rewards=np.full_like(e.rewards, np.nan)) if e.game == "Freeway" else e
            for e in episodes]  # fmt: skip
     saved = []
     with pytest.raises(UserError, match=r"not finite at step [12] \(games: Freeway\)"):
-        run(tiny.config(), strategy.make_strategy("none"), episodes=bad, save=saved.append)
+        run(made, tiny.config(), ALONE, episodes=bad, save=saved.append)
     assert saved == []
 
 
-def test_a_run_from_a_step_between_multiples_does_all_on_time_and_ends_at_its_end():
-    """Saved at 6 by calls of 2 or 3, resumed with calls of 4: 6, 10, 14, ..., 38, 40."""
+def test_a_run_from_a_step_between_multiples_does_all_on_time_and_ends_at_its_end(made):
+    """From 5 by calls of 2: 5, 7, 9, ..., 19, 20."""
     config = tiny.config(
-        "train.steps = 40", "train.steps_per_call = 4", "train.target_period = 20",
-        "train.log_every = 8", "train.save_every = 12", "evaluation.every = 16",
-    )  # fmt: skip
-    agent = scaled_q.make_agent(config)
-    agent.train_step_counter.assign(6)
-    tape, copies = [], []
+        "train.steps = 20", "train.log_every = 4", "train.save_every = 6", "evaluation.every = 8"
+    )
+    agent, call = made
+    agent.train_step_counter.assign(5)
+    copies = []
     learner = agent.learner._replace(
         after_steps=lambda before, now: agent.learner.after_steps(before, now) or copies.append(now)
     )
-    call = loop.make_train_call(learner, strategy.make_strategy("none"), False)
-    assert loop.learn(
-        learner, call, iter(tiny.dataset(config)()), config.train,
-        save=lambda step: tape.append(("save", step)),
-        log=lambda step, _: tape.append(("log", step)),
-        evaluate=lambda step: tape.append(("evaluate", step)), evaluate_every=16,
-        should_stop=lambda: False,
-    )  # fmt: skip
-    by_name = {name: [step for n, step in tape if n == name] for name, _ in tape}
-    assert by_name == {
-        "log": [10, 18, 26, 34, 40], "save": [14, 26, 38, 40], "evaluate": [18, 34],
-    }  # fmt: skip
-    assert copies == [10, 14, 18, 22, 26, 30, 34, 38, 40]
-    assert int(agent.train_step_counter) == 40
+    tape = run((SimpleNamespace(learner=learner), call), config, ALONE)
+    by_name = {name: [entry[1] for entry in tape if entry[0] == name] for name, *_ in tape[:-1]}
+    assert by_name == {"log": [9, 13, 17, 20], "save": [7, 13, 19, 20], "evaluate": [9, 17]}
+    assert copies == [7, 9, 11, 13, 15, 17, 19, 20]
+    assert int(agent.train_step_counter) == 20
     for target, online in zip(agent.target_network.variables, agent.network.variables):
-        np.testing.assert_array_equal(target, online)  # copied at 40, a multiple of 20
+        np.testing.assert_array_equal(target, online)  # copied at 20, a multiple of 4
 
 
-def test_a_gradient_that_is_not_finite_stops_the_run(monkeypatch):
+def test_a_gradient_that_is_not_finite_stops_the_run(made):
     config, saved = tiny.config(), []
-    agent = scaled_q.make_agent(config)
+    agent, _ = made
 
     def loss(batch):
         kernel = agent.network.heads.kernel
@@ -193,11 +188,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run(monkeypatch):
         return {"loss/total": tf.fill(batch.games.shape, steep)}  # 0, with an infinite slope
 
     learner = agent.learner._replace(loss=loss)
-    call = loop.make_train_call(learner, strategy.make_strategy("none"), False)
+    call = loop.make_train_call(learner, ALONE, False)
     with pytest.raises(UserError, match=r"the gradient is not finite at step 1 .*learning_rate"):
-        loop.learn(
-            learner, call, iter(tiny.dataset(config)()), config.train, save=saved.append,
-            log=lambda *_: None, evaluate=lambda _: None, evaluate_every=0,
-            should_stop=lambda: False,
-        )  # fmt: skip
+        run((SimpleNamespace(learner=learner), call), config, ALONE, save=saved.append)
     assert saved == []
