@@ -78,8 +78,8 @@ def main(_: list[str]) -> int:
 def _print_scores(folder: Path) -> None:
     from cql_atari.evaluation import players, text_report
 
-    ((label, player),) = players.find_players([folder / workdir.SCORES]).items()
-    print(text_report.small(label, player.summary))
+    (player,) = players.find_players([folder / workdir.SCORES])
+    print(text_report.small(player.label, player.summary))
     print(f"next: python -m cql_atari.report {folder}")
 
 

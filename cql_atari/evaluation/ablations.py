@@ -13,8 +13,8 @@ import numpy as np
 
 from cql_atari.evaluation import aggregate, comparison_charts, configurations, groups, intervals
 from cql_atari.evaluation.figures import styles_of
-from cql_atari.evaluation.groups import Contents, Group
-from cql_atari.evaluation.page import Section
+from cql_atari.evaluation.groups import Group
+from cql_atari.evaluation.page import Contents, Section
 from cql_atari.evaluation.tables import Estimate, Table, percent
 
 BASE = "base"

@@ -149,39 +149,6 @@ def learning_curves(
     )  # fmt: skip
 
 
-def score_against(
-    name: str, points: Mapping[str, Mapping[str, Sequence[tuple[float, Any]]]]
-) -> Chart:
-    """One panel a game, one line a player: the mean over seeds against a number, and its 95 %
-    interval where there are several seeds.
-
-    Args:
-      name: of the number.
-      points: player -> game -> [(number, cell)], as in `over_seeds.curves_against`.
-    """
-    styles = styles_of(points)
-    games = list(dict.fromkeys(game for lines in points.values() for game in lines))
-
-    def drawing(game: str) -> Callable[[Any], None]:
-        def draw(panel: Any) -> None:
-            for player, style in styles.items():
-                cells = points[player].get(game, ())
-                if cells:
-                    line(panel, [(number, cell.mean) for number, cell in cells], style)
-                for number, cell in cells:
-                    if cell.ci95:
-                        panel.plot([number] * 2, cell.ci95, color=style.colour, linewidth=1)
-            few_ticks(panel.xaxis)
-            few_ticks(panel.yaxis)
-
-        return draw
-
-    return Chart(
-        f"scores_against_{name}", "Score: the mean and its 95 % interval over seeds.",
-        {game: drawing(game) for game in games}, styles, x=name.replace("_", " "), y="score",
-    )  # fmt: skip
-
-
 def training_curves(name: str, curves: Mapping[str, Curve]) -> Chart:
     """One panel a group of scalars: the names that share all but their last part.
 

@@ -1,16 +1,35 @@
-"""Scores and differences between players in words: a table's entry, a plain sentence."""
+"""By how much players' scores differ, game by game: with intervals, corrected, and in words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from cql_atari.evaluation import intervals, tables
-from cql_atari.evaluation.labels import DATA, FIXED, Cell
+from cql_atari.evaluation import groups, intervals
+from cql_atari.evaluation.groups import Group
+from cql_atari.evaluation.labels import (
+    CLONING,
+    DATA,
+    ORDER,
+    RANDOM,
+    agents_of,
+    kind,
+    rank,
+    title,
+)
+from cql_atari.evaluation.score_files import protocol_line
+from cql_atari.evaluation.summary import by_variant
+from cql_atari.evaluation.tables import Estimate, Table, Value, signed, text
 
-NAMES = {DATA: "the data's mean", FIXED: "the best fixed action"}  # others: their labels
+AGENT = "agent"
+NOTE = (
+    "clearly: p < 0.05 by Student's t (by Welch's where single runs are compared), after Holm's "
+    "correction for all differences of the sentence. The ± of a difference is its 95 % interval, "
+    "uncorrected; over seeds it is paired by seed"
+)
 
 
 class Difference(NamedTuple):
@@ -21,61 +40,213 @@ class Difference(NamedTuple):
       value: of the means.
       ci95: its interval; None where there is none.
       above: in how many seeds it is above 0, of how many; None for single runs.
+      p: two-sided p-value of the hypothesis that it is 0; None where there is no interval.
+      at: the number by which groups are compared, if any.
+      clear: whether p is below 0.05 after Holm's correction for all rows of the comparison.
     """
 
     game: str
     value: float
-    ci95: tuple[float, float] | None
+    ci95: tuple[float, float] | None = None
     above: tuple[int, int] | None = None
+    p: float | None = None
+    at: float | None = None
+    clear: bool = False
 
 
-def score(cell: Cell | None) -> str:
-    """A mean with half its interval, where there is one, and its note; "-" for none."""
-    if cell is None:
-        return "-"
-    text = tables.number(cell.mean)
-    if cell.ci95:
-        text += f" ± {tables.number(cell.ci95[1] - cell.mean)}"
-    return f"{text} {cell.note}".rstrip()
+class Comparison(NamedTuple):
+    """`mine` against `theirs`, names of groups: a row a game, or a game and number."""
+
+    mine: str
+    theirs: str
+    rows: list[Difference]
 
 
-def of_cells(mine: Mapping[str, Cell], theirs: Mapping[str, Cell]) -> list[Difference]:
-    """Of every game that both played, with Welch's interval over the episodes of both."""
-    rows = []
-    for game in mine:
-        if game in theirs:
-            value = mine[game].mean - theirs[game].mean
-            half = _half(mine[game], theirs[game])
-            rows.append(
-                Difference(game, value, None if half is None else (value - half, value + half))
-            )
-    return rows
+def compare(found: Sequence[Group], against: str | None = None) -> list[Comparison]:
+    """The group called "agent" with all others; where none is called so, each agent with the
+    baselines and its data. Of several baselines of a kind those nearest to it in the file tree
+    count. Data and cloning come last.
+
+    Args:
+      found: as `groups.make`.
+      against: as there.
+    """
+    names = dict.fromkeys(group.name for group in found if kind(group.name) != DATA)
+    rows: dict[tuple[str, str], list[Difference]] = {}
+    for name in [AGENT] if AGENT in names else agents_of(names):
+        for mine in sorted((g for g in found if g.name == name), key=lambda g: g.at or 0):
+            for theirs in _rivals(mine, found, against):
+                if differing := differences(mine, theirs):
+                    rows.setdefault((name, theirs.name), []).extend(differing)
+    ordered = sorted(
+        rows, key=lambda pair: (kind(pair[1]) in (DATA, CLONING), rank(pair[1]), pair[1] == CLONING)
+    )
+    return [Comparison(*pair, _corrected(rows[pair])) for pair in ordered]
 
 
-def _half(*pair: Cell) -> float | None:
-    if any(cell.ci95 is None for cell in pair):
-        return None
-    degrees = [cell.n - 1 for cell in pair]
-    halves = [cell.ci95[1] - cell.mean for cell in pair if cell.ci95]
-    parts = np.array([(h / intervals.t_quantile(d)) ** 2 for h, d in zip(halves, degrees)])
-    return float(intervals.welch_quantile(parts, degrees) * parts.sum() ** 0.5)
+def _rivals(mine: Group, found: Sequence[Group], against: str | None) -> list[Group]:
+    others = [
+        group for group in found
+        if group.name != mine.name and group.at in (mine.at, None)
+        if mine.name == AGENT or rank(group.name) < rank(mine.name)
+    ]  # fmt: skip
+    here = groups.place(mine, against)
+    shared = {id(group): _in_common(here, groups.place(group, against)) for group in others}
+    return [
+        group for group in others
+        if rank(group.name) == len(ORDER)
+        or shared[id(group)] == max(
+            shared[id(other)] for other in others if kind(other.name) == kind(group.name)
+        )
+    ]  # fmt: skip
 
 
-def sentence(mine: str, theirs: str, differences: Sequence[Difference]) -> str:
-    """E.g. "agent above cloning in 1 of 2 games: Freeway +8.0 ± 0.9 (5 of 5 seeds), ..."."""
-    games = ", ".join(map(_game, differences))
-    above = sum(one.value > 0 for one in differences)
-    clear = sum(bool(one.ci95 and one.ci95[0] > 0) for one in differences)
-    return (
-        f"{mine} above {theirs} in {above} of {len(differences)} games, "
-        f"in {clear} with an interval above 0: {games}"
+def _in_common(first: Sequence[str], second: Sequence[str]) -> int:
+    """How many parts two paths begin with together."""
+    return next(
+        (n for n, (one, other) in enumerate(zip(first, second)) if one != other),
+        min(len(first), len(second)),
     )
 
 
-def _game(one: Difference) -> str:
-    text = f"{one.game} {'+' if one.value > 0 else ''}{tables.number(one.value)}"
-    if one.ci95:
-        text += f" ± {tables.number(one.ci95[1] - one.value)}"
-    if one.above and one.above[1] > 1:
-        text += f" ({one.above[0]} of {one.above[1]} seeds)"
-    return text
+def differences(mine: Group, theirs: Group) -> list[Difference]:
+    """Of every game that both have played.
+
+    Over the seeds that both have, paired by seed; a player without a seed is the same for all of
+    them. Of two single runs over their episodes, by Welch's t.
+    """
+    if len(mine.players) == len(theirs.players) == 1:
+        return _of_single_runs(mine, theirs)
+    pairs = [
+        (one, other)
+        for seed, one in zip(mine.seeds, mine.players)
+        for other in _of_seed(theirs, seed)
+    ]
+    rows = []
+    for game in groups.means(mine):
+        if not pairs or any(game not in other.summary["games"] for _, other in pairs):
+            continue
+        values = [
+            one.summary["games"][game]["mean"] - other.summary["games"][game]["mean"]
+            for one, other in pairs
+        ]
+        above = (sum(value > 0 for value in values), len(values))
+        rows.append(
+            Difference(game, float(np.mean(values)), intervals.mean(values), above,
+                       intervals.p_paired(values), mine.at)
+        )  # fmt: skip
+    return rows
+
+
+def _of_seed(group: Group, seed: int) -> list[Any]:
+    if not group.seeds:
+        return group.players
+    return [player for one, player in zip(group.seeds, group.players) if one == seed]
+
+
+def _of_single_runs(mine: Group, theirs: Group) -> list[Difference]:
+    first, second = (by_variant(group.players[0].episodes) for group in (mine, theirs))
+    rows = []
+    for game in first:
+        if game in second:
+            scores = [[episode.score for episode in one[game]] for one in (first, second)]
+            value = float(np.mean(scores[0]) - np.mean(scores[1]))
+            rows.append(
+                Difference(game, value, intervals.difference(*scores), None,
+                           intervals.p_welch(*scores), mine.at)
+            )  # fmt: skip
+    return rows
+
+
+def _corrected(rows: Sequence[Difference]) -> list[Difference]:
+    tested = iter(intervals.holm([row.p for row in rows if row.p is not None]))
+    return [row._replace(clear=row.p is not None and next(tested) < 0.05) for row in rows]
+
+
+def sentence(comparison: Comparison, against: str | None = None) -> str:
+    """E.g. "The agent scores higher than cloning in 1 of 2 games, clearly in 1: Freeway +8.0 ± 0.9
+    (5 of 5 seeds), Boxing -1.0 ± 2.0 (1 of 5 seeds)."; of several numbers only what is clear.
+    """
+    rows = comparison.rows
+    above = [row for row in rows if row.value > 0]
+    clear = [row for row in above if row.clear]
+    mine, theirs = _with_article(comparison.mine), _with_article(comparison.theirs)
+    head = f"{mine[0].upper()}{mine[1:]} scores higher than {theirs} in {len(above)} of {len(rows)}"
+    numbers = {row.at for row in rows}
+    if against is None or len(numbers) < 2:
+        clearly = f", clearly in {len(clear) or 'none'}" if above else ""
+        return f"{head} games{clearly}: {', '.join(map(_in_words, rows))}."
+    games = {row.game for row in rows}
+    below = [row for row in rows if row.clear and row.value < 0]
+    return (
+        f"{head} comparisons ({len(games)} games at {len(numbers)} values of "
+        f"{against.replace('_', ' ')}), clearly in {_where(clear)}; it scores clearly lower in "
+        f"{_where(below)}."
+    )
+
+
+def _with_article(name: str) -> str:
+    if kind(name) == RANDOM:
+        return f"random play{name[len(RANDOM) :]}"
+    return title(name) if kind(name) == CLONING else f"the {title(name)}"
+
+
+def _where(rows: Sequence[Difference]) -> str:
+    """ "3 (Freeway at 0 and 10, Pong at 0)"."""
+    games: dict[str, list[str]] = {}
+    for row in rows:
+        games.setdefault(row.game, []).append(f"{row.at:g}")
+    said = []
+    for game, numbers in games.items():
+        *first, last = numbers
+        said.append(f"{game} at {', '.join(first)} and {last}" if first else f"{game} at {last}")
+    return f"{len(rows)} ({'; '.join(said)})" if rows else "none"
+
+
+def _in_words(row: Difference) -> str:
+    words = f"{row.game} {text(Estimate(row.value, row.ci95, signed))}"
+    if row.above and row.above[1] > 1:
+        words += f" ({row.above[0]} of {row.above[1]} seeds)"
+    return words
+
+
+def table(found: Sequence[Comparison], against: str) -> Table:
+    """A row a number and game, a column a comparison; "*" where a difference is clear."""
+    by_case = [{(row.at or 0, row.game): row for row in one.rows} for one in found]
+    rows: list[list[Value]] = []
+    for at, game in sorted({case for rows_of in by_case for case in rows_of}):
+        cells: list[Value] = [f"{at:g}", game]
+        for of in by_case:
+            row = of.get((at, game))
+            cells.append(row and Estimate(row.value, row.ci95, signed, _note(row)))
+        rows.append(cells)
+    return Table(
+        "differences", "Differences of mean scores",
+        [against, "game", *(f"{title(one.mine)} - {title(one.theirs)}" for one in found)], rows,
+        "*: clear after Holm's correction for all rows of the column; in brackets: in how many "
+        "seeds it is above 0.",
+    )  # fmt: skip
+
+
+def _note(row: Difference) -> str:
+    seeds = f"({row.above[0]}/{row.above[1]})" if row.above else ""
+    return f"{seeds} *".strip() if row.clear else seeds
+
+
+def to_json(found: Sequence[Group], against: str | None) -> dict[str, Any]:
+    """Every group's mean scores, seed by seed, and the differences between groups."""
+    scores = [
+        {
+            "name": group.name,
+            "at": group.at,
+            "protocol": protocol_line(group.players[0].protocol),
+            "scores": [
+                {"seed": seed, **{game: row["mean"] for game, row in p.summary["games"].items()}}
+                for seed, p in itertools.zip_longest(group.seeds, group.players)
+            ],
+        }
+        for group in found
+    ]
+    compared = [one._asdict() | {"rows": [row._asdict() for row in one.rows]}
+                for one in compare(found, against)]  # fmt: skip
+    return {"scores": scores, "differences": compared}

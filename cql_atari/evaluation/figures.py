@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import matplotlib
 from matplotlib.figure import Figure  # not pyplot: no windows, no global state
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cql_atari.core.types import UserError
@@ -28,22 +29,24 @@ _FIXED_COLOURS = {
 }  # fmt: skip
 _AGENT_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#8a63d2")
 MARKERS = "os^Dvp*X"
+BAND = "band"
 _STYLE: Any = {
     "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK,
     "ytick.color": INK, "grid.color": INK, "grid.alpha": 0.15, "axes.facecolor": "none",
     "axes.grid": True, "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
     "axes.titlesize": 9, "axes.labelsize": 8, "xtick.labelsize": 7.5, "ytick.labelsize": 7.5,
     "figure.facecolor": _PAPER, "savefig.facecolor": _PAPER, "legend.frameon": False,
-    "legend.fontsize": 8, "svg.hashsalt": "cql_atari",
+    "legend.fontsize": 8, "legend.handlelength": 2.6, "svg.hashsalt": "cql_atari",
     "text.parse_math": False,  # a label may hold a $
 }  # fmt: skip
 
 
 class Style(NamedTuple):
-    """How a method is drawn, everywhere."""
+    """How a method is drawn, everywhere: the marker "band" is a filled area's."""
 
     colour: str
     marker: str
+    dashes: Any = "-"
 
 
 class Chart(NamedTuple):
@@ -57,6 +60,7 @@ class Chart(NamedTuple):
       inches: width and height of a panel.
       x: what the horizontal axes have.
       y: what the vertical axes have.
+      across: panels beside one another; 0: as many as make the figure near square.
     """
 
     name: str
@@ -66,6 +70,7 @@ class Chart(NamedTuple):
     inches: tuple[float, float] = PANEL_INCHES
     x: str = ""
     y: str = ""
+    across: int = 0
 
 
 def styles_of(labels: Iterable[str]) -> dict[str, Style]:
@@ -85,16 +90,19 @@ def styles_of(labels: Iterable[str]) -> dict[str, Style]:
 
 
 def whole(chart: Chart) -> Figure:
-    """All panels as one figure, near square, with the key below them."""
+    """All panels as one figure, with the key below them, or beside a single one."""
     count = len(chart.panels)
-    width = max(1, min(8, round(count**0.5 + 0.4)))
+    width = max(1, min(count, chart.across or min(8, round(count**0.5 + 0.4))))
     height = max(1, -(-count // width))
     size = [chart.inches[0] * width, chart.inches[1] * height]
-    longest = max(map(len, chart.key), default=0)
-    columns = max(1, int(size[0] / (0.5 + 0.075 * longest)))
-    lines = -(-len(chart.key) // columns)
+    label = 0.5 + 0.075 * max(map(len, chart.key), default=0)
+    columns = max(1, int(size[0] / label)) if count > 1 else 1
+    if count > 1:
+        size[1] += 0.18 * -(-len(chart.key) // columns)
+    elif chart.key:
+        size[0] += label
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(size[0], size[1] + 0.18 * lines), layout="constrained")
+        figure = Figure(figsize=(size[0], size[1]), layout="constrained")
         axes = list(figure.subplots(height, width, squeeze=False).flat)
         for nth, ((title, draw), panel) in enumerate(zip(chart.panels.items(), axes)):
             draw(panel)
@@ -105,12 +113,19 @@ def whole(chart: Chart) -> Figure:
         for panel in axes[count:]:
             panel.remove()
         if chart.key:
-            handles = [
-                Line2D([], [], color=style.colour, marker=style.marker, label=label)
-                for label, style in chart.key.items()
-            ]
-            figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+            handles = [_handle(label, style) for label, style in chart.key.items()]
+            if count > 1:
+                figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+            else:
+                figure.legend(handles=handles, loc="outside right center")
     return figure
+
+
+def _handle(label: str, style: Style) -> Any:
+    if style.marker == BAND:
+        return Patch(color=style.colour, alpha=0.3, linewidth=0, label=label)
+    return Line2D([], [], color=style.colour, marker=style.marker, linestyle=style.dashes,
+                  label=label)  # fmt: skip
 
 
 def svgs(chart: Chart) -> dict[str, str]:
@@ -158,7 +173,7 @@ def save(charts: Iterable[Chart], out: Path, formats: Sequence[str] = ("png",)) 
                 paths.append(out / f"{chart.name}.{suffix}")
                 with matplotlib.rc_context(_STYLE):
                     figure.savefig(
-                        paths[-1], dpi=130, metadata={"Date": None} if suffix == "svg" else None
+                        paths[-1], dpi=160, metadata={"Date": None} if suffix == "svg" else None
                     )
     except OSError as error:
         raise UserError(

@@ -6,7 +6,8 @@ training is in the latter only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from cql_atari.core.types import UserError
 from cql_atari.evaluation import aggregate, configurations, intervals, score_files, summary
-from cql_atari.evaluation.labels import DATA, Cell, Columns, kind, rank
+from cql_atari.evaluation.labels import Cell, rank
 from cql_atari.evaluation.players import Player, cells_of, data_player, find_data
 
 
@@ -24,14 +25,17 @@ class Group(NamedTuple):
     Attributes:
       name: its own; the label, with a place besides where several have it.
       players: one a seed, in their order.
-      seeds: of the training runs; empty where nothing was trained, or it isn't said.
+      seeds: of the training runs; of recorded play, of the runs that learned from it; empty where
+        nothing was trained, or it isn't said.
       settings: the configuration of the first, flat; empty where it has no configuration.
+      at: the number in its path by which groups are compared, if any.
     """
 
     name: str
     players: list[Player]
     seeds: list[int]
     settings: dict[str, Any]
+    at: float | None = None
 
     @property
     def parameters(self) -> dict[str, int] | None:
@@ -39,65 +43,48 @@ class Group(NamedTuple):
         return self.players[0].run.get("parameters")
 
 
-class Contents(NamedTuple):
-    """What the sections are made of.
+def make(
+    players: Sequence[Player], data_dirs: Sequence[Path], against: str | None = None
+) -> list[Group]:
+    """Everybody who played, and the recorded play of their games; baselines first.
 
-    Attributes:
-      groups: everybody who played, and the data.
-      columns: group's name -> game -> cell.
-      runs: the groups that were trained.
-    """
+    Runs of one label, method and configuration whose seeds differ are one group; where a seed comes
+    twice, folders tell them apart. The recorded play in each `<seed>/data`, beside `<seed>/<run>`,
+    is one group, too.
 
-    groups: list[Group]
-    columns: Columns
-    runs: list[Group]
-
-
-def make(players: Mapping[str, Player]) -> list[Group]:
-    """Groups of the players, baselines first. Runs of one label, method and configuration whose
-    seeds differ are one; where a seed comes twice, folders tell them apart.
+    Args:
+      players: as `players.find_players`.
+      data_dirs: at or below which recorded play is looked for.
+      against: NAME of a NAME=NUMBER in the paths of trained runs; runs with another number are
+        another group, of the same name.
 
     Raises:
-      UserError: where the seeds of a group were evaluated under different protocols.
+      UserError: where the seeds of a group were evaluated under different protocols, or a trained
+        run's path lacks the number.
     """
-    trained: dict[str, list[Player]] = {}
-    found: list[tuple[str, list[Player]]] = []
-    for name, player in players.items():
-        label = str(player.run.get("label", kind(name)))
+    found: list[tuple[list[Player], list[int], float | None]] = []
+    alike: dict[tuple[str, float | None], list[Player]] = {}
+    for player in players:
         if seed_of(player) is None:
-            found.append((label, [player]))
+            found.append(([player], [], None))
         else:
-            trained.setdefault(label, []).append(player)
-    for label, runs in trained.items():
+            number = _number(player.folder, against)
+            if against and number is None:
+                raise UserError(
+                    f"--against={against}: {player.folder} has no {against}=NUMBER in its path"
+                )
+            alike.setdefault((player.label, number), []).append(player)
+    for (_, at), runs in alike.items():
         seeds = [seed_of(run) or 0 for run in runs]
         for places in configurations.same_but_seed(seeds, [settings_of(run) for run in runs]):
-            found += [(label, same) for same in _once_a_seed([runs[place] for place in places])]
-    for _, same in found:
-        _refuse_mixture(same)
-    names = _names([(label, place_of(runs[0]), runs[0].folder) for label, runs in found])
-    made = [
-        Group(name, same, [s for s in map(seed_of, same) if s is not None], settings_of(same[0]))
-        for name, (_, same) in zip(names, found)
-    ]
-    return sorted(made, key=lambda group: rank(group.name))
-
-
-def recorded(folders: Sequence[Path], players: Mapping[str, Player]) -> dict[str, Player]:
-    """Recorded play at or below the folders, as players called `data`.
-
-    Folders `<seed>/data` beside `<seed>/<run>` are one player over all seeds.
-    """
-    places: dict[tuple[str, ...], list[Path]] = {}
-    for folder in find_data(folders):
-        beside = folder.resolve().parent
-        seeds = {seed_of(p) for p in players.values() if p.folder.resolve().is_relative_to(beside)}
-        seeds -= {None}
-        if not seeds and beside.name.isdigit():  # its runs aren't finished
-            seeds = {int(beside.name)}
-        only = seeds.pop() if len(seeds) == 1 else None
-        places.setdefault(configurations.without_seed(folder.resolve(), only), []).append(folder)
-    names = _names([(DATA, where, found[0]) for where, found in places.items()])
-    return {name: data_player(found) for name, found in zip(names, places.values())}
+            for same in _once_a_seed([runs[place] for place in places]):
+                _refuse_mixture(same)
+                found.append((same, [seed_of(run) or 0 for run in same], at))
+    for data, seeds in _recorded(data_dirs, players):
+        found.append((data, seeds, _number(data[0].folder, against)))
+    made = [Group("", same, seeds, settings_of(same[0]), at) for same, seeds, at in found]
+    named = [group._replace(name=name) for group, name in zip(made, _names(made, against))]
+    return sorted(named, key=lambda group: rank(group.name))
 
 
 def seed_of(player: Player) -> int | None:
@@ -113,6 +100,11 @@ def settings_of(player: Player) -> dict[str, Any]:
         return {}
     known = type(settings.get(configurations.SEED)) is int
     return settings if known and type(settings.get("train.steps")) is int else {}
+
+
+def place(group: Group, against: str | None = None) -> tuple[str, ...]:
+    """The parts of its folder's path, without the seed and without `against=NUMBER`."""
+    return _place(group.players[0], group.seeds[0] if group.seeds else None, against)
 
 
 def means(group: Group) -> dict[str, list[float]]:
@@ -132,7 +124,7 @@ def cells(group: Group) -> dict[str, Cell]:
             game: Cell(float(np.mean(runs)), intervals.mean(runs), len(runs))
             for game, runs in means(group).items()
         }
-    return cells_of(group.name, group.players[0])
+    return cells_of(group.players[0])
 
 
 def counted(group: Group) -> str:
@@ -142,6 +134,16 @@ def counted(group: Group) -> str:
     counts = sorted({row["n"] for row in group.players[0].summary["games"].values()})
     episodes = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return f"{episodes} episode{'s' if counts != [1] else ''}"
+
+
+def action_shares(group: Group) -> dict[str, dict[str, float]]:
+    """game -> action -> share of its steps, averaged over seeds; no games without any action."""
+    found = {}
+    for game in means(group):
+        of = [player.summary["games"][game]["action_share"] for player in group.players]
+        if any(any(one.values()) for one in of):
+            found[game] = {name: sum(one[name] for one in of) / len(of) for name in of[0]}
+    return found
 
 
 def normalised(group: Group, form: str) -> dict[str, np.ndarray]:
@@ -167,10 +169,9 @@ def normalised(group: Group, form: str) -> dict[str, np.ndarray]:
 def scores(group: Group, form: str, games: Sequence[str]) -> list[np.ndarray] | np.ndarray:
     """What `aggregate.profile` and `improvement` take: one run's episodes by game, or several
     runs' means [runs, games]."""
-    found = normalised(group, form)
-    if len(group.players) == 1:
-        return [found[game] for game in games]
-    return np.stack([found[game] for game in games], axis=1)
+    if len(group.players) > 1:
+        return run_scores(group, form, games)
+    return [normalised(group, form)[game] for game in games]
 
 
 def run_scores(group: Group, form: str, games: Sequence[str]) -> np.ndarray:
@@ -195,6 +196,30 @@ def common_games(groups: Sequence[Group], form: str) -> list[str]:
     return [game for game in (played[0] if played else ()) if all(game in one for one in played)]
 
 
+def _recorded(
+    folders: Sequence[Path], players: Sequence[Player]
+) -> list[tuple[list[Player], list[int]]]:
+    """Recorded play of the players' games at or below the folders, a player a folder; those that
+    differ by the seed of the runs beside them are together, with these seeds.
+    """
+    games = {game for player in players for game in player.summary["games"]}
+    found: dict[tuple[str, ...], tuple[list[Player], list[int]]] = {}
+    for folder in find_data(folders):
+        player = data_player(folder, games)
+        if player is None:
+            continue
+        beside = folder.resolve().parent
+        seeds = {seed_of(p) for p in players if p.folder.resolve().is_relative_to(beside)}
+        seeds -= {None}
+        if not seeds and beside.name.isdigit():  # its runs aren't finished
+            seeds = {int(beside.name)}
+        only = seeds.pop() if len(seeds) == 1 else None
+        same, known = found.setdefault(_place(player, only, None), ([], []))
+        same.append(player)
+        known += [] if only is None else [only]
+    return list(found.values())
+
+
 def _once_a_seed(runs: list[Player]) -> list[list[Player]]:
     """The runs as one group, or by folder where a seed comes twice."""
     runs = sorted(runs, key=lambda run: seed_of(run) or 0)
@@ -202,7 +227,7 @@ def _once_a_seed(runs: list[Player]) -> list[list[Player]]:
         return [runs]
     places: dict[tuple[str, ...], list[Player]] = {}
     for run in runs:
-        places.setdefault(place_of(run), []).append(run)
+        places.setdefault(_place(run, seed_of(run), None), []).append(run)
     apart: list[list[Player]] = []
     for same in places.values():
         once = len({seed_of(run) for run in same}) == len(same)
@@ -210,37 +235,44 @@ def _once_a_seed(runs: list[Player]) -> list[list[Player]]:
     return apart
 
 
-def place(group: Group) -> tuple[str, ...]:
-    """The parts of its folder's path, without the seed."""
-    return place_of(group.players[0])
+def _place(player: Player, seed: int | None, against: str | None) -> tuple[str, ...]:
+    parts = configurations.without_seed(player.folder.resolve(), seed)
+    return tuple(part for part in parts if _number(Path(part), against) is None)
 
 
-def place_of(player: Player) -> tuple[str, ...]:
-    return configurations.without_seed(player.folder.resolve(), seed_of(player))
+def _number(path: Path, name: str | None) -> float | None:
+    """The number of a part `name=NUMBER` of the path; None without."""
+    if name is None:
+        return None
+    found = re.search(rf"(?:^|[/,]){re.escape(name)}=(-?[0-9.]+(?:e-?[0-9]+)?)", str(path))
+    return float(found[1]) if found else None
 
 
-def _names(found: Sequence[tuple[str, tuple[str, ...], Path]]) -> list[str]:
-    """Of each (label, place, folder): the label; where several have it, with as much of the place
-    as tells them apart, or of the folder where the places are equal.
+def _names(groups: Sequence[Group], against: str | None) -> list[str]:
+    """Of each group its label; where several have it, with as much of the place as tells them
+    apart, or of the folder where the places are equal.
     """
-    places = [(label, where) for label, where, _ in found]
-    said = {label for label, _ in places} - {label for label, w in places if w[-1:] != (label,)}
+    labels = [group.players[0].label for group in groups]
+    places = [(label, place(group, against)) for label, group in zip(labels, groups)]
+    said = set(labels) - {label for label, where in places if where[-1:] != (label,)}
     # Where every place of a label ends in it, the end says nothing.
     places = [(label, where[:-1] if label in said else where) for label, where in places]
-    for number, (label, _, folder) in enumerate(found):
-        if places.count(places[number]) > 1:
-            places[number] = label, folder.resolve().parts
+    at = [(*where, group.at) for where, group in zip(places, groups)]
+    for number, (label, group) in enumerate(zip(labels, groups)):
+        if at.count(at[number]) > 1:
+            places[number] = label, group.players[0].folder.resolve().parts
     names = []
     for label, where in places:
         others = [other for one, other in places if one == label and other != where]
         length = 1
         while length < len(where) and any(o[-length:] == where[-length:] for o in others):
             length += 1
-        names.append(f"{label} ({'/'.join(where[-length:])})" if others else label)
+        apart = "/".join(where[-length:])
+        names.append(f"{label} ({apart})" if others and apart != label else label)
     return names
 
 
-def _refuse_mixture(runs: Sequence[Player]) -> None:
+def _refuse_mixture(runs: list[Player]) -> None:
     protocols = {score_files.protocol_line(run.protocol): run.folder for run in runs}
     if len(protocols) > 1:
         lines = [f"  {folder}: {protocol}" for protocol, folder in protocols.items()]

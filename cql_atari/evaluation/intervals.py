@@ -1,4 +1,4 @@
-"""95 % intervals of a mean and of a difference of means, by Student's t."""
+"""95 % intervals of a mean and of a difference of means by Student's t, and what a test says."""
 
 from __future__ import annotations
 
@@ -27,30 +27,86 @@ def difference(first: Sequence[float], second: Sequence[float]) -> tuple[float, 
     """
     if min(len(first), len(second)) < 2:
         return None
-    parts = np.array([np.var(values, ddof=1) / len(values) for values in (first, second)])
-    error, middle = parts.sum() ** 0.5, np.mean(first) - np.mean(second)
-    error *= welch_quantile(parts, [len(first) - 1, len(second) - 1])
-    return float(middle - error), float(middle + error)
+    parts, degrees = _parts(first, second)
+    half = welch_quantile(parts, degrees) * parts.sum() ** 0.5
+    middle = np.mean(first) - np.mean(second)
+    return float(middle - half), float(middle + half)
+
+
+def p_paired(differences: Sequence[float]) -> float | None:
+    """Two-sided p-value of the hypothesis that the differences' mean is 0, by Student's t; None
+    for fewer than two.
+    """
+    if len(differences) < 2:
+        return None
+    error = float(np.std(differences, ddof=1)) / len(differences) ** 0.5
+    return _p(float(np.mean(differences)), error, len(differences) - 1)
+
+
+def p_welch(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Two-sided p-value of the hypothesis that the means are equal, by Welch's t; None where
+    either has fewer than two values.
+    """
+    if min(len(first), len(second)) < 2:
+        return None
+    parts, degrees = _parts(first, second)
+    error = float(parts.sum() ** 0.5)
+    return _p(float(np.mean(first) - np.mean(second)), error, _welch_degrees(parts, degrees))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's (1979) corrected p-values: below 0.05 the hypothesis is rejected, and the chance that
+    any true one of them is so is at most 5 %.
+    """
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for done, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - done) * p_values[place]))
+        corrected[place] = largest
+    return corrected
 
 
 def welch_quantile(parts: np.ndarray, degrees: Sequence[int] | np.ndarray) -> float:
     """The t quantile for an error whose square is the sum of `parts`, each with its own degrees of
     freedom (Welch and Satterthwaite); 0 where the error is 0.
     """
-    if not parts.any():
-        return 0.0
-    weights = parts / parts.sum()
-    return t_quantile(round(float(1 / np.sum(weights**2 / degrees)), 2))
+    return t_quantile(_welch_degrees(parts, degrees)) if parts.any() else 0.0
 
 
 @functools.lru_cache(1_000)
 def t_quantile(degrees: float) -> float:
-    """The 97.5 % quantile of Student's t.
+    """The 97.5 % quantile of Student's t."""
+    angle, mass = _t_distribution(degrees)
+    return float(np.sqrt(degrees) * np.tan(np.interp(0.95, mass, angle)))
 
-    With t = sqrt(degrees) tan(angle), the angle's density is proportional to
-    cos(angle)^(degrees - 1), which is summed on a grid over [0, pi / 2].
+
+def _p(value: float, error: float, degrees: float) -> float:
+    if error == 0:
+        return float(value == 0)
+    angle, mass = _t_distribution(degrees)
+    reached = np.arctan(abs(value) / error / np.sqrt(degrees))
+    return float(1 - np.interp(reached, angle, mass))
+
+
+def _t_distribution(degrees: float) -> tuple[np.ndarray, np.ndarray]:
+    """|t| = sqrt(degrees) tan(angle) of Student's t: angles, and the probability of each or less.
+
+    The angle's density is proportional to cos(angle)^(degrees - 1), which is summed on a grid over
+    [0, pi / 2].
     """
     angle = np.linspace(0, np.pi / 2, 100_001)
     density = np.cos(angle) ** (degrees - 1)
     mass = np.cumsum(density[1:] + density[:-1])
-    return float(np.sqrt(degrees) * np.tan(np.interp(0.95 * mass[-1], mass, angle[1:])))
+    return angle[1:], mass / mass[-1]
+
+
+def _parts(first: Sequence[float], second: Sequence[float]) -> tuple[np.ndarray, list[int]]:
+    """Squared errors of both means, and their degrees of freedom."""
+    parts = np.array([np.var(values, ddof=1) / len(values) for values in (first, second)])
+    return parts, [len(first) - 1, len(second) - 1]
+
+
+def _welch_degrees(parts: np.ndarray, degrees: Sequence[int] | np.ndarray) -> float:
+    if not parts.any():
+        return 1.0
+    weights = parts / parts.sum()
+    return round(float(1 / np.sum(weights**2 / degrees)), 2)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 RANDOM, FIXED, DATA, CLONING = "random", "best_fixed", "data", "cloning"
 HUMAN = "human"  # the reference score; no play of ours
 ORDER = (RANDOM, FIXED, DATA, CLONING)  # others, the agents, follow
+_TITLES = {FIXED: "best fixed action", DATA: "data's mean"}
 
 
 class Cell(NamedTuple):
@@ -36,3 +37,9 @@ def kind(label: str) -> str:
 def rank(label: str) -> int:
     """Position in ORDER; agents last."""
     return ORDER.index(kind(label)) if kind(label) in ORDER else len(ORDER)
+
+
+def title(label: str) -> str:
+    """As people read it: "best fixed action" for `best_fixed`, "cloning (best ten percent)"."""
+    who = kind(label)
+    return _TITLES.get(who, who).replace("_", " ") + label[len(who) :].replace("_", " ")

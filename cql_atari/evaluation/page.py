@@ -14,8 +14,11 @@ from urllib.parse import quote
 
 from tqdm import tqdm
 
-from cql_atari.evaluation import figures, tables
+from cql_atari.core import games as games_lib
+from cql_atari.evaluation import figures, groups, tables
 from cql_atari.evaluation.figures import Chart
+from cql_atari.evaluation.groups import Group
+from cql_atari.evaluation.labels import HUMAN, RANDOM, Cell, Columns, kind
 from cql_atari.evaluation.score_files import write_text
 from cql_atari.evaluation.tables import Estimate, Table, Value
 
@@ -34,6 +37,35 @@ class Section(NamedTuple):
     lines: list[str]
     tables: list[Table]
     charts: list[Chart]
+
+
+class Contents(NamedTuple):
+    """What the sections are made of.
+
+    Attributes:
+      groups: everybody who played, and the data.
+      columns: group's name -> game -> cell; reference scores of others first.
+      runs: the groups that were trained.
+    """
+
+    groups: list[Group]
+    columns: Columns
+    runs: list[Group]
+
+
+def contents(found: list[Group]) -> Contents:
+    """The groups of `groups.make`, with the reference scores beside them."""
+    columns = {group.name: groups.cells(group) for group in found}
+    known = games_lib.table()
+    games = sorted({game for cells in columns.values() for game in cells if game in known})
+    scored = [known[game] for game in games if known[game].human]
+    references: Columns = {}
+    if scored:
+        references[HUMAN] = {game.name: Cell(game.human or 0.0, None, 0) for game in scored}
+        if not any(kind(name) == RANDOM for name in columns):
+            published = {game.name: Cell(game.random or 0.0, None, 0) for game in scored}
+            references[f"{RANDOM} (published)"] = published
+    return Contents(found, references | columns, [group for group in found if group.settings])
 
 
 def beside(path: Path) -> Path:
@@ -151,7 +183,7 @@ def _chart(chart: Chart, files: str) -> str:
     key = "".join(
         f'<li><svg width="22" height="12" aria-hidden="true"><path d="M0 6H22" '
         f'stroke="{style.colour}" stroke-width="3"/></svg><span style="color: {style.colour}">'
-        f"{_MARKS[style.marker]}</span>{_text(label)}</li>"
+        f"{_MARKS.get(style.marker, '')}</span>{_text(label)}</li>"
         for label, style in chart.key.items()
     )
     panels = "".join(

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from cql_atari.evaluation import configurations, score_files
-from cql_atari.evaluation.groups import Contents, Group, seed_of, settings_of
+from cql_atari.evaluation.groups import Group, seed_of, settings_of
 from cql_atari.evaluation.labels import DATA, kind
-from cql_atari.evaluation.page import Section
+from cql_atari.evaluation.page import Contents, Section
 from cql_atari.evaluation.players import Player
 from cql_atari.evaluation.run_logs import read_times
 from cql_atari.evaluation.tables import Table, Value

@@ -12,9 +12,8 @@ from cql_atari.evaluation import (
     text_report,
 )
 from cql_atari.evaluation.figures import styles_of
-from cql_atari.evaluation.groups import Contents
 from cql_atari.evaluation.labels import DATA, FIXED, RANDOM, kind
-from cql_atari.evaluation.page import Section
+from cql_atari.evaluation.page import Contents, Section
 from cql_atari.evaluation.run_logs import read_metrics
 from cql_atari.evaluation.summary import REFERENCES
 from cql_atari.evaluation.tables import CURVES_NOTE, Estimate, Table, Value, percent, share
@@ -80,11 +79,8 @@ def actions(contents: Contents) -> Section | None:
     players = [g for g in contents.groups if kind(g.name) not in (DATA, RANDOM, FIXED)]
     shares: dict[str, dict[str, dict[str, float]]] = {}
     for group in players:
-        for game in groups.means(group):
-            of = [player.summary["games"][game]["action_share"] for player in group.players]
-            if any(any(one.values()) for one in of):
-                mean = {name: sum(one[name] for one in of) / len(of) for name in of[0]}
-                shares.setdefault(game, {})[group.name] = mean
+        for game, share_of in groups.action_shares(group).items():
+            shares.setdefault(game, {})[group.name] = share_of
     if not shares:
         return None
     rows: list[list[Value]] = []

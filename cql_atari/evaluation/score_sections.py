@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cql_atari.evaluation import aggregate, charts, comparison_charts, groups, text_report
+from cql_atari.evaluation import (
+    aggregate,
+    charts,
+    comparison,
+    comparison_charts,
+    groups,
+    text_report,
+)
 from cql_atari.evaluation.figures import Chart, Style, styles_of
-from cql_atari.evaluation.groups import Contents, Group
-from cql_atari.evaluation.labels import DATA, Cell, Columns, agents_of, kind
-from cql_atari.evaluation.page import Section
+from cql_atari.evaluation.groups import Group
+from cql_atari.evaluation.labels import DATA, Cell, agents_of, kind
+from cql_atari.evaluation.page import Contents, Section
 from cql_atari.evaluation.summary import REFERENCES
 from cql_atari.evaluation.tables import Estimate, Table, Value, share
 
@@ -28,13 +35,9 @@ def scores(contents: Contents) -> Section:
     rows: list[list[Value]] = [
         [game, *(_estimate(cells.get(game)) for cells in columns.values())] for game in games
     ]
-    lines = []
-    own = {name: cells for name, cells in columns.items() if name in counted}
-    for name in agents_of(own):
-        lines += text_report.verdicts(name, _beside(name, own))
-    lines += text_report.protocol_lines(
-        {g.name: g.players[0] for g in contents.groups if kind(g.name) != DATA}
-    )
+    lines = [comparison.sentence(one) for one in comparison.compare(contents.groups)]
+    played = [group for group in contents.groups if kind(group.name) != DATA]
+    lines += [comparison.NOTE, *text_report.protocol_lines(played)]
     note = (
         "± and [ ]: 95 % intervals, over seeds where there are several (the chance of training is "
         "in them), else over episodes (it is not). Human and published random scores are reference "
@@ -43,17 +46,6 @@ def scores(contents: Contents) -> Section:
     table = Table("scores", "Score by game", header, rows, note)
     return Section("scores", "Scores", lines, [table],
                    [charts.score_bars(columns, styles_of(contents.columns))])  # fmt: skip
-
-
-def _beside(agent: str, columns: Columns) -> Columns:
-    """The columns without baselines of other folders, where the agent's has one of its own."""
-    place = agent[len(kind(agent)) :]
-    own = {kind(name) for name in columns if name.endswith(place)} if place else set()
-    return {
-        name: cells
-        for name, cells in columns.items()
-        if name == agent or kind(name) not in own or name.endswith(place)
-    }
 
 
 def _estimate(cell: Cell | None) -> Estimate | None:

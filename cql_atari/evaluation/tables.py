@@ -59,7 +59,7 @@ def text(value: Value) -> str:
         if value.ci95 is not None:
             low, high = value.ci95
             if abs((high - value.value) - (value.value - low)) <= 1e-6 * max(1.0, abs(high - low)):
-                written += f" ± {form(high - value.value)}"
+                written += f" ± {form(high - value.value).lstrip('+')}"
             else:
                 written += f" [{form(low)}, {form(high)}]"
         return f"{written} {value.note}".rstrip()
@@ -136,12 +136,13 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (rows[0], rule, *rows[1:]))
 
 
-def table(rows: list[list[str]], markdown: bool) -> str:
+def table(rows: Sequence[Sequence[Value]], markdown: bool) -> str:
     """Rows, the first of them the header, in columns."""
+    written = [[text(value) for value in row] for row in rows]
     if markdown:
-        return _markdown(rows)
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        return _markdown(written)
+    widths = [max(map(len, column)) for column in zip(*written)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in written]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
@@ -150,15 +151,14 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
 
 
+def signed(value: float) -> str:
+    """A difference of scores: "+8.0"."""
+    return f"{'+' if value > 0 else ''}{number(value)}"
+
+
 def percent(value: float | None) -> str:
     """A share or a normalised score; "-" where there is none."""
     return "-" if value is None else f"{round(100 * value)} %"
-
-
-def percent_with_range(cell: dict[str, Any]) -> str:
-    """A share with its interval, where there is one: "59 % [57 %, 60 %]"."""
-    text = percent(cell["value"])
-    return text if cell["ci95"] is None else f"{text} [{', '.join(map(percent, cell['ci95']))}]"
 
 
 def curves_table(summary: dict[str, Any], markdown: bool) -> str:
@@ -169,10 +169,10 @@ def curves_table(summary: dict[str, Any], markdown: bool) -> str:
       markdown: whether to write Markdown.
     """
     header = ["game", "runs", "seeds", "steps", "final", "final / DQN"]
-    rows = [[*header, "mean over the curve", "mean over the curve / DQN"]]
+    rows: list[list[Value]] = [[*header, "mean over the curve", "mean over the curve / DQN"]]
     for variant, entry in summary["variants"].items():
         for group in entry["groups"]:
-            head = [variant, group["name"], str(group["n"]), f"{group['steps'][-1]:,}"]
+            head = [variant, group["name"], group["n"], group["steps"][-1]]
             rows.append([*head, *_measures(group)])
         for row in entry["differences"]:
             head = [variant, row["name"], " and ".join(map(str, row["n"])), ""]
@@ -186,16 +186,10 @@ def curves_table(summary: dict[str, Any], markdown: bool) -> str:
     return "\n\n".join([table(rows, markdown), "\n".join(f"- {line}" for line in lines)])
 
 
-def _measures(row: dict[str, Any]) -> list[str]:
+def _measures(row: dict[str, Any]) -> list[Estimate | None]:
     return [
-        _with_interval(row[measure][kind], form)
+        cell and Estimate(cell["value"], cell["ci95"], form)
         for measure in ("final", "mean_over_curve")
         for kind, form in (("raw", number), ("dqn_normalised", percent))
+        for cell in [row[measure][kind]]
     ]
-
-
-def _with_interval(cell: dict[str, Any] | None, form: Callable[[float], str]) -> str:
-    if cell is None:
-        return "-"
-    text = form(cell["value"])
-    return text if cell["ci95"] is None else f"{text} ± {form(cell['ci95'][1] - cell['value'])}"

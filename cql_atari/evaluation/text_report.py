@@ -1,83 +1,59 @@
-"""The report as text or Markdown: scores of every player by game, verdicts, aggregates, actions."""
+"""The report as text or Markdown: scores by game, aggregates, actions, and who is above whom."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from cql_atari.evaluation import aggregate, comparison, tables
-from cql_atari.evaluation.labels import (
-    CLONING,
-    DATA,
-    FIXED,
-    ORDER,
-    Cell,
-    Columns,
-    agents_of,
-    kind,
-    rank,
-)
-from cql_atari.evaluation.players import Player
+from cql_atari.evaluation import aggregate, comparison, groups, tables
+from cql_atari.evaluation.groups import Group
+from cql_atari.evaluation.labels import CLONING, DATA, Cell, agents_of, kind, title
 from cql_atari.evaluation.score_files import protocol_line
 from cql_atari.evaluation.summary import REFERENCES
+from cql_atari.evaluation.tables import Estimate, Value
 
 INTERVALS = (
-    "± and [ ]: 95 % intervals over evaluation episodes (docs/statistics.md); the chance of "
-    "training is not in them"
+    "± and [ ]: 95 % intervals over what is counted in brackets (docs/statistics.md); over seeds "
+    "the chance of training is in them, over episodes it is not"
 )
+_BEST = "data's best episode"
 
 
-def report(players: dict[str, Player], columns: Columns, markdown: bool) -> str:
-    """All tables and sentences as one text."""
-    agents = agents_of(players)
-    blocks = [_score_table(players, columns, agents, markdown)]
-    lines = [line for label in agents for line in verdicts(label, columns)]
-    lines += [line for label in agents for line in aggregate_lines(label, players[label].summary)]
-    lines += [*protocol_lines(players), INTERVALS]
+def report(found: Sequence[Group], against: str | None, markdown: bool) -> str:
+    """All tables and sentences as one text; its end says whether the agent is above its data's mean
+    and above cloning.
+
+    Args:
+      found: as `groups.make`.
+      against: as there; there is a table of scores for each number.
+      markdown: whether to write Markdown.
+    """
+    blocks: list[str] = []
+    numbers: list[float | None] = [*sorted({g.at for g in found if g.at is not None})]
+    for at in numbers or [None]:
+        blocks += [f"{against} = {at:g}"] if at is not None else []
+        blocks.append(tables.table(_scores(found, at, human=against is None), markdown))
+    played = [group for group in found if kind(group.name) != DATA]
+    agents = agents_of(group.name for group in played)
+    single = against is None and all(len(group.players) == 1 for group in played)
+    lines = []
+    if against is None:
+        lines = [line for group in played if group.name in agents for line in _aggregates(group)]
+    compared = comparison.compare(found, against)
+    last = [one for one in compared if kind(one.theirs) in (DATA, CLONING)]
+    lines += [comparison.sentence(one, against) for one in compared if one not in last]
+    lines += [*protocol_lines(played), INTERVALS, *([comparison.NOTE] if compared else [])]
     blocks.append("\n".join(f"- {line}" for line in lines))
-    blocks += [_action_table(label, players[label].summary, markdown) for label in agents]
-    blocks += [line for label in agents for line in conclusions(label, columns)]
+    if single:
+        blocks += [
+            tables.table(_actions(group), markdown) for group in played if group.name in agents
+        ]
+    if against and compared:
+        differences = comparison.table(compared, against)
+        blocks.append(tables.table([differences.header, *differences.rows], markdown))
+        blocks.append(f"- {differences.note}")
+    blocks += [comparison.sentence(one, against) for one in last]
     return "\n\n".join(blocks)
-
-
-def conclusions(agent: str, columns: Columns) -> list[str]:
-    """What the agent is for, in a sentence each: to be above its data, and above cloning them."""
-    return [
-        comparison.sentence(agent, comparison.NAMES.get(kind(label), label), rows) + "."
-        for label, cells in columns.items()
-        if kind(label) in (DATA, CLONING) and label != agent
-        if (rows := comparison.of_cells(columns[agent], cells))
-    ]
-
-
-def verdicts(agent: str, columns: Columns) -> list[str]:
-    """In how many games the agent's mean is above each baseline's; one sentence a baseline."""
-    lines = []
-    for label, cells in columns.items():
-        games = [game for game in columns[agent] if game in cells]
-        if rank(label) == len(ORDER) or label == agent or not games:
-            continue
-        pairs = [(columns[agent][game], cells[game]) for game in games]
-        above = sum(mine.mean > theirs.mean for mine, theirs in pairs)
-        apart = sum(_clearly_above(mine, theirs) for mine, theirs in pairs)
-        name = comparison.NAMES.get(kind(label), label)
-        lines.append(
-            f"{agent} above {name} on {above} of {len(games)} games; intervals apart on {apart}"
-        )
-    return lines
-
-
-def aggregate_lines(label: str, summary: dict[str, Any]) -> list[str]:
-    """Every aggregate over games with its interval, for both normalisations."""
-    lines = []
-    for key, reference in REFERENCES.items():
-        values = summary[key]
-        if values["games"]:
-            numbers = ", ".join(
-                f"{one.title} {tables.percent_with_range(values[name])}"
-                for name, one in aggregate.AGGREGATES.items()
-            )
-            lines.append(f"{label}, {reference}-normalised over {values['games']} games: {numbers}")
-    return lines
 
 
 def small(label: str, summary: dict[str, Any]) -> str:
@@ -87,60 +63,99 @@ def small(label: str, summary: dict[str, Any]) -> str:
       label: who played.
       summary: as `summary.summarise`.
     """
-    rows = [["game", "episodes", "mean score", "of human", "of DQN"]]
-    for name, row in summary["games"].items():
-        cell = Cell(row["mean"], row["ci95"], row["n"])
-        shares = [tables.percent(row[kind]) for kind in ("human_normalised", "dqn_normalised")]
-        rows.append([name, str(row["n"]), comparison.score(cell), *shares])
-    return "\n".join([tables.table(rows, False), *aggregate_lines(label, summary)])
+    rows: list[list[Value]] = [
+        ["game", "episodes", "mean score", "of human", "of DQN"],
+        *([name, row["n"], Estimate(row["mean"], row["ci95"]),
+           *(tables.percent(row[form]) for form in REFERENCES)]
+          for name, row in summary["games"].items()),
+    ]  # fmt: skip
+    lines = aggregate_lines(label, {form: summary[form] for form in REFERENCES})
+    return "\n".join([tables.table(rows, False), *lines])
 
 
-def protocol_lines(players: dict[str, Player]) -> list[str]:
+def aggregate_lines(label: str, values: dict[str, dict[str, Any]]) -> list[str]:
+    """Every aggregate over games with its interval, for both normalisations.
+
+    Args:
+      label: of the player.
+      values: "human_normalised" and "dqn_normalised" -> {"games": number, aggregate: {"value",
+        "ci95"}}.
+    """
+    lines = []
+    for form, reference in REFERENCES.items():
+        if number := values[form]["games"]:
+            numbers = ", ".join(
+                f"{one.title} {tables.text(tables.share(values[form][name]))}"
+                for name, one in aggregate.AGGREGATES.items()
+            )
+            lines.append(f"{label}, {reference}-normalised over {number} games: {numbers}")
+    return lines
+
+
+def protocol_lines(found: Sequence[Group]) -> list[str]:
     """How the episodes were played; one line, or one for each protocol where they differ."""
-    texts: dict[str, list[str]] = {}
-    for label, player in players.items():
-        texts.setdefault(protocol_line(player.protocol), []).append(label)
+    texts: dict[str, dict[str, None]] = {}
+    for group in found:
+        texts.setdefault(protocol_line(group.players[0].protocol), {})[group.name] = None
     if len(texts) == 1:
         return [f"protocol: {next(iter(texts))}"]
-    return [f"protocol of {', '.join(labels)}: {text}" for text, labels in texts.items()]
+    return [f"protocol of {', '.join(names)}: {text}" for text, names in texts.items()]
 
 
-def _score_table(
-    players: dict[str, Player], columns: Columns, agents: list[str], markdown: bool
-) -> str:
-    games = list(dict.fromkeys(game for cells in columns.values() for game in cells))
-    header = ["game", *(_header(label, cells) for label, cells in columns.items())]
-    header += [f"{_title(label)} / human" for label in agents]
-    rows = []
-    for game in games:
-        row = [game] + [comparison.score(cells.get(game)) for cells in columns.values()]
-        for label in agents:
-            entry = players[label].summary["games"].get(game, {})
-            row.append(tables.percent(entry.get("human_normalised")))
-        rows.append(row)
-    return tables.table([header, *rows], markdown)
+def _aggregates(group: Group) -> list[str]:
+    values: dict[str, dict[str, Any]] = {}
+    for form in REFERENCES:
+        games = list(groups.normalised(group, form))
+        values[form] = {
+            "games": len(games), **(groups.aggregates(group, form, games) if games else {}),
+        }  # fmt: skip
+    return aggregate_lines(group.name, values)
 
 
-def _action_table(label: str, summary: dict[str, Any], markdown: bool) -> str:
-    rows = [["game", "most frequent", "share", f"all actions of {_title(label)} (from 1 %)"]]
-    for game, entry in summary["games"].items():
-        shares = sorted(entry["action_share"].items(), key=lambda item: -item[1])
+def _scores(found: Sequence[Group], at: float | None, human: bool) -> list[list[Value]]:
+    """A row a game, a column a player; the data have a second one, for the best episode."""
+    header, columns = ["game"], list[dict[str, Value]]()
+    here = {group.name: group for group in found if group.at in (at, None)}
+    for name in dict.fromkeys(group.name for group in found):
+        group = here.get(name)
+        header.append(f"{title(name)} ({groups.counted(group) if group else 'not run'})")
+        cells = groups.cells(group) if group else {}
+        columns.append({game: _estimate(cell) for game, cell in cells.items()})
+        if group and kind(name) == DATA:
+            header.append(_BEST)
+            columns.append(_best_episodes(group))
+    played = [group for name, group in here.items() if kind(name) != DATA]
+    for name in agents_of(group.name for group in played) if human else ():
+        header.append(f"{title(name)} / human")
+        columns.append(_of_human(here[name]))
+    games = dict.fromkeys(game for group in played for game in groups.means(group))
+    return [[*header], *([game, *(of.get(game) for of in columns)] for game in games)]
+
+
+def _estimate(cell: Cell) -> Estimate:
+    return Estimate(cell.mean, cell.ci95, note=cell.note)
+
+
+def _best_episodes(data: Group) -> dict[str, Value]:
+    return {
+        game: Estimate(max(player.summary["games"][game]["max"] for player in data.players))
+        for game in groups.means(data)
+    }
+
+
+def _of_human(group: Group) -> dict[str, Value]:
+    shares = groups.normalised(group, "human_normalised")
+    return {game: tables.percent(float(values.mean())) for game, values in shares.items()}
+
+
+def _actions(group: Group) -> list[list[Value]]:
+    rows: list[list[Value]] = [
+        ["game", "most frequent", "share", f"all actions of {title(group.name)} (from 1 %)"]
+    ]
+    for game, of in groups.action_shares(group).items():
+        shares = sorted(of.items(), key=lambda item: -item[1])
         listed = ", ".join(
             f"{name} {tables.percent(share)}" for name, share in shares if share >= 0.01
         )
         rows.append([game, shares[0][0], tables.percent(shares[0][1]), listed])
-    return tables.table(rows, markdown)
-
-
-def _header(label: str, cells: dict[str, Cell]) -> str:
-    counts = sorted({cell.n for cell in cells.values()})
-    episodes = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{_title(label)} (n = {episodes})"
-
-
-def _title(label: str) -> str:
-    return label.replace(FIXED, "best fixed")
-
-
-def _clearly_above(mine: Cell, theirs: Cell) -> bool:
-    return bool(mine.ci95 and theirs.ci95 and mine.ci95[0] > theirs.ci95[1])
+    return rows

@@ -156,7 +156,7 @@ def _scores(scores: Scores | None) -> str:
     for kind, label in (("human_normalised", "human"), ("dqn_normalised", "DQN")):
         for key, one in AGGREGATES.items():
             if key in found[kind]:
-                cell = tables.percent_with_range(found[kind][key])
+                cell = tables.text(tables.share(found[kind][key]))
                 count = str(found[kind]["games"])
                 aggregates.append([f"{one.title}, {label}-normalised", count, cell])
     protocol = ", ".join(

@@ -49,3 +49,32 @@ def test_interval_covers_the_mean_95_times_in_100():
     drawn = [intervals.mean(generator.normal(size=4)) for _ in range(2_000)]
     covered = np.mean([low < 0 < high for low, high in drawn])
     assert abs(covered - 0.95) < 0.015
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0, 4.0], [-1.0, 2.0, 3.0, 0.5, 0.1], [9.0, 9.1, 9.3]])
+def test_p_values_agree_with_scipy(values):
+    paired = scipy.stats.ttest_1samp(values, 0).pvalue
+    assert intervals.p_paired(values) == pytest.approx(paired, rel=1e-3)
+    others = [0.0, 1.0, 7.0, 2.0]
+    welch = scipy.stats.ttest_ind(values, others, equal_var=False).pvalue
+    assert intervals.p_welch(values, others) == pytest.approx(welch, rel=1e-2)
+
+
+def test_p_is_below_5_percent_where_the_interval_leaves_out_0():
+    for shift in np.linspace(0, 3, 31):
+        values = [shift - 1, shift, shift + 1.5]
+        low, high = intervals.mean(values)
+        assert (intervals.p_paired(values) < 0.05) == (not low <= 0 <= high)
+
+
+def test_p_values_without_spread_and_without_seeds():
+    assert intervals.p_paired([2.0, 2.0]) == 0 and intervals.p_paired([0.0, 0.0]) == 1
+    assert intervals.p_welch([2.0, 2.0], [2.0, 2.0]) == 1
+    assert intervals.p_paired([1.0]) is None and intervals.p_welch([1.0], [1.0, 2.0]) is None
+
+
+def test_holm_by_hand():
+    """Times 4, 3, 2 and 1 in order; never below the one before, never above 1."""
+    found = intervals.holm([0.04, 0.01, 0.03, 0.6])
+    assert found == pytest.approx([0.09, 0.04, 0.09, 0.6])
+    assert intervals.holm([0.5, 0.9]) == [1.0, 1.0] and intervals.holm([]) == []

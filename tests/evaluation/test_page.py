@@ -117,7 +117,7 @@ def folder(tmp_path_factory):
 
 def write(folder: Path, out: Path) -> Page:
     found = players.find_players([folder])
-    page.write(out, [folder], report.sections([folder], found, None))
+    page.write(out, [folder], report.sections(groups.make(found, [folder])))
     return Page(out.read_text())
 
 
@@ -236,7 +236,7 @@ def test_wide_intervals_leave_the_axis_to_the_scores(tmp_path):
     for seed, score in enumerate((10, 30)):  # Student's t of two: 20 +- 127
         write_run(tmp_path / str(seed), "agent", {"Freeway": [score]}, seed)
     found = players.find_players([tmp_path])
-    (chart,) = report.sections([tmp_path], found, None)[0].charts
+    (chart,) = report.sections(groups.make(found, []))[0].charts
     (panel,) = figures.whole(chart).axes
     low, high = panel.get_xlim()
     human = games.spec("Freeway").human
@@ -248,7 +248,7 @@ def test_names_have_as_much_of_the_path_as_it_takes(tmp_path):
         for seed in (0, 1):
             write_run(tmp_path / place / str(seed), "agent", {"Freeway": [1]}, seed,
                       feed={"n_step": steps})  # fmt: skip
-    found = groups.make(players.find_players([tmp_path]))
+    found = groups.make(players.find_players([tmp_path]), [])
     assert [group.name for group in found] == ["agent (a/x)", "agent (b/x)", "agent (y)"]
     assert [group.seeds for group in found] == [[0, 1]] * 3
 
@@ -257,7 +257,7 @@ def test_a_copy_with_the_same_seeds_is_another_player(tmp_path):
     for place in ("a", "b"):
         for seed in (0, 1):
             write_run(tmp_path / place / str(seed), "agent", {"Freeway": [1]}, seed)
-    found = groups.make(players.find_players([tmp_path]))
+    found = groups.make(players.find_players([tmp_path]), [])
     assert [(group.name, group.seeds) for group in found] == [
         ("agent (a)", [0, 1]), ("agent (b)", [0, 1])
     ]  # fmt: skip
@@ -288,7 +288,7 @@ def test_the_play_of_several_seeds_is_one_player_and_that_of_shares_is_not(tmp_p
             (data / "episodes.jsonl").write_text(json.dumps(row))
             if seed < 3:  # the last one isn't trained yet
                 write_run(place / "agent", "agent", {"Freeway": [1]}, seed)
-    found = groups.recorded([tmp_path], players.find_players([tmp_path]))
-    assert {name: player.summary["games"]["Freeway"]["n"] for name, player in found.items()} == {
-        "data (share=0)": 3, "data (share=9)": 3
+    found = groups.make(players.find_players([tmp_path]), [tmp_path])
+    assert {group.name: group.seeds for group in found[:2]} == {
+        "data (share=0/data)": [1, 2, 3], "data (share=9/data)": [1, 2, 3]
     }  # fmt: skip

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from cql_atari.core.types import EpisodeScore, UserError
-from cql_atari.evaluation import players as players_lib
-from cql_atari.evaluation import score_files, text_report
+from cql_atari.evaluation import groups, players, score_files, text_report
 
 MINIMAL = {"Breakout": (0, 1, 3, 4), "Freeway": (0, 2, 5)}
 PROTOCOL = {"epsilon": 0.001, "sticky": 0.25, "max_frames": 108_000}
@@ -54,11 +53,12 @@ def run(tmp_path):
     return tmp_path
 
 
+def groups_of(*folders, data=None):
+    return groups.make(players.find_players(folders), [data] if data else [])
+
+
 def text_of(run, markdown=False):
-    players = players_lib.find_players([run / "run"])
-    return text_report.report(
-        players, players_lib.make_columns(players, players_lib.data_cells(run / "data")), markdown
-    )
+    return text_report.report(groups_of(run / "run", data=run / "data"), None, markdown)
 
 
 def test_text_to_the_letter(run):
@@ -69,58 +69,41 @@ def test_markdown_has_the_same_cells(run):
     lines = text_of(run, markdown=True).splitlines()
     cells = [cell.strip() for cell in lines[0].strip("|").split("|")]
     assert cells == [
-        "game", "random (n = 3)", "best fixed (n = 3)", "data (n = 2)", "cloning (n = 3)",
-        "agent (n = 3)", "agent / human",
+        "game", "random (3 episodes)", "best fixed action (3 episodes)", "data's mean (2 episodes)",
+        "data's best episode", "cloning (3 episodes)", "agent (3 episodes)", "agent / human",
     ]  # fmt: skip
-    assert lines[1] == "| --- | --- | --- | --- | --- | --- | --- |"
-    assert lines[2].startswith("| Breakout | 2.0 ± 2.5 | 2.0 ± 0.0 FIRE | 7.0 ± 12.7 | 9.0 ± 2.5 |")
+    assert lines[1] == f"|{' --- |' * 8}"
+    assert lines[2].startswith(
+        "| Breakout | 2.0 ± 2.5 | 2.0 ± 0.0 FIRE | 7.0 ± 12.7 | 8.0 | 9.0 ± 2.5 |"
+    )
 
 
-def test_verdict_counts_games_and_clear_differences(run):
-    players = players_lib.find_players([run / "run"])
-    columns = players_lib.make_columns(players, players_lib.data_cells(run / "data"))
-    assert text_report.verdicts("agent", columns) == [
-        "agent above random on 2 of 2 games; intervals apart on 2",
-        "agent above the best fixed action on 1 of 2 games; intervals apart on 1",
-        "agent above the data's mean on 2 of 2 games; intervals apart on 0",
-        "agent above cloning on 2 of 2 games; intervals apart on 2",
-    ]
+def test_equal_is_not_above(tmp_path):
+    for label in ("random", "agent"):
+        write(tmp_path / label, label, {"Freeway": [22, 22]})
+    text = text_report.report(groups_of(tmp_path), None, False)
+    assert text.endswith(
+        "The agent scores higher than random play in 0 of 1 games: Freeway 0.0 ± 0.0."
+    )
 
 
-def test_equal_is_not_above(run):
-    cell = players_lib.Cell(22.0, (22.0, 22.0), 3)
-    columns = {"random": {"Freeway": cell}, "agent": {"Freeway": cell}}
-    assert text_report.verdicts("agent", columns) == [
-        "agent above random on 0 of 1 games; intervals apart on 0"
-    ]
-
-
-def test_two_agents_keep_their_folders_and_both_get_verdicts(run):
+def test_two_agents_keep_their_folders_and_both_are_compared(run):
     write(run / "other", "agent", {"Breakout": [1, 1]})
-    players = players_lib.find_players([run / "run", run / "other"])
-    assert list(players)[-2:] == ["agent (run)", "agent (other)"]
-    text = text_report.report(players, players_lib.make_columns(players, {}), False)
-    assert "agent (other) above random on 0 of 1 games" in text
+    found = groups_of(run / "run", run / "other")
+    assert [group.name for group in found][-2:] == ["agent (run)", "agent (other)"]
+    text = text_report.report(found, None, False)
+    assert "The agent (other) scores higher than random play in 0 of 1 games: Breakout -1.0" in text
     assert "\nFreeway" in text and " -  " in text  # not played by the second
 
 
-def test_folders_of_one_name_keep_their_paths(run):
-    for name in ("a", "b"):
-        write(run / name / "seed", "agent", {"Breakout": [1, 1]})
-    assert list(players_lib.find_players([run / "a", run / "b"])) == [
-        f"agent ({run / 'a/seed'})", f"agent ({run / 'b/seed'})",
-    ]  # fmt: skip
-
-
 def test_only_baselines(run):
-    players = players_lib.find_players([run / "run" / "random"])
-    text = text_report.report(players, players_lib.make_columns(players, {}), False)
-    assert text.startswith("game      random (n = 3)") and "above" not in text
+    text = text_report.report(groups_of(run / "run" / "random"), None, False)
+    assert text.startswith("game      random (3 episodes)") and "scores higher" not in text
 
 
 def test_different_protocols_are_said(run):
     write(run / "run", "agent", {"Breakout": [1]}, protocol={**PROTOCOL, "sticky": 0.0})
-    assert text_report.protocol_lines(players_lib.find_players([run / "run"])) == [
+    assert text_report.protocol_lines(groups_of(run / "run")) == [
         "protocol of random, best_fixed, cloning: epsilon 0.001, sticky 0.25, max_frames 108000",
         "protocol of agent: epsilon 0.001, sticky 0.0, max_frames 108000",
     ]
@@ -129,17 +112,16 @@ def test_different_protocols_are_said(run):
 def test_missing_and_malformed_inputs(run, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"no scores\.json in .*empty"):
-        players_lib.find_players([tmp_path / "empty"])
+        players.find_players([tmp_path / "empty"])
     with pytest.raises(UserError, match=r"can't read .*nowhere"):
-        players_lib.find_players([tmp_path / "nowhere"])
-    with pytest.raises(UserError, match="data_dir"):
-        players_lib.data_cells(tmp_path / "empty")
+        players.find_players([tmp_path / "nowhere"])
+    assert players.data_player(tmp_path / "empty", ["Pong"]) is None
     for text, problem in (('{"terminal": true}', "score"), ('{"retu', "Expecting|Untermin")):
         (run / "data/Pong/1/episodes.jsonl").write_text(text)
         with pytest.raises(UserError, match=rf"Pong.*line 1: .*({problem})"):
-            players_lib.data_cells(run / "data")
+            players.data_player(run / "data", ["Pong"])
     write_data(run / "data/Pong/1", {"score": 1, "length": 5, "terminal": False})
-    assert "Pong" not in players_lib.data_cells(run / "data")
+    assert "Pong" not in players.data_player(run / "data", ["Pong"]).summary["games"]
 
 
 def test_data_of_all_runs_without_cut_and_half_collected_episodes(tmp_path):
@@ -151,7 +133,8 @@ def test_data_of_all_runs_without_cut_and_half_collected_episodes(tmp_path):
         (tmp_path / "Pong" / name).mkdir(parents=True)
         rows = [dict(zip(("score", "length", "terminal"), episode)) for episode in episodes]
         write_data(tmp_path / "Pong" / name, *rows)
-    assert players_lib.data_cells(tmp_path)["Pong"][::2] == (4.0, 3)
+    pong = players.data_player(tmp_path, ["Pong"]).summary["games"]["Pong"]
+    assert (pong["mean"], pong["n"], pong["max"]) == (4.0, 3, 6.0)
 
 
 def command(*arguments):
@@ -215,13 +198,18 @@ def test_command_with_seeds(tmp_path):
 
 def test_one_run_from_scratch_is_reported_as_ever(tmp_path):
     write_seeds(tmp_path)
-    players = players_lib.find_players([tmp_path / "scratch_0"])
-    text = text_report.report(players, players_lib.make_columns(players, {}), False)
+    text = text_report.report(groups_of(tmp_path / "scratch_0"), None, False)
     assert command(tmp_path / "scratch_0").stdout == text + "\n"
 
 
 def test_command_says_what_is_wrong(tmp_path):
-    for arguments, message in (([], "usage"), ([tmp_path], "no scores.json in")):
+    write(tmp_path / "agent", "agent", {"Freeway": [1]})
+    (tmp_path / "empty").mkdir()
+    for arguments, message in (
+        ([], "usage"),
+        ([tmp_path / "empty"], "no scores.json in"),
+        ([tmp_path, f"--data_dir={tmp_path}"], "has no <Game>/<run>/episodes.jsonl"),
+    ):
         done = command(*arguments)
         assert done.returncode != 0
         assert message in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,171 @@
+"""Runs that differ by seed as one player, and differences between players, by hand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from made_up import PROTOCOL, episode, write_data, write_scores
+
+from cql_atari.core.types import UserError
+from cql_atari.evaluation import comparison, groups, intervals, players, score_files, text_report
+from cql_atari.evaluation.comparison import Comparison, Difference
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Three seeds of an agent and of cloning, each with its own play; the best fixed action."""
+    for seed, (agent, cloning, data) in enumerate([(10, 1, 6), (12, 1, 6), (5, 4, 6)], 1):
+        folder = tmp_path / "x=1" / str(seed)
+        write_scores(folder / "agent", "agent", {"Breakout": [agent, agent + 2], "Freeway": [0]},
+                     seed)  # fmt: skip
+        write_scores(folder / "cloning", "cloning", {"Breakout": [cloning], "Freeway": [21]}, seed)
+        write_data(folder, "Breakout", data)
+    write_scores(tmp_path / "x=1/best_fixed", "best_fixed", {"Breakout": [2], "Freeway": [22]})
+    return tmp_path
+
+
+def groups_of(folder, against=None):
+    return groups.make(players.find_players([folder]), [folder], against)
+
+
+def by_name(folder, against=None):
+    return {group.name: group for group in groups_of(folder, against)}
+
+
+def test_runs_that_differ_by_seed_and_by_their_own_play_are_one(runs):
+    found = by_name(runs)
+    assert list(found) == ["best_fixed", "data", "cloning", "agent"]
+    assert {name: group.seeds for name, group in found.items()} == {
+        "best_fixed": [], "data": [1, 2, 3], "cloning": [1, 2, 3], "agent": [1, 2, 3],
+    }  # fmt: skip
+    assert groups.means(found["agent"])["Breakout"] == [11, 13, 6]
+    cell = groups.cells(found["agent"])["Breakout"]
+    assert (cell.mean, cell.ci95, cell.n) == (10, intervals.mean([11, 13, 6]), 3)
+
+
+def test_differences_are_paired_by_seed_and_counted(runs):
+    found = by_name(runs)
+    breakout, freeway = comparison.differences(found["agent"], found["cloning"])
+    values = [10, 12, 2]
+    assert breakout == Difference(
+        "Breakout", 8.0, intervals.mean(values), (3, 3), intervals.p_paired(values)
+    )
+    assert (freeway.value, freeway.ci95, freeway.above, freeway.p) == (-21, (-21, -21), (0, 3), 0)
+    other = found["cloning"]._replace(seeds=[7, 8, 9])
+    assert comparison.differences(found["agent"], other) == []
+    # The seeds that both have, whichever these are.
+    first = found["cloning"]._replace(seeds=[1, 2], players=found["cloning"].players[:2])
+    assert comparison.differences(found["agent"], first)[0].value == 11
+    (fixed, _) = comparison.differences(found["agent"], found["best_fixed"])
+    assert (fixed.value, fixed.ci95) == (8, intervals.mean([9, 11, 4]))
+
+
+def test_single_runs_are_compared_over_their_episodes(runs):
+    write_scores(runs / "one", "a", {"Breakout": [1, 2, 4]})
+    write_scores(runs / "two", "b", {"Breakout": [2, 3]})
+    found = by_name(runs)
+    (row,) = comparison.differences(found["a"], found["b"])
+    assert row.value == pytest.approx(7 / 3 - 2.5) and row.above is None
+    assert row.ci95 == intervals.difference([1, 2, 4], [2, 3])
+    assert row.p == intervals.p_welch([1, 2, 4], [2, 3])
+
+
+def test_what_is_clear_is_corrected_for_all_rows(runs):
+    """p of 0.03 is below 0.05, but not twice it."""
+    rows = [Difference("a", 1.0, p=0.001), Difference("b", 1.0, p=0.03), Difference("c", 1.0),
+            Difference("d", 1.0, p=0.04)]  # fmt: skip
+    assert [row.clear for row in comparison._corrected(rows)] == [True, False, False, False]
+    assert [row.clear for row in comparison._corrected(rows[1:3])] == [True, False]
+
+
+def test_the_report_ends_in_what_the_agent_is_above(runs):
+    text = text_report.report(groups_of(runs), None, False)
+    head, _, breakout, freeway = text.splitlines()[:4]
+    assert head.split("  ")[0] == "game" and "data's mean (3 seeds)" in head
+    assert breakout.split() == ["Breakout", "2.0", "NOOP", "6.0", "±", "0.0", "6.0", "2.0", "±",
+                                "4.3", "10.0", "±", "9.0", "29", "%"]  # fmt: skip
+    assert freeway.split()[:5] == ["Freeway", "22.0", "NOOP", "-", "-"]
+    assert (
+        "\n- The agent scores higher than the best fixed action in 1 of 2 games, clearly in none: "
+        "Breakout +8.0 ± 9.0 (3 of 3 seeds), Freeway -22.0 ± 0.0 (0 of 3 seeds).\n"
+    ) in text
+    assert text.split("\n\n")[-2:] == [
+        "The agent scores higher than the data's mean in 1 of 1 games, clearly in none: "
+        "Breakout +4.0 ± 9.0 (2 of 3 seeds).",
+        "The agent scores higher than cloning in 1 of 2 games, clearly in none: Breakout +8.0 ± "
+        "13.1 (3 of 3 seeds), Freeway -21.0 ± 0.0 (0 of 3 seeds).",
+    ]
+
+
+def test_other_settings_are_another_player(runs):
+    for seed in (1, 2):
+        write_scores(runs / f"x=1/{seed}/mse", "agent", {"Breakout": [seed]}, seed, kind="mse")
+    found = by_name(runs)
+    assert list(found)[2:] == ["cloning", "agent", "agent (mse)"]
+    assert found["agent (mse)"].seeds == [1, 2]
+    compared = comparison.compare(list(found.values()))
+    assert [one[:2] for one in compared] == [
+        ("agent", other) for other in ("best_fixed", "agent (mse)", "data", "cloning")
+    ]
+
+
+def test_each_agent_is_compared_with_the_baselines_nearest_to_it(tmp_path):
+    for place in ("a", "b"):
+        for label in ("agent", "cloning"):
+            write_scores(tmp_path / place / label, label, {"Freeway": [1, 2]})
+    write_scores(tmp_path / "random", "random", {"Freeway": [0, 1]})
+    compared = comparison.compare(groups_of(tmp_path))
+    assert [one[:2] for one in compared] == [
+        ("agent (a)", "random"), ("agent (b)", "random"),
+        ("agent (a)", "cloning (a)"), ("agent (b)", "cloning (b)"),
+    ]  # fmt: skip
+
+
+def test_a_copy_of_a_run_is_another_player(runs):
+    copy = runs / "x=1/1/copy"
+    copy.mkdir()
+    (copy / "scores.json").write_text((runs / "x=1/1/agent/scores.json").read_text())
+    found = {name: group.seeds for name, group in by_name(runs).items()}
+    assert found["agent"] == [1, 2, 3] and found["agent (copy)"] == [1]
+
+
+@pytest.mark.parametrize("config", [None, [], {"train": 3}, {"train": {"seed": "x"}}])
+def test_scores_that_do_not_say_their_seed_are_alone(tmp_path, config):
+    for place in ("a", "b"):
+        run = {"label": "agent", "config": config}
+        score_files.write(tmp_path / place / "scores.json", [episode("Breakout", 1)], PROTOCOL, run)
+    assert {name: g.seeds for name, g in by_name(tmp_path).items()} == {
+        "agent (a)": [], "agent (b)": []
+    }  # fmt: skip
+
+
+def test_sentences_over_several_numbers_say_where_it_is_clear():
+    rows = [Difference("Pong", 3.0, at=at, clear=at > 1) for at in (0, 10, 25)]
+    rows += [Difference("Qbert", -1.0, at=10, clear=True)]
+    assert comparison.sentence(Comparison("agent", "cloning", rows), "percent_good") == (
+        "The agent scores higher than cloning in 3 of 4 comparisons (2 games at 3 values of "
+        "percent good), clearly in 2 (Pong at 10 and 25); it scores clearly lower in 1 (Qbert at "
+        "10)."
+    )
+
+
+def test_a_path_without_the_number_is_a_users_error(runs):
+    with pytest.raises(UserError, match=r"--against=y: .* has no y=NUMBER"):
+        groups_of(runs, against="y")
+
+
+def test_the_command(runs):
+    """What users type, over seeds; the JSON has each seed's means and the differences."""
+    command = [sys.executable, "-m", "cql_atari.report", str(runs), f"--json={runs / 's.json'}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    text = text_report.report(groups_of(runs), None, False)
+    assert done.stdout == f"{text}\nwrote {runs / 's.json'}\n"
+    written = json.loads((runs / "s.json").read_text())
+    agent = written["scores"][-1]
+    assert agent["scores"][1] == {"seed": 2, "Breakout": 13, "Freeway": 0}
+    (row, _) = written["differences"][-1]["rows"]
+    assert row["value"] == np.mean([10, 12, 2]) and row["p"] > 0.05
