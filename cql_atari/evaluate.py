@@ -183,7 +183,7 @@ def evaluate_policy(should_stop: Callable[[], bool]) -> int:
     variants = [rollout.GameVariant(game, how.mode, how.difficulty) for game in games]
     key = {"policy": policy, "games": games, "protocol": protocol}
     run: dict[str, object] = {"label": policy}
-    with journal.kept(out / "scores.unfinished.jsonl", key) as known:
+    with journal.kept(folder.unfinished_of(out / folder.SCORES), key) as known:
         options |= {"finished": known.finished, "note": known.note, "should_stop": should_stop}
         if policy == "random":  # with epsilon 1 nothing else chooses
             still = baselines.fixed_actions(dict.fromkeys(games, 0))
@@ -194,7 +194,7 @@ def evaluate_policy(should_stop: Callable[[], bool]) -> int:
             run["actions"] = {game: ACTION_NAMES[action] for game, (action, _) in zip(games, best)}
         score_files.write(out / folder.SCORES, played, protocol, run)
     print(text_report.small(policy, summary.summarise(played)))
-    print(f"wrote {out / 'scores.json'}; next: python -m cql_atari.report {out}")
+    print(f"wrote {out / folder.SCORES}; next: python -m cql_atari.report {out}")
     return 0
 
 

@@ -48,11 +48,10 @@ def main(argv: list[str]) -> None:
             "`python -m cql_atari.collect` writes them (DQN-Replay itself has no raw scores)"
         )
     made = groups.make(found, data_dirs, values.against)
+    summary = curves.summarise([] if values.against else made)
+    if curves.worth_printing(summary):
+        print(tables.to_text(curves.table(summary), values.markdown) + "\n")
     print(text_report.report(made, values.against, values.markdown))
-    summary = curves.summarise(curves.find_runs(folders))
-    shown = curves.worth_showing(summary)
-    if shown:
-        print("\n" + tables.curves_table(summary, values.markdown))
     if values.json:
         numbers = {**summary, **comparison.to_json(made, values.against)}
         score_files.write_text(
@@ -78,10 +77,10 @@ def _charts(made: Sequence[Group], folders: Sequence[Path], summary: dict[str, A
         return against.charts(made, flags.FLAGS.against)
     several = any(len(group.players) > 1 for group in made if group.settings)
     columns = {group.name: groups.cells(group) for group in made}
-    labels = {p.folder.resolve(): group.name for group in made for p in group.players}
+    names = {p.folder.resolve(): group.name for group in made for p in group.players}
+    variants = summary["variants"] if curves.worth_printing(summary) else {}
     # Where many runs are compared, a picture of each would say less.
-    grouped = summary["variants"] if curves.worth_showing(summary) else {}
-    return charts.of_folders(columns, labels, [] if several else folders, grouped)
+    return charts.of_folders(columns, names, [] if several else folders, variants)
 
 
 def sections(found: list[Group]) -> list[Section]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cql_atari.evaluation import groups, intervals
 from cql_atari.evaluation.comparison import AGENT
-from cql_atari.evaluation.figures import BAND, Chart, Style, few_ticks, styles_of
+from cql_atari.evaluation.figures import BAND, Chart, Style, styles_of
 from cql_atari.evaluation.groups import Group
 from cql_atari.evaluation.labels import DATA, FIXED, ORDER, RANDOM, kind, rank, title
 
@@ -109,19 +109,14 @@ def _chart(name: str, number: str, caption: str, panels: Mapping[str, Lines], ba
     numbers = {p.at for lines in panels.values() for line in lines.values() for p in line}
     ticks = sorted(numbers - {np.inf})
 
-    def drawing(lines: Lines) -> Callable[[Any], None]:
-        def draw(panel: Any) -> None:
-            for label, line in lines.items():
-                _draw(panel, label, line, styles[label], ticks)
-            panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-            few_ticks(panel.yaxis)
-
-        return draw
+    def draw(panel: Any, game: str) -> None:
+        for label, line in panels[game].items():
+            _draw(panel, label, line, styles[label], ticks)
+        panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
 
     key = {title(label): style for label, style in styles.items()}
     return Chart(
-        f"{name}_against_{number}", caption,
-        {game: drawing(lines) for game, lines in panels.items()},
+        f"{name}_against_{number}", caption, list(panels), draw,
         key | ({bands: Style(_GREY, BAND)} if bands else {}),
         inches=(2.67, 2.4), x=_axis(number), y="score", across=3,
     )  # fmt: skip

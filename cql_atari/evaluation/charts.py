@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cql_atari.evaluation.figures import INK, Chart, Style, few_ticks, styles_of
+from cql_atari.evaluation.figures import INK, Chart, Style, styles_of
 from cql_atari.evaluation.labels import CLONING, DATA, FIXED, HUMAN, RANDOM, kind
 from cql_atari.evaluation.run_logs import SCORE, read_metrics
+from cql_atari.runs import folder
 
 _MARKED_POINTS = 30  # of a curve: each of them has a mark
 Curve = Sequence[tuple[float, float]]
-Cells = Mapping[str, Mapping[str, Any]]  # label -> game -> cell with `mean` and `ci95`
+Cells = Mapping[str, Mapping[str, Any]]  # player -> game -> cell with `mean` and `ci95`
 
 
 def of_folders(
-    columns: Cells,
-    labels: Mapping[Path, str],
-    folders: Sequence[Path],
-    grouped: Mapping[str, Any],
+    columns: Cells, names: Mapping[Path, str], folders: Sequence[Path], variants: Mapping[str, Any]
 ) -> list[Chart]:
     """Scores by game, learning curves of groups of runs if there are any, and two charts of curves
     for each `metrics.jsonl` at or below the folders.
 
     Args:
-      columns: as `players.make_columns`.
-      labels: resolved folder -> whose scores are in it.
+      columns: player -> game -> cell.
+      names: resolved folder -> the player whose scores are in it.
       folders: where to look for runs.
-      grouped: the "variants" of `curves.summarise`.
+      variants: those of `curves.summarise`.
     """
-    styles = styles_of([*columns, *_labels(grouped)])
+    styles = styles_of(columns)
     charts = [score_bars(columns, styles)]
-    if grouped:
-        charts.append(learning_curves(grouped, columns, styles))
-    for folder, name in _named_runs(folders).items():
-        curves = read_metrics(folder / "metrics.jsonl")
+    if variants:
+        charts.append(learning_curves(variants, columns, styles))
+    for workdir, name in _named_runs(folders).items():
+        curves = read_metrics(workdir)
         scores = {key[len(SCORE) :]: c for key, c in curves.items() if key.startswith(SCORE)}
         rest = {key: curve for key, curve in curves.items() if not key.startswith(SCORE)}
         if scores:
-            label = labels.get(folder, "this run")
-            charts.append(score_curves(f"{name}_scores_by_step", scores, label, columns, styles))
+            player = names.get(workdir, "this run")
+            charts.append(score_curves(f"{name}_scores_by_step", scores, player, columns, styles))
         if rest:
             charts.append(training_curves(f"{name}_training", rest))
     return charts
@@ -48,36 +46,29 @@ def of_folders(
 
 def score_bars(columns: Cells, styles: Mapping[str, Style]) -> Chart:
     """One panel a game, one bar a player, with the 95 % interval of its mean if it has one."""
-    games = list(dict.fromkeys(game for cells in columns.values() for game in cells))
-    width = 2.6 + 0.05 * min(30, max(map(len, columns)))
     labels = list(columns)
 
-    def drawing(game: str) -> Callable[[Any], None]:
-        def draw(panel: Any) -> None:
-            for row, label in enumerate(labels):
-                cell = columns[label].get(game)
-                if cell is None:
-                    panel.text(0, row, " not played", va="center", fontsize=6)
-                    continue
-                panel.barh(row, cell.mean, color=styles[label].colour)
-                _interval(panel, cell.ci95, row)
-            panel.axvline(0, color=INK, linewidth=0.6)
-            # An interval over two seeds dwarfs the scores: cut at the frame.
-            ends = [0.0, *(cells[game].mean for cells in columns.values() if game in cells)]
-            room = 0.3 * (max(ends) - min(ends)) or 1.0
-            low, high = panel.get_xlim()
-            panel.set_xlim(max(low, min(ends) - room), min(high, max(ends) + room))
-            panel.set_yticks(range(len(labels)), [brief(label) for label in labels])
-            panel.set_ylim(len(labels) - 0.4, -0.6)
-            panel.grid(visible=False, axis="y")
-            few_ticks(panel.xaxis)
+    def draw(panel: Any, game: str) -> None:
+        for row, label in enumerate(labels):
+            cell = columns[label].get(game)
+            if cell is None:
+                panel.text(0, row, " not played", va="center", fontsize=6)
+                continue
+            panel.barh(row, cell.mean, color=styles[label].colour)
+            if cell.ci95:
+                panel.plot(cell.ci95, [row, row], color=INK, linewidth=1, marker="|", markersize=5)
+        panel.axvline(0, color=INK, linewidth=0.6)
+        # An interval over two seeds dwarfs the scores: cut at the frame.
+        ends = [0.0, *(cells[game].mean for cells in columns.values() if game in cells)]
+        room = 0.3 * (max(ends) - min(ends)) or 1.0
+        low, high = panel.get_xlim()
+        panel.set_xlim(max(low, min(ends) - room), min(high, max(ends) + room))
+        name_rows(panel, labels)
 
-        return draw
-
+    games = list(dict.fromkeys(game for cells in columns.values() for game in cells))
     return Chart(
         "scores", "Score by game: the mean and, cut at the frame, its 95 % interval if it has one.",
-        {game: drawing(game) for game in games}, inches=(width, 0.75 + 0.2 * len(labels)),
-        x="score",
+        games, draw, inches=inches_of_rows(labels), x="score",
     )  # fmt: skip
 
 
@@ -87,64 +78,53 @@ def score_curves(
     """One panel a game: a run's score by gradient step; baselines and data as dashed lines."""
     style = styles.get(label, Style(INK, "o"))
 
-    def drawing(game: str) -> Callable[[Any], None]:
-        def draw(panel: Any) -> None:
-            panel.plot(*zip(*curves[game]), marker=style.marker, markersize=3, color=style.colour)
-            _baselines(panel, game, columns, styles)
-            few_ticks(panel.xaxis)
-            few_ticks(panel.yaxis)
+    def draw(panel: Any, game: str) -> None:
+        panel.plot(*zip(*curves[game]), marker=style.marker, markersize=3, color=style.colour)
+        _baselines(panel, game, columns, styles)
 
-        return draw
-
-    key = {label: style} | _baseline_key(columns, curves, styles)
     return Chart(
         name, f"Score of {label} by gradient step; dashed: players that didn't learn from reward.",
-        {game: drawing(game) for game in curves}, key, x="gradient steps", y="score",
+        list(curves), draw, {label: style} | _baseline_key(columns, curves, styles),
+        x="gradient steps", y="score",
     )  # fmt: skip
 
 
 def learning_curves(
-    grouped: Mapping[str, Any], columns: Cells, styles: Mapping[str, Style]
+    variants: Mapping[str, Any], columns: Cells, styles: Mapping[str, Style]
 ) -> Chart:
     """One panel a game, one line a group: the mean over seeds, its 95 % interval, each seed thin.
 
     The x-axis has environment frames where all groups count them, else gradient steps.
     """
-    groups = [group for entry in grouped.values() for group in entry["groups"]]
+    groups = [group for entry in variants.values() for group in entry["groups"]]
     in_frames = all(group["frames"] for group in groups)
     x_of = "frames" if in_frames else "steps"
 
-    def drawing(variant: str) -> Callable[[Any], None]:
-        def draw(panel: Any) -> None:
-            groups = grouped[variant]["groups"]
-            for group in groups:
-                style = styles[group_label(group)]
-                panel.plot(group[x_of], group["mean"], markersize=3.5, linewidth=1.4,
-                           marker=style.marker, color=style.colour)  # fmt: skip
-                for scores in group["scores"] if group["n"] > 1 else ():
-                    panel.plot(group[x_of], scores, color=style.colour, alpha=0.4, linewidth=0.6)
-            _baselines(panel, variant, columns, styles)
-            panel.margins(y=0.25)
-            # Few seeds have intervals that dwarf the scores: cut at the frame.
-            limits = panel.get_ylim()
-            for group in groups:
-                if group["n"] > 1:
-                    low, high = zip(*group["ci95"])
-                    colour = styles[group_label(group)].colour
-                    panel.fill_between(group[x_of], low, high, color=colour, alpha=0.15, lw=0)
-            panel.set_ylim(limits)
-            few_ticks(panel.xaxis)
-            few_ticks(panel.yaxis)
+    def draw(panel: Any, variant: str) -> None:
+        shown = variants[variant]["groups"]
+        for group in shown:
+            style = styles[group["name"]]
+            panel.plot(group[x_of], group["mean"], markersize=3.5, linewidth=1.4,
+                       marker=style.marker, color=style.colour)  # fmt: skip
+            for scores in group["scores"] if group["n"] > 1 else ():
+                panel.plot(group[x_of], scores, color=style.colour, alpha=0.4, linewidth=0.6)
+        _baselines(panel, variant, columns, styles)
+        panel.margins(y=0.25)
+        # Few seeds have intervals that dwarf the scores: cut at the frame.
+        limits = panel.get_ylim()
+        for group in shown:
+            if group["n"] > 1:
+                low, high = zip(*group["ci95"])
+                colour = styles[group["name"]].colour
+                panel.fill_between(group[x_of], low, high, color=colour, alpha=0.15, lw=0)
+        panel.set_ylim(limits)
 
-        return draw
-
-    shown = dict.fromkeys(group_label(group) for group in groups)
-    key = {label: styles[label] for label in shown} | _baseline_key(columns, grouped, styles)
+    key = {group["name"]: styles[group["name"]] for group in groups}
     return Chart(
         "learning_curves",
         "Learning curves: the mean over seeds, each seed thin, the band its 95 % interval over "
         "seeds, cut at the frame. Dashed: players that didn't learn from reward.",
-        {variant: drawing(variant) for variant in grouped}, key,
+        list(variants), draw, key | _baseline_key(columns, variants, styles),
         x="environment frames" if in_frames else "gradient steps", y="score",
     )  # fmt: skip
 
@@ -162,68 +142,47 @@ def training_curves(name: str, curves: Mapping[str, Curve]) -> Chart:
     lines = list(dict.fromkeys(s.rpartition("/")[2] for scalars in several for s in scalars))
     styles = styles_of(f"line {line}" for line in lines)
 
-    def drawing(group: str) -> Callable[[Any], None]:
-        def draw(panel: Any) -> None:
-            for scalar in groups[group]:
-                style = styles.get(f"line {scalar.rpartition('/')[2]}", Style(INK, "o"))
-                line(panel, curves[scalar], style)
-            few_ticks(panel.xaxis)
-            few_ticks(panel.yaxis)
-
-        return draw
+    def draw(panel: Any, group: str) -> None:
+        for scalar in groups[group]:
+            style = styles.get(f"line {scalar.rpartition('/')[2]}", Style(INK, "o"))
+            plot_curve(panel, curves[scalar], style)
 
     return Chart(
-        name, "What the run logged.", {group: drawing(group) for group in groups},
+        name, "What the run logged.", list(groups), draw,
         {line: styles[f"line {line}"] for line in lines}, x="gradient steps",
     )  # fmt: skip
 
 
-def line(panel: Any, curve: Curve, style: Style, **options: Any) -> None:
+def plot_curve(panel: Any, curve: Curve, style: Style, dashes: str = "-") -> None:
     """A curve with a mark at each point, or at some where there are many: one alone is seen."""
     every = 1 if len(curve) <= _MARKED_POINTS else len(curve) // 8
     panel.plot(*zip(*curve), color=style.colour, marker=style.marker, markevery=every,
-               markersize=3, **{"linewidth": 1.1, **options})  # fmt: skip
+               markersize=3, linewidth=1.1, linestyle=dashes)  # fmt: skip
 
 
-def brief(label: str, longest: int = 30) -> str:
-    """A label that fits an axis: cut in the middle where it is long."""
-    if len(label) <= longest:
-        return label
+def name_rows(panel: Any, labels: Sequence[str], longest: int = 30) -> None:
+    """Labels of rows 0, 1, ... from the top down; long ones are cut in their middle."""
     half = (longest - 1) // 2
-    return f"{label[:half]}…{label[-half:]}"
+    cut = [one if len(one) <= longest else f"{one[:half]}…{one[-half:]}" for one in labels]
+    panel.set_yticks(range(len(labels)), cut)
+    panel.set_ylim(len(labels) - 0.4, -0.6)
+    panel.grid(visible=False, axis="y")
 
 
-def group_label(group: Mapping[str, Any]) -> str:
-    """Who a group of runs is, for its colour: a baseline by its kind, an agent by its name."""
-    if group["label"] == group["name"] or kind(group["label"]) == CLONING:
-        return str(group["label"])
-    return f"{group['label']}: {group['name']}"
-
-
-def _labels(grouped: Mapping[str, Any]) -> list[str]:
-    return [group_label(group) for entry in grouped.values() for group in entry["groups"]]
+def inches_of_rows(labels: Sequence[str]) -> tuple[float, float]:
+    """The size of a panel with these rows."""
+    return 2.6 + 0.05 * min(30, max(map(len, labels), default=0)), 0.75 + 0.2 * len(labels)
 
 
 def _named_runs(folders: Sequence[Path]) -> dict[Path, str]:
     """Folders with a `metrics.jsonl`, each with a name of its own for its pictures: the last parts
     of its path, as many as it takes.
     """
-    found = list(
-        dict.fromkeys(
-            path.parent.resolve()
-            for folder in folders
-            for path in sorted(folder.rglob("metrics.jsonl"))
-        )
-    )
+    found = [run.resolve() for run in folder.holding(folder.METRICS, folders)]
     length = 1
     while len({run.parts[-length:] for run in found}) < len(found):
         length += 1
     return {run: "_".join(run.parts[-length:]).lstrip("/") for run in found}
-
-
-def _interval(panel: Any, ci95: Sequence[float] | None, row: float) -> None:
-    if ci95:
-        panel.plot(ci95, [row, row], color=INK, linewidth=1, marker="|", markersize=5)
 
 
 def _dashed(columns: Cells) -> list[str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from cql_atari.core.games import ACTION_NAMES
-from cql_atari.evaluation.charts import Curve, brief, line
-from cql_atari.evaluation.figures import INK, Chart, Style, few_ticks
+from cql_atari.evaluation.charts import Curve, inches_of_rows, name_rows, plot_curve
+from cql_atari.evaluation.figures import INK, Chart, Style
 from cql_atari.evaluation.tables import Estimate
 
 THRESHOLDS = np.linspace(0, 2, 81)
@@ -47,29 +47,21 @@ def estimates(
     """
     labels = list(dict.fromkeys(label for panel in rows.values() for label in panel))
 
-    def drawing(title: str) -> Callable[[Any], None]:
-        def draw(panel: Any) -> None:
-            for row, label in enumerate(labels):
-                estimate = rows[title].get(label)
-                if estimate is None:
-                    continue
-                style = styles.get(label, Style(INK, "o"))
-                if estimate.ci95:
-                    panel.plot(estimate.ci95, [row, row], color=style.colour, linewidth=3,
-                               alpha=0.45, solid_capstyle="butt")  # fmt: skip
-                panel.plot([estimate.value], [row], color=style.colour, marker=style.marker)
-            if zero is not None:
-                panel.axvline(zero, color=INK, linewidth=0.8, linestyle=":")
-            panel.set_yticks(range(len(labels)), [brief(label) for label in labels])
-            panel.set_ylim(len(labels) - 0.4, -0.6)
-            panel.grid(visible=False, axis="y")
-            few_ticks(panel.xaxis)
+    def draw(panel: Any, title: str) -> None:
+        for row, label in enumerate(labels):
+            estimate = rows[title].get(label)
+            if estimate is None:
+                continue
+            style = styles.get(label, Style(INK, "o"))
+            if estimate.ci95:
+                panel.plot(estimate.ci95, [row, row], color=style.colour, linewidth=3,
+                           alpha=0.45, solid_capstyle="butt")  # fmt: skip
+            panel.plot([estimate.value], [row], color=style.colour, marker=style.marker)
+        if zero is not None:
+            panel.axvline(zero, color=INK, linewidth=0.8, linestyle=":")
+        name_rows(panel, labels)
 
-        return draw
-
-    width = 2.4 + 0.055 * min(30, max(map(len, labels), default=0))
-    return Chart(name, caption, {title: drawing(title) for title in rows},
-                 inches=(width, 0.75 + 0.2 * len(labels)), x=x)  # fmt: skip
+    return Chart(name, caption, list(rows), draw, inches=inches_of_rows(labels), x=x)
 
 
 def profiles(
@@ -83,7 +75,7 @@ def profiles(
       x: what the scores are.
     """
 
-    def draw(panel: Any) -> None:
+    def draw(panel: Any, _: str) -> None:
         for label, cells in found.items():
             style, values = styles[label], [cell["value"] for cell in cells]
             panel.plot(THRESHOLDS, values, color=style.colour, marker=style.marker, markersize=3,
@@ -96,7 +88,7 @@ def profiles(
     return Chart(
         "performance_profile", "Performance profile: the share of scores above a threshold. A "
         "run's games count by their means, several seeds' by each seed's.",
-        {"performance profile": draw}, {label: styles[label] for label in found},
+        ["performance profile"], draw, {label: styles[label] for label in found},
         inches=(5.6, 3.4), x=x, y="share of scores above",
     )  # fmt: skip
 
@@ -112,7 +104,7 @@ def sizes(
       y: what the score is.
     """
 
-    def draw(panel: Any) -> None:
+    def draw(panel: Any, _: str) -> None:
         for row in points.values():
             ordered = sorted(row, key=lambda point: point[1])
             x, scores = [p[1] for p in ordered], [p[2].value for p in ordered]
@@ -124,12 +116,11 @@ def sizes(
                     panel.plot([weights] * 2, score.ci95, color=style.colour, linewidth=1)
         panel.set_xscale("log")
         panel.margins(x=0.15)
-        few_ticks(panel.yaxis)
 
     key = {name: styles[name] for row in points.values() for name, _, _ in row}
     return Chart(
         "size_against_score", "Score against the number of weights without the games' heads; a "
-        "line joins runs that differ by their network only.", {"size against score": draw}, key,
+        "line joins runs that differ by their network only.", ["size against score"], draw, key,
         inches=(5.6, 3.4), x="weights", y=y,
     )  # fmt: skip
 
@@ -141,30 +132,25 @@ def actions(shares: Mapping[str, Mapping[str, Mapping[str, float]]], styles: Map
       shares: game -> player -> action -> share.
       styles: of the players.
     """
-    rows = max(map(len, shares.values()))
 
-    def drawing(game: str) -> Callable[[Any], None]:
+    def draw(panel: Any, game: str) -> None:
         names = [name for name in ACTION_NAMES if any(name in s for s in shares[game].values())]
+        for row, (player, of) in enumerate(shares[game].items()):
+            for column, name in enumerate(names):
+                share = of.get(name, 0.0)
+                panel.barh(row, 0.96, 0.9, column - 0.48, color=styles[player].colour,
+                           alpha=0.04 + 0.6 * min(1.0, share), lw=0)  # fmt: skip
+                if share >= 0.1:
+                    panel.text(column, row, f"{100 * share:.0f}", ha="center", va="center",
+                               fontsize=6 if len(names) > 9 else 7)  # fmt: skip
+        panel.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
+        name_rows(panel, list(shares[game]), 18)
+        panel.grid(visible=False)
 
-        def draw(panel: Any) -> None:
-            for row, (player, of) in enumerate(shares[game].items()):
-                for column, name in enumerate(names):
-                    share = of.get(name, 0.0)
-                    panel.barh(row, 0.96, 0.9, column - 0.48, color=styles[player].colour,
-                               alpha=0.04 + 0.6 * min(1.0, share), lw=0)  # fmt: skip
-                    if share >= 0.1:
-                        panel.text(column, row, f"{100 * share:.0f}", ha="center", va="center",
-                                   fontsize=6 if len(names) > 9 else 7)  # fmt: skip
-            panel.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
-            panel.set_yticks(range(len(shares[game])), [brief(p, 18) for p in shares[game]])
-            panel.set_ylim(len(shares[game]) - 0.4, -0.6)
-            panel.grid(visible=False)
-
-        return draw
-
+    rows = max(map(len, shares.values()))
     return Chart(
         "actions", "Actions taken, in percent of a player's steps (written from 10 %).",
-        {game: drawing(game) for game in shares}, inches=(3.8, 1.35 + 0.2 * rows),
+        list(shares), draw, inches=(3.8, 1.35 + 0.2 * rows),
     )  # fmt: skip
 
 
@@ -177,25 +163,18 @@ def measures(
       found: group -> the scalars of each of its runs.
       styles: of the groups.
     """
-    names = [
-        name for name in MEASURES if any(name in run for runs in found.values() for run in runs)
-    ]
+    logged = {name for runs in found.values() for run in runs for name in run}
+    titles = {title: name for name, title in MEASURES.items() if name in logged}
 
-    def drawing(name: str) -> Callable[[Any], None]:
-        def draw(panel: Any) -> None:
-            for group, runs in found.items():
-                for run in runs:
-                    if name in run:
-                        line(panel, run[name], styles[group])
-            few_ticks(panel.xaxis)
-            few_ticks(panel.yaxis)
-
-        return draw
+    def draw(panel: Any, title: str) -> None:
+        for group, runs in found.items():
+            for run in runs:
+                if curve := run.get(titles[title]):
+                    plot_curve(panel, curve, styles[group])
 
     return Chart(
         "measures", "How runs explain themselves, over all games: one line a run.",
-        {MEASURES[name]: drawing(name) for name in names},
-        {group: styles[group] for group in found}, x="gradient steps",
+        list(titles), draw, {group: styles[group] for group in found}, x="gradient steps",
     )  # fmt: skip
 
 
@@ -210,21 +189,15 @@ def pull_against_gap(
     if not games:
         return None
 
-    def drawing(game: str) -> Callable[[Any], None]:
-        def draw(panel: Any) -> None:
-            for group, runs in found.items():
-                for run in runs:
-                    for name, dashes in (("cql_pull", "-"), ("q_gap", "--")):
-                        if curve := run.get(f"{name}/{game}"):
-                            line(panel, curve, styles[group], linestyle=dashes)
-            few_ticks(panel.xaxis)
-            few_ticks(panel.yaxis)
-
-        return draw
+    def draw(panel: Any, game: str) -> None:
+        for group, runs in found.items():
+            for run in runs:
+                for name, dashes in (("cql_pull", "-"), ("q_gap", "--")):
+                    if curve := run.get(f"{name}/{game}"):
+                        plot_curve(panel, curve, styles[group], dashes)
 
     return Chart(
         "pull_against_gap", "By game: CQL's pull αs² (solid) beside the gap between the two best "
         "actions (dashed). Where the pull is far above the gap, CQL decides and not the return.",
-        {game: drawing(game) for game in games}, {group: styles[group] for group in found},
-        x="gradient steps", y="Q",
+        list(games), draw, {group: styles[group] for group in found}, x="gradient steps", y="Q",
     )  # fmt: skip

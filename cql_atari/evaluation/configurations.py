@@ -1,4 +1,4 @@
-"""Recorded configurations, flat: which runs differ by seed only, and what else tells runs apart."""
+"""Recorded configurations, flat: which runs differ by seed only, and by what others differ."""
 
 from __future__ import annotations
 
@@ -14,12 +14,6 @@ from cql_atari.core import settings as settings_lib
 SEED = "train.seed"
 # Paths: runs that differ here only by the seed in a path are seeds of one another.
 _PLACES = ("data.dir", "data.exclude", "feed.cache_dir", "start.encoder_from")
-_SAID_BY_THE_START: dict[str, set[str]] = {  # values, as JSON
-    "start.encoder_from": {"null"},
-    "start.whole_network": {"false", "true"},
-    "optimizer.encoder_learning_rate": {"0", "0.0"},
-}
-_LONGEST_SETTING = 30  # letters of a value in a legend
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,34 +74,3 @@ def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of settings that aren't the same in all."""
     names = dict.fromkeys(name for one in settings for name in one)
     return [n for n in names if len({json.dumps(one.get(n)) for one in settings}) > 1]
-
-
-def group_names(settings: Sequence[dict[str, Any]]) -> list[str]:
-    """What each configuration starts from, and the other settings by which they differ."""
-    keys = dict.fromkeys(key for one in settings for key in one)
-    values = {key: [json.dumps(one.get(key)) for one in settings] for key in keys}
-    shown = [key for key in keys if len(set(values[key]) - _SAID_BY_THE_START.get(key, set())) > 1]
-    names = []
-    for number, one in enumerate(settings):
-        parts = [_start(one)]
-        for key in shown:
-            if one.get(key) is not None:
-                text = values[key][number].strip('"')
-                short = text if len(text) <= _LONGEST_SETTING else f"…{text[-_LONGEST_SETTING:]}"
-                parts.append(f"{key}={short}")
-        names.append(", ".join(parts))
-    return names
-
-
-def is_pretrained(settings: Mapping[str, Any]) -> bool:
-    """Whether the run began with what another one had learned."""
-    return settings.get("start.encoder_from") is not None
-
-
-def _start(settings: Mapping[str, Any]) -> str:
-    start = "from scratch"
-    if is_pretrained(settings):
-        start = f"pre-trained {'network' if settings.get('start.whole_network') else 'encoder'}"
-    if settings.get("optimizer.encoder_learning_rate") != 0:
-        return start
-    return "frozen encoder" if start == "pre-trained encoder" else f"{start}, frozen encoder"

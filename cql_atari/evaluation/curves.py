@@ -5,133 +5,66 @@ The chance of training is in these intervals, unlike in those over one run's epi
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import logging
 
 from cql_atari.core import games
-from cql_atari.core.types import UserError
-from cql_atari.evaluation import configurations, intervals, score_files
+from cql_atari.evaluation import groups, intervals, score_files
+from cql_atari.evaluation.groups import Group
+from cql_atari.evaluation.players import Player
 from cql_atari.evaluation.run_logs import SCORE, read_metrics
 from cql_atari.evaluation.summary import by_variant
-from cql_atari.system.files import parse_json
+from cql_atari.evaluation.tables import Estimate, Table, Value, number, percent
+from cql_atari.runs import folder
 
 FORMAT = 1
 FRAMES = "online/frames"
+_MEASURES = ("final", "mean_over_curve")
+_FORMS = {"raw": number, "dqn_normalised": percent}
 
 
 class Run(NamedTuple):
-    """One trained folder.
+    """Evaluations of one run.
 
     Attributes:
-      folder: its path.
-      seed: `train.seed`.
-      steps: `train.steps`, where it is finished.
-      settings: the configuration without the seed, flat: {"feed.n_step": 3, ...}.
+      player: whose.
       scores: variant -> gradient step -> mean score of that evaluation's episodes.
       frames: gradient step -> environment frames by then; empty offline.
-      label: who played, as its scores say ("agent", "cloning", ...).
-      protocol: how, in a line.
+      protocol: how they were played, in a line.
     """
 
-    folder: Path
-    seed: int
-    steps: int
-    settings: dict[str, Any]
+    player: Player
     scores: dict[str, dict[int, float]]
     frames: dict[int, float]
-    label: str
     protocol: str
 
 
-def find_runs(folders: Iterable[Path]) -> list[Run]:
-    """Every run at or below the folders that has evaluations, `<run>/scores/<step>.json`.
-
-    A second run of the same seed and configuration is left out with a warning: it would make the
-    interval too narrow.
-
-    Raises:
-      UserError: where a file is malformed.
-    """
-    found = {
-        path.parents[1].resolve(): path.parents[1]
-        for folder in folders
-        for path in sorted(folder.rglob("scores/[0-9]*.json"))
-        if (path.parents[1] / "config.json").is_file()  # else `evaluate` wrote it
-    }
-    runs: dict[str, Run] = {}
-    for folder in found.values():
-        run = _read_run(folder)
-        key = json.dumps([run.seed, run.settings], sort_keys=True)
-        if key in runs:
-            logging.warning(
-                "%s is left out of the learning curves: same seed %d and configuration as %s",
-                folder, run.seed, runs[key].folder,
-            )  # fmt: skip
-        runs.setdefault(key, run)
-    return list(runs.values())
-
-
-def _read_run(folder: Path) -> Run:
-    path = folder / "config.json"
-    try:
-        settings = configurations.flat(parse_json(path.read_bytes()))
-        return make_run(folder, settings)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is no configuration of a train run: {error!r}") from None
-
-
-def make_run(
-    folder: Path, settings: Mapping[str, Any], label: str = "agent", protocol: str = ""
-) -> Run:
-    """A run's evaluations, of `scores/<step>.json`; where it has none, of its `metrics.jsonl`.
-
-    Args:
-      folder: the run's.
-      settings: its configuration, flat, with the seed.
-      label: who played, where the scores don't say.
-      protocol: of its scores, where `scores/` doesn't say.
+def read_run(player: Player) -> Run:
+    """A run's evaluations, of its `scores/<step>.json`; where it has none, of its log.
 
     Raises:
       UserError: where a file is malformed, or evaluations are under several protocols.
-      KeyError, TypeError, ValueError: where the settings lack seed or steps.
     """
-    settings = dict(settings)
-    seed, steps = int(settings.pop(configurations.SEED)), int(settings["train.steps"])
     scores: dict[str, dict[int, float]] = {}
-    protocols: dict[str, Path] = {}
-    for path in sorted((folder / "scores").glob("[0-9]*.json")):
+    protocols: dict[str, object] = {}
+    for step, path in folder.scores_by_step(player.folder).items():
         found = score_files.read(path)
-        label = str(found.run.get("label", label))
         protocols.setdefault(score_files.protocol_line(found.protocol), path)
-        for name, group in by_variant(found.episodes).items():
-            mean = float(np.mean([episode.score for episode in group]))
-            scores.setdefault(name, {})[int(path.stem)] = mean
-    _refuse_mixture(protocols)
-    log = read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").is_file() else {}
+        for name, episodes in by_variant(found.episodes).items():
+            mean = float(np.mean([episode.score for episode in episodes]))
+            scores.setdefault(name, {})[step] = mean
+    groups.refuse_mixture("learning curve", protocols)
+    log = read_metrics(player.folder)
     if not scores:
         scores = {name[len(SCORE) :]: dict(c) for name, c in log.items() if name.startswith(SCORE)}
-    protocol = next(iter(protocols), protocol)
-    return Run(folder, seed, steps, settings, scores, dict(log.get(FRAMES, [])), label, protocol)
+    protocol = next(iter(protocols), score_files.protocol_line(player.protocol))
+    return Run(player, scores, dict(log.get(FRAMES, [])), protocol)
 
 
-def _refuse_mixture(protocols: dict[str, Path]) -> None:
-    """Raises a UserError where one curve would hold evaluations under several protocols."""
-    if len(protocols) > 1:
-        lines = [f"  {path}: {protocol}" for protocol, path in protocols.items()]
-        raise UserError(
-            "\n".join(["one learning curve would mix evaluations under other protocols:", *lines])
-            + "\nMove those that don't belong there to another folder, or evaluate them again "
-            "(`python -m cql_atari.evaluate --run=RUN --checkpoint=STEP`)."
-        )
-
-
-def summarise(runs: Sequence[Run]) -> dict[str, Any]:
-    """Groups runs that differ by seed only; ready for JSON.
+def summarise(found: Sequence[Group]) -> dict[str, Any]:
+    """The curves of all groups that were trained and evaluated more than once; ready for JSON.
 
     A group's curve has the evaluations that all its seeds have. The mean over the curve is the
     area under it (trapezoids over gradient steps) by its length. Intervals are 95 % over seeds,
@@ -139,60 +72,53 @@ def summarise(runs: Sequence[Run]) -> dict[str, Any]:
     for variants and for games without a reference score.
 
     Returns:
-      {"format", "unfinished": {folder name: [step, steps]}, "variants": {name: {"groups": [{name,
-      label, protocol, pretrained, folders, seeds, n, steps, frames (mean over seeds; None offline),
-      scores [n][steps], mean [steps], ci95 [steps], "final" and "mean_over_curve": {"raw" and
+      {"format", "unfinished": {folder: [step, steps]}, "variants": {name: {"groups": [{name,
+      protocol, pretrained, folders, seeds, n, steps, frames (mean over seeds; None offline), scores
+      [n][steps], mean [steps], ci95 [steps], "final" and "mean_over_curve": {"raw" and
       "dqn_normalised": {value, ci95, by_seed}}}], "differences": [{name, n: [n, n], "final" and
       "mean_over_curve": {"raw" and "dqn_normalised": {value, ci95}}}]}}}. Differences are
       pre-trained minus from scratch, where both have the same steps and protocol.
 
     Raises:
-      UserError: where the seeds of a group have no evaluation in common, or were evaluated under
-        different protocols.
+      UserError: as `read_run`, and where a group's seeds were evaluated under different protocols.
     """
-    runs = sorted(runs, key=lambda run: run.seed)
-    alike = configurations.same_but_seed([r.seed for r in runs], [r.settings for r in runs])
-    by_settings = [[runs[place] for place in places] for places in alike]
     variants: dict[str, Any] = {}
-    for variant in dict.fromkeys(name for run in runs for name in run.scores):
-        members = [group for group in by_settings if variant in group[0].scores]
-        names = configurations.group_names([group[0].settings for group in members])
-        groups = [make_group(variant, name, group) for name, group in zip(names, members)]
-        variants[variant] = {
-            "groups": groups,
-            "differences": [
-                _difference(mine, theirs)
-                for mine in groups
-                for theirs in groups
-                if mine["pretrained"] and not theirs["pretrained"]
-                if mine["steps"] == theirs["steps"] and mine["protocol"] == theirs["protocol"]
-            ],
-        }
-    return {"format": FORMAT, "unfinished": _unfinished(runs), "variants": variants}
+    unfinished = {}
+    for group in found:
+        runs = [read_run(player) for player in group.players] if group.settings else []
+        groups.refuse_mixture("learning curve", {run.protocol: run.player.folder for run in runs})
+        for variant in dict.fromkeys(name for run in runs for name in run.scores):
+            curve = _curve(variant, group, runs)
+            if len(curve["steps"]) > 1:
+                variants.setdefault(variant, {"groups": []})["groups"].append(curve)
+        for run in runs:
+            last = max((max(curve) for curve in run.scores.values()), default=0)
+            if 0 < last < (steps := groups.settings_of(run.player)["train.steps"]):
+                unfinished[str(run.player.folder)] = [last, steps]
+    for entry in variants.values():
+        entry["differences"] = [
+            _difference(mine, theirs)
+            for mine in entry["groups"] for theirs in entry["groups"]
+            if mine["pretrained"] and not theirs["pretrained"]
+            if (mine["steps"], mine["protocol"]) == (theirs["steps"], theirs["protocol"])
+        ]  # fmt: skip
+    return {"format": FORMAT, "unfinished": unfinished, "variants": dict(sorted(variants.items()))}
 
 
-def make_group(variant: str, name: str, runs: Sequence[Run]) -> dict[str, Any]:
-    """One entry of `summarise`'s "groups": runs that differ by seed, in a game or variant.
-
-    Raises:
-      UserError: as `summarise`.
-    """
-    _refuse_mixture({run.protocol: run.folder for run in runs})
-    common = set.intersection(*(set(run.scores.get(variant, {})) for run in runs))
-    if not common:
-        folders = ", ".join(str(run.folder) for run in runs)
-        raise UserError(f"no evaluation of {variant} at a step that all have: {folders}")
-    steps = sorted(common)
+def _curve(variant: str, group: Group, found: Sequence[Run]) -> dict[str, Any]:
+    runs = [run for run in found if variant in run.scores]
+    steps = sorted(set.intersection(*(set(run.scores[variant]) for run in runs)))
     scores = np.array([[run.scores[variant][step] for step in steps] for run in runs])
     frames = [[run.frames.get(step) for step in steps] for run in runs]
     counted = all(frame is not None for row in frames for frame in row)
+    if not steps:
+        return {"steps": steps}
     return {
-        "name": name,
-        "label": runs[0].label,
+        "name": group.name,
         "protocol": runs[0].protocol,
-        "pretrained": configurations.is_pretrained(runs[0].settings),
-        "folders": [run.folder.resolve().name for run in runs],
-        "seeds": [run.seed for run in runs],
+        "pretrained": group.settings.get("start.encoder_from") is not None,
+        "folders": [str(run.player.folder) for run in runs],
+        "seeds": [groups.seed_of(run.player) for run in runs],
         "n": len(runs),
         "steps": steps,
         "frames": np.mean(np.array(frames, float), 0).tolist() if counted else None,
@@ -205,9 +131,7 @@ def make_group(variant: str, name: str, runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def mean_over_curve(steps: Sequence[int], scores: Sequence[float]) -> float:
-    """Area under the curve by its length; of a single point, its score."""
-    if len(steps) == 1:
-        return float(scores[0])
+    """Area under the curve by its length."""
     middles = (np.asarray(scores[1:]) + np.asarray(scores[:-1])) / 2
     return float(np.average(middles, weights=np.diff(steps)))
 
@@ -219,11 +143,7 @@ def _both(variant: str, by_seed: Sequence[float]) -> dict[str, Any]:
         kinds["dqn_normalised"] = [games.dqn_normalised(variant, score) for score in by_seed]
     return {
         kind: values
-        and {
-            "value": float(np.mean(values)),
-            "ci95": intervals.mean(values),
-            "by_seed": values,
-        }
+        and {"value": float(np.mean(values)), "ci95": intervals.mean(values), "by_seed": values}
         for kind, values in kinds.items()
     }
 
@@ -231,7 +151,7 @@ def _both(variant: str, by_seed: Sequence[float]) -> dict[str, Any]:
 def _difference(mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {"name": f"{mine['name']} - {theirs['name']}"}
     row["n"] = [mine["n"], theirs["n"]]
-    for measure in ("final", "mean_over_curve"):
+    for measure in _MEASURES:
         row[measure] = {
             kind: of
             and {
@@ -243,14 +163,39 @@ def _difference(mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _unfinished(runs: Sequence[Run]) -> dict[str, list[int]]:
-    """Runs whose last evaluation isn't at their last step: [where it is, last step]."""
-    stands = [(run, max(max(curve) for curve in run.scores.values())) for run in runs]
-    return {run.folder.name: [step, run.steps] for run, step in stands if step < run.steps}
+def table(summary: dict[str, Any]) -> Table:
+    """Final score and mean over the curve of every group, and their differences.
+
+    Args:
+      summary: as `summarise`.
+    """
+    rows: list[list[Value]] = []
+    for variant, entry in summary["variants"].items():
+        for row in [*entry["groups"], *entry["differences"]]:
+            n, steps = row["n"], row.get("steps")
+            rows.append([
+                variant, row["name"], n if steps else " and ".join(map(str, n)),
+                steps[-1] if steps else None,
+                *((cell := row[measure][kind]) and Estimate(cell["value"], cell["ci95"], form)
+                  for measure in _MEASURES for kind, form in _FORMS.items()),
+            ])  # fmt: skip
+    note = (
+        "± over seeds: 95 % intervals (Student's t; Welch's for differences); mean over the curve: "
+        "the area under it by its length in gradient steps. In training fewer episodes are played "
+        "than at its end."
+    )
+    for place, (step, steps) in summary["unfinished"].items():
+        note += (
+            f" {place} is unfinished: last evaluated at step {step:,} of {steps:,}; its group's "
+            "curve ends there and is compared only with others that do."
+        )
+    header = ["game", "player", "seeds", "steps", "final", "final / DQN", "mean over the curve",
+              "mean over the curve / DQN"]  # fmt: skip
+    return Table("learning_curves", "Learning curves", header, rows, note)
 
 
-def worth_showing(summary: dict[str, Any]) -> bool:
-    """Whether there is more than single runs from scratch, of which reports say enough."""
+def worth_printing(summary: dict[str, Any]) -> bool:
+    """Whether there is more than single runs from scratch, of which the scores say enough."""
     return any(
         group["n"] > 1 or group["pretrained"]
         for entry in summary["variants"].values()

@@ -15,7 +15,7 @@ import matplotlib
 from matplotlib.figure import Figure  # not pyplot: no windows, no global state
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import AutoLocator, FuncFormatter, MaxNLocator
 
 from cql_atari.core.types import UserError
 from cql_atari.evaluation.labels import CLONING, DATA, FIXED, HUMAN, RANDOM, kind
@@ -55,7 +55,8 @@ class Chart(NamedTuple):
     Attributes:
       name: of its files.
       caption: what it shows, in a sentence.
-      panels: title -> what draws it on a matplotlib axes.
+      panels: titles.
+      draw: puts the panel of a title on a matplotlib axes.
       key: label -> how it is drawn; {} where the panels name what they show.
       inches: width and height of a panel.
       x: what the horizontal axes have.
@@ -65,7 +66,8 @@ class Chart(NamedTuple):
 
     name: str
     caption: str
-    panels: Mapping[str, Callable[[Any], None]]
+    panels: Sequence[str]
+    draw: Callable[[Any, str], None]
     key: Mapping[str, Style] = {}
     inches: tuple[float, float] = PANEL_INCHES
     x: str = ""
@@ -104,12 +106,10 @@ def whole(chart: Chart) -> Figure:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(size[0], size[1]), layout="constrained")
         axes = list(figure.subplots(height, width, squeeze=False).flat)
-        for nth, ((title, draw), panel) in enumerate(zip(chart.panels.items(), axes)):
-            draw(panel)
-            panel.set_title(title)
+        for nth, (title, panel) in enumerate(zip(chart.panels, axes)):
             # Not the figure's own labels: a key outside the panels is drawn over them.
-            panel.set_xlabel(chart.x if nth + width >= count else "", fontsize=8)
-            panel.set_ylabel(chart.y if nth % width == 0 else "", fontsize=8)
+            x, y = chart.x if nth + width >= count else "", chart.y if nth % width == 0 else ""
+            _draw(chart, panel, title, x, y)
         for panel in axes[count:]:
             panel.remove()
         if chart.key:
@@ -130,21 +130,25 @@ def _handle(label: str, style: Style) -> Any:
 
 def svgs(chart: Chart) -> dict[str, str]:
     """Each panel as an SVG element for a page, in the page's text colour on its own ground."""
-    return {
-        title: _inline(_one(chart, title, draw), f"{chart.name}-{number}")
-        for number, (title, draw) in enumerate(chart.panels.items())
-    }
+    found = {}
+    for number, title in enumerate(chart.panels):
+        with matplotlib.rc_context(_STYLE):
+            figure = Figure(figsize=chart.inches, layout="constrained")
+            _draw(chart, figure.subplots(), title, chart.x, chart.y)
+        found[title] = _inline(figure, f"{chart.name}-{number}")
+    return found
 
 
-def _one(chart: Chart, title: str, draw: Callable[[Any], None]) -> Figure:
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=chart.inches, layout="constrained")
-        panel = figure.subplots()
-        draw(panel)
-        panel.set_title(title)
-        panel.set_xlabel(chart.x)
-        panel.set_ylabel(chart.y)
-    return figure
+def _draw(chart: Chart, panel: Any, title: str, x: str, y: str) -> None:
+    chart.draw(panel, title)
+    panel.set_title(title)
+    panel.set_xlabel(x)
+    panel.set_ylabel(y)
+    for axis in (panel.xaxis, panel.yaxis):
+        if isinstance(axis.get_major_locator(), AutoLocator):
+            # At most five labels, short ones (10k), so that they don't overlap.
+            axis.set_major_locator(MaxNLocator(4))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
 
 
 def _inline(figure: Figure, name: str) -> str:
@@ -180,12 +184,6 @@ def save(charts: Iterable[Chart], out: Path, formats: Sequence[str] = ("png",)) 
             f"can't write figures to {out}: {error.strerror}; choose another folder"
         ) from error
     return paths
-
-
-def few_ticks(axis: Any) -> None:
-    """At most five labels, short ones (10k), so that they don't overlap in a small panel."""
-    axis.set_major_locator(MaxNLocator(4))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
 
 
 def short(value: float) -> str:

@@ -7,16 +7,17 @@ training is in the latter only.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cql_atari.core.types import UserError
-from cql_atari.evaluation import aggregate, configurations, intervals, score_files, summary
+from cql_atari.evaluation import aggregate, configurations, intervals, summary
 from cql_atari.evaluation.labels import Cell, rank
 from cql_atari.evaluation.players import Player, cells_of, data_player, find_data
+from cql_atari.evaluation.score_files import protocol_line
 
 
 class Group(NamedTuple):
@@ -78,7 +79,8 @@ def make(
         seeds = [seed_of(run) or 0 for run in runs]
         for places in configurations.same_but_seed(seeds, [settings_of(run) for run in runs]):
             for same in _once_a_seed([runs[place] for place in places]):
-                _refuse_mixture(same)
+                protocols = {protocol_line(run.protocol): run.folder for run in same}
+                refuse_mixture("mean over seeds", protocols)
                 found.append((same, [seed_of(run) or 0 for run in same], at))
     for data, seeds in _recorded(data_dirs, players):
         found.append((data, seeds, _number(data[0].folder, against)))
@@ -272,11 +274,17 @@ def _names(groups: Sequence[Group], against: str | None) -> list[str]:
     return names
 
 
-def _refuse_mixture(runs: list[Player]) -> None:
-    protocols = {score_files.protocol_line(run.protocol): run.folder for run in runs}
+def refuse_mixture(what: str, protocols: Mapping[str, object]) -> None:
+    """Raises a UserError where there is more than one.
+
+    Args:
+      what: they would be mixed in.
+      protocols: each with the path of scores under it.
+    """
     if len(protocols) > 1:
-        lines = [f"  {folder}: {protocol}" for protocol, folder in protocols.items()]
+        lines = [f"  {path}: {protocol}" for protocol, path in protocols.items()]
         raise UserError(
-            "\n".join(["one mean over seeds would mix evaluations under other protocols:", *lines])
-            + "\nEvaluate one of them again, or name folders that don't hold both."
+            "\n".join([f"one {what} would mix evaluations under other protocols:", *lines])
+            + "\nEvaluate one of them again (`python -m cql_atari.evaluate --run=RUN "
+            "--checkpoint=STEP`), or name folders that don't hold both."
         )

@@ -11,7 +11,7 @@ from cql_atari.core.types import NUM_ACTIONS, EpisodeScore, UserError
 from cql_atari.evaluation import score_files
 from cql_atari.evaluation.labels import DATA, FIXED, Cell
 from cql_atari.evaluation.summary import default_mode, summarise
-from cql_atari.runs import folder as run_folder
+from cql_atari.runs import folder
 from cql_atari.system.files import parse_json
 
 CAP_STEPS = 27_000  # 108,000 emulator frames: where collected episodes are cut
@@ -46,15 +46,15 @@ def find_players(folders: Sequence[Path]) -> list[Player]:
     Raises:
       UserError: where a folder has none, or a file is malformed.
     """
-    paths: dict[Path, Path] = {}  # each file once, though folders may lie in one another
-    for folder in folders:
-        below = sorted(folder.rglob(run_folder.SCORES)) if folder.is_dir() else [folder]
-        if not below:
+    paths: dict[Path, Path] = {}  # by resolved path
+    for top in folders:
+        below = [place / folder.SCORES for place in folder.holding(folder.SCORES, [top])]
+        if top.is_dir() and not below:
             raise UserError(
-                f"no {run_folder.SCORES} in {folder} or below; a finished train run or "
+                f"no {folder.SCORES} in {top} or below; a finished train run or "
                 "`python -m cql_atari.evaluate` writes one"
             )
-        for path in below:
+        for path in below or [top]:
             paths.setdefault(path.resolve(), path)
     found = []
     for path in paths.values():
@@ -67,8 +67,8 @@ def find_data(folders: Sequence[Path]) -> list[Path]:
     """Folders at or below these that hold recorded play, `<Game>/<run>/episodes.jsonl`."""
     found = dict.fromkeys(
         path.parents[2]
-        for folder in folders
-        for path in sorted(folder.rglob("episodes.jsonl"))
+        for top in folders
+        for path in sorted(top.rglob("episodes.jsonl"))
         if len(path.parts) > 3 and path.parts[-3] in games_lib.table() and path.parts[-2][0] != "."
     )
     return list(found)

@@ -18,6 +18,7 @@ from cql_atari.evaluation.page import Contents, Section
 from cql_atari.evaluation.players import Player
 from cql_atari.evaluation.run_logs import read_times
 from cql_atari.evaluation.tables import Table, Value
+from cql_atari.runs import folder as run_folder
 from cql_atari.system.files import parse_json
 
 _SHOWN = 60  # letters of a value
@@ -64,7 +65,9 @@ def data_table(runs: Sequence[Group]) -> Table:
     rows: list[list[Value]] = []
     for group in runs:
         for player in group.players:
-            for (game, form), sources in _by_game(_read(player.folder / "manifest.json")).items():
+            for (game, form), sources in _by_game(
+                _read(player.folder / run_folder.MANIFEST)
+            ).items():
                 parts = [part for source in sources for part in source["suffixes"].values()]
                 rows.append([
                     group.name, seed_of(player), game, form,
@@ -97,7 +100,7 @@ def settings_table(runs: Sequence[Group], paper: Mapping[str, Any]) -> Table:
 
 def _starts(folder: Path) -> list[dict[str, Any]]:
     """The starts that `system.json` records."""
-    found = _read(folder / "system.json").get("starts")
+    found = _read(folder / run_folder.SYSTEM).get("starts")
     if not isinstance(found, list):
         return []
     return [
@@ -108,8 +111,7 @@ def _starts(folder: Path) -> list[dict[str, Any]]:
 
 def _time(folder: Path, starts: Sequence[Mapping[str, Any]]) -> tuple[str, float | None]:
     """When it began, and the hours that it took, pauses left out where starts are recorded."""
-    log = folder / "metrics.jsonl"
-    times = read_times(log) if log.is_file() else []
+    times = read_times(folder)
     begins = [float(start["time"]) for start in starts] or times[:1]
     if not times or not begins:
         return "", None

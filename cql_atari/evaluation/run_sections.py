@@ -9,45 +9,24 @@ from cql_atari.evaluation import (
     comparison_charts,
     curves,
     groups,
-    text_report,
 )
 from cql_atari.evaluation.figures import styles_of
 from cql_atari.evaluation.labels import DATA, FIXED, RANDOM, kind
 from cql_atari.evaluation.page import Contents, Section
 from cql_atari.evaluation.run_logs import read_metrics
 from cql_atari.evaluation.summary import REFERENCES
-from cql_atari.evaluation.tables import CURVES_NOTE, Estimate, Table, Value, percent, share
+from cql_atari.evaluation.tables import Estimate, Table, Value, percent, share
 
 
 def learning(contents: Contents) -> Section | None:
     """Of groups whose runs were evaluated more than once."""
-    variants: dict[str, Any] = {}
-    rows: list[list[Value]] = []
-    for group in contents.runs:
-        runs = [
-            curves.make_run(
-                p.folder, groups.settings_of(p), group.name, text_report.protocol_line(p.protocol)
-            )
-            for p in group.players
-        ]
-        for variant in dict.fromkeys(name for run in runs for name in run.scores):
-            made = curves.make_group(variant, group.name, [r for r in runs if variant in r.scores])
-            if len(made["steps"]) > 1:
-                made = {**made, "label": group.name}
-                variants.setdefault(variant, {"groups": []})["groups"].append(made)
-                rows.append([
-                    variant, group.name, made["n"], made["steps"][-1],
-                    *(Estimate(made[m]["raw"]["value"], made[m]["raw"]["ci95"])
-                      for m in ("final", "mean_over_curve")),
-                ])  # fmt: skip
-    if not variants:
+    summary = curves.summarise(contents.runs)
+    if not summary["variants"]:
         return None
-    header = ["game", "player", "seeds", "steps", "last evaluation", "mean over the curve"]
-    note = f"{CURVES_NOTE}. In training fewer episodes are played than at its end."
-    table = Table("learning_curves", "Learning curves", header, sorted(rows, key=str), note)
-    chart = charts.learning_curves(dict(sorted(variants.items())), contents.columns,
-                                   styles_of(contents.columns))  # fmt: skip
-    return Section("curves", "Learning curves", [], [table], [chart])
+    chart = charts.learning_curves(
+        summary["variants"], contents.columns, styles_of(contents.columns)
+    )
+    return Section("curves", "Learning curves", [], [curves.table(summary)], [chart])
 
 
 def sizes(contents: Contents) -> Section | None:
@@ -98,8 +77,7 @@ def actions(contents: Contents) -> Section | None:
 def measures(contents: Contents) -> Section | None:
     found: dict[str, list[dict[str, Any]]] = {}
     for group in contents.runs:
-        logs = [player.folder / "metrics.jsonl" for player in group.players]
-        runs = [read_metrics(log) for log in logs if log.is_file()]
+        runs = [read_metrics(player.folder) for player in group.players]
         runs = [run for run in runs if any(name in run for name in comparison_charts.MEASURES)]
         if runs:
             found[group.name] = runs

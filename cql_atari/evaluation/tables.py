@@ -8,10 +8,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-CURVES_NOTE = (
-    "± over seeds: 95 % intervals (Student's t; Welch's for differences); final: the last "
-    "evaluation; mean over the curve: the area under it by its length in gradient steps"
-)
 _LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "±": r"$\pm$", "−": "$-$", "…": r"\ldots{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -146,6 +142,11 @@ def table(rows: Sequence[Sequence[Value]], markdown: bool) -> str:
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
+def to_text(found: Table, markdown: bool) -> str:
+    """The table with its note below it, as it is printed."""
+    return f"{table([found.header, *found.rows], markdown)}\n\n- {found.note}"
+
+
 def number(value: float) -> str:
     """A score: one decimal below 100."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
@@ -159,37 +160,3 @@ def signed(value: float) -> str:
 def percent(value: float | None) -> str:
     """A share or a normalised score; "-" where there is none."""
     return "-" if value is None else f"{round(100 * value)} %"
-
-
-def curves_table(summary: dict[str, Any], markdown: bool) -> str:
-    """Final score and mean over the curve of every group, and their differences.
-
-    Args:
-      summary: as `curves.summarise`.
-      markdown: whether to write Markdown.
-    """
-    header = ["game", "runs", "seeds", "steps", "final", "final / DQN"]
-    rows: list[list[Value]] = [[*header, "mean over the curve", "mean over the curve / DQN"]]
-    for variant, entry in summary["variants"].items():
-        for group in entry["groups"]:
-            head = [variant, group["name"], group["n"], group["steps"][-1]]
-            rows.append([*head, *_measures(group)])
-        for row in entry["differences"]:
-            head = [variant, row["name"], " and ".join(map(str, row["n"])), ""]
-            rows.append([*head, *_measures(row)])
-    lines = [CURVES_NOTE]
-    for folder, (step, steps) in summary["unfinished"].items():
-        lines.append(
-            f"{folder} is unfinished: last evaluated at step {step:,} of {steps:,}; its group's "
-            "curve ends there and is compared only with others that do"
-        )
-    return "\n\n".join([table(rows, markdown), "\n".join(f"- {line}" for line in lines)])
-
-
-def _measures(row: dict[str, Any]) -> list[Estimate | None]:
-    return [
-        cell and Estimate(cell["value"], cell["ci95"], form)
-        for measure in ("final", "mean_over_curve")
-        for kind, form in (("raw", number), ("dqn_normalised", percent))
-        for cell in [row[measure][kind]]
-    ]

@@ -49,9 +49,7 @@ def report(found: Sequence[Group], against: str | None, markdown: bool) -> str:
             tables.table(_actions(group), markdown) for group in played if group.name in agents
         ]
     if against and compared:
-        differences = comparison.table(compared, against)
-        blocks.append(tables.table([differences.header, *differences.rows], markdown))
-        blocks.append(f"- {differences.note}")
+        blocks.append(tables.to_text(comparison.table(compared, against), markdown))
     blocks += [comparison.sentence(one, against) for one in last]
     return "\n\n".join(blocks)
 

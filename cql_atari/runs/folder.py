@@ -4,18 +4,22 @@
     lock                   `lock_workdir`             a second process, which is refused
     config.json            `record_config`            `read_config`: evaluation, transfer, curves
     config.gin             `record_config`            the same, when the run goes on; people
-    system.json            runs/starts.py             report
-    manifest.json          runs/manifest.py           the same, when the run goes on
+    system.json            runs/starts.py             evaluation/run_facts.py
+    manifest.json          runs/manifest.py           the same, when the run goes on;
+                                                      evaluation/run_facts.py
     start.json             training/start.py          people: where the first weights came from
     checkpoints/<step>/    runs/checkpoint.py         training/start.py to go on or to transfer,
                                                       training/load.py to act
-    metrics.jsonl          runs/log.py                evaluation/curves.py
+    metrics.jsonl          runs/log.py                evaluation/run_logs.py
     tensorboard/           runs/log.py                TensorBoard
     pictures/              runs/log.py                people: what a method that doesn't act makes
-    scores/<step>.json     training/scores.py         evaluation/curves.py
+    scores/<step>.json     training/scores.py         evaluation/curves.py, training/follow.py
     scores/*.unfinished.jsonl   evaluation/journal.py      the same, when the evaluation goes on
-    scores.json            training/scores.py         report
+    scores.json            training/scores.py         evaluation/players.py: report;
+                                                      training/export.py
     places.json            tools/serve_replay.py      the same, started again
+
+A folder of `evaluate --policy` has scores.json alone, and scores.unfinished.jsonl until it is over.
 
 Only the chief host writes. `--accept_config_change` replaces config.json and config.gin. Removing
 the newest folder in checkpoints/ makes the run go on from the one before.
@@ -27,7 +31,7 @@ import contextlib
 import difflib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cql_atari.core import settings
@@ -52,6 +56,26 @@ PLACES = "places.json"
 def scores_of(workdir: Path, step: int) -> Path:
     """Where a run keeps the scores of one step, beside the newest ones in `SCORES`."""
     return workdir / "scores" / f"{step:010d}.json"
+
+
+def scores_by_step(workdir: Path) -> dict[int, Path]:
+    """All that `scores_of` has for a run, in order."""
+    paths = sorted((workdir / "scores").glob("*.json"))
+    return {int(path.stem): path for path in paths if path.stem.isdecimal()}
+
+
+def unfinished_of(scores: Path) -> Path:
+    """Where the episodes of an evaluation are until its scores can be written."""
+    return scores.with_suffix(".unfinished.jsonl")
+
+
+def holding(name: str, tops: Iterable[Path]) -> list[Path]:
+    """Folders at or below `tops` with a file of this name, each once, as it is written there."""
+    found: dict[Path, Path] = {}  # the tops may lie in one another
+    for top in tops:
+        for path in sorted(top.rglob(name)):
+            found.setdefault(path.parent.resolve(), path.parent)
+    return list(found.values())
 
 
 @contextlib.contextmanager

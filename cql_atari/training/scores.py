@@ -78,8 +78,7 @@ def evaluate(
       KeyboardInterrupt: where it should stop; no scores are written then.
     """
     protocol, target = task.protocol, folder.scores_of(directory, task.step)
-    unfinished = target.with_suffix(".unfinished.jsonl")
-    with journal.kept(unfinished, task.key(), insist=insist) as known:
+    with journal.kept(folder.unfinished_of(target), task.key(), insist=insist) as known:
         played = rollout.play(
             policy,
             [rollout.GameVariant(game, protocol["mode"], protocol["difficulty"])

@@ -9,34 +9,39 @@ import pytest
 
 from cql_atari.core import games
 from cql_atari.core.types import EpisodeScore, UserError
-from cql_atari.evaluation import configurations, curves, intervals, score_files
+from cql_atari.evaluation import (
+    configurations,
+    curves,
+    groups,
+    intervals,
+    players,
+    run_logs,
+    score_files,
+)
 
 T2 = 4.302653  # 97.5 % quantile of Student's t with 2 degrees of freedom
 START = {"encoder_from": None, "whole_network": False}
-OPTIMIZER = {"learning_rate": 0.1, "encoder_learning_rate": None}
 PRETRAINED = {"start": {**START, "encoder_from": "runs/quickstart/agent"}}
 
 
-def write_run(folder, seed, scores, frames=(), *, mode=0, protocol=(), **sections):
+def write_run(workdir, seed, scores, frames=(), *, mode=0, protocol=(), **sections):
     """scores: {step: [score of each episode]}; protocol: {step: {name: value}} where it matters."""
-    config = {"train": {"seed": seed, "steps": 10}, "start": START, "optimizer": OPTIMIZER}
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({**config, **sections}))
+    config = {"train": {"seed": seed, "steps": 10}, "start": START, **sections}
     for step, values in scores.items():
         episodes = [
             EpisodeScore("Freeway", float(value), 1, False, 0, i, mode, 0, "md5", (0,) * 18)
             for i, value in enumerate(values)
         ]
-        score_files.write(
-            folder / f"scores/{step:010d}.json", episodes, dict(protocol).get(step, {}), {}
-        )
+        for path in (workdir / f"scores/{step:010d}.json", workdir / "scores.json"):
+            run = {"label": "agent", "config": config}
+            score_files.write(path, episodes, dict(protocol).get(step, {}), run)
     rows = [json.dumps({"step": step, "online/frames": count}) for step, count in frames]
     if rows:
-        (folder / "metrics.jsonl").write_text("\n".join(rows))
+        (workdir / "metrics.jsonl").write_text("\n".join(rows))
 
 
 def summary_of(*folders):
-    return curves.summarise(curves.find_runs(folders))
+    return curves.summarise(groups.make(players.find_players(folders), []))
 
 
 def test_numbers_by_hand(tmp_path):
@@ -47,8 +52,8 @@ def test_numbers_by_hand(tmp_path):
         write_run(tmp_path / f"scratch_{seed}", seed, {0: [0], 4: [0], 10: [final]})
     summary = summary_of(tmp_path)
     mine, theirs = summary["variants"]["Freeway"]["groups"]
-    assert (mine["name"], mine["n"], mine["seeds"]) == ("pre-trained encoder", 3, [0, 1, 2])
-    assert mine["folders"] == ["pretrained_0", "pretrained_1", "pretrained_2"]
+    assert (mine["name"], mine["n"], mine["seeds"]) == ("agent (pretrained)", 3, [0, 1, 2])
+    assert mine["folders"] == [str(tmp_path / f"pretrained_{seed}") for seed in range(3)]
     assert (mine["steps"], mine["frames"], mine["mean"]) == ([0, 4, 10], None, [0, 10, 22])
     assert mine["scores"][2] == [0, 10, 24]
     half = T2 * 2 / 3**0.5
@@ -56,9 +61,10 @@ def test_numbers_by_hand(tmp_path):
     assert mine["ci95"][2] == pytest.approx((22 - half, 22 + half), rel=1e-5)
     # Area of seed 0: 4 steps at 5 and 6 steps at 15, of 10; of seed 2, 6 steps at 17.
     assert mine["mean_over_curve"]["raw"]["by_seed"] == [11.0, 11.6, 12.2]
-    assert (theirs["name"], theirs["mean"]) == ("from scratch", [0, 0, 11])
+    assert (theirs["name"], theirs["mean"]) == ("agent (scratch)", [0, 0, 11])
     (difference,) = summary["variants"]["Freeway"]["differences"]
-    assert difference["name"] == "pre-trained encoder - from scratch" and difference["n"] == [3, 3]
+    assert difference["name"] == "agent (pretrained) - agent (scratch)"
+    assert difference["n"] == [3, 3]
     raw, normalised = difference["final"]["raw"], difference["final"]["dqn_normalised"]
     assert raw == {
         "value": 11, "ci95": intervals.difference((20, 22, 24), (9, 10, 14))
@@ -94,14 +100,13 @@ def test_unfinished_runs_are_said_and_cut_their_group(tmp_path):
     summary = summary_of(tmp_path)
     entry = summary["variants"]["Freeway"]
     assert [group["steps"] for group in entry["groups"]] == [[0, 5], [0, 5, 10]]
-    assert summary["unfinished"] == {"a_1": [5, 10]} and entry["differences"] == []
+    assert summary["unfinished"] == {str(tmp_path / "a_1"): [5, 10]} and entry["differences"] == []
 
 
-def test_seeds_without_a_common_step(tmp_path):
-    write_run(tmp_path / "a", 0, {0: [1]})
-    write_run(tmp_path / "b", 1, {5: [1]})
-    with pytest.raises(UserError, match=r"no evaluation of Freeway at a step that all have: .*b"):
-        summary_of(tmp_path)
+def test_seeds_without_a_second_common_step_have_no_curve(tmp_path):
+    write_run(tmp_path / "a", 0, {0: [1], 2: [1]})
+    write_run(tmp_path / "b", 1, {2: [1], 5: [1]})
+    assert summary_of(tmp_path)["variants"] == {}
 
 
 def test_a_curve_does_not_mix_protocols(tmp_path):
@@ -109,86 +114,37 @@ def test_a_curve_does_not_mix_protocols(tmp_path):
     sticky, plain = {"sticky": 0.25, "episodes": 4}, {"sticky": 0.0}
     write_run(tmp_path / "a", 0, {0: [1], 5: [2], 10: [3]},
               protocol={0: sticky, 5: {**sticky, "episodes": 16}, 10: plain})  # fmt: skip
-    with pytest.raises(UserError, match=r"(?s)mix .*0000000000.json: .*sticky 0.25.*0000000010"):
-        curves.find_runs([tmp_path])
-    write_run(tmp_path / "b" / "0", 0, {0: [1]}, protocol={0: sticky})
-    write_run(tmp_path / "b" / "1", 1, {0: [1]}, protocol={0: plain})
-    with pytest.raises(UserError, match="mix"):
+    with pytest.raises(UserError, match=r"(?s)curve would mix .*00.json: .*sticky 0.25.*10.json"):
+        summary_of(tmp_path)
+    for name, how in (("0", sticky), ("1", plain)):
+        steps = dict.fromkeys((0, 10), how)
+        write_run(tmp_path / "b" / name, int(name), {0: [1], 10: [2]}, protocol=steps)
+    with pytest.raises(UserError, match="mean over seeds would mix"):
         summary_of(tmp_path / "b")
-    write_run(tmp_path / "c" / "0", 0, {0: [1]}, protocol={0: sticky})
-    write_run(tmp_path / "c" / "1", 1, {0: [1]}, protocol={0: plain}, **PRETRAINED)
-    assert summary_of(tmp_path / "c")["variants"]["Freeway"]["differences"] == []
+    write_run(tmp_path / "b/1", 1, {0: [1], 10: [2]}, protocol=steps, **PRETRAINED)
+    assert summary_of(tmp_path / "b")["variants"]["Freeway"]["differences"] == []
 
 
-def test_a_run_counts_once(tmp_path, caplog):
-    write_run(tmp_path / "a", 0, {0: [1]})
-    write_run(tmp_path / "copy", 0, {0: [1]})
-    assert len(curves.find_runs([tmp_path / "a", tmp_path / "copy" / ".." / "a"])) == 1
-    assert not caplog.records
-    assert [run.folder.name for run in curves.find_runs([tmp_path])] == ["a"]
-    assert "copy is left out" in caplog.text and "same seed 0" in caplog.text
-
-
-def test_evaluations_elsewhere_and_damaged_configurations(tmp_path):
-    write_run(tmp_path / "a", 0, {0: [1]})
-    config = tmp_path / "a" / "config.json"
-    for text in ("{", "[1]", '{"train": {}}', '{"train": {"seed": 0}}', '{"train": 1}'):
-        config.write_text(text)
-        with pytest.raises(UserError, match=r"config\.json is no configuration"):
-            curves.find_runs([tmp_path])
-    config.unlink()
-    assert curves.find_runs([tmp_path]) == []
-
-
-FROM = "start.encoder_from"
-WHOLE = "start.whole_network"
-RATE = "optimizer.encoder_learning_rate"
-
-
-@pytest.mark.parametrize(
-    "settings, names",
-    [
-        ([{FROM: None}, {FROM: "a"}], ["from scratch", "pre-trained encoder"]),
-        ([{FROM: "a"}, {FROM: "a", RATE: 0}], ["pre-trained encoder", "frozen encoder"]),
-        (
-            [
-                {FROM: "a", WHOLE: False},
-                {FROM: "a", WHOLE: True},
-                {FROM: "a", WHOLE: True, RATE: 0.0},
-            ],
-            ["pre-trained encoder", "pre-trained network", "pre-trained network, frozen encoder"],
-        ),
-        (
-            [{FROM: None}, {FROM: "a", RATE: 0.1}, {FROM: "a"}],
-            ["from scratch", f"pre-trained encoder, {RATE}=0.1", "pre-trained encoder"],
-        ),
-        (
-            [{FROM: "a"}, {FROM: "b"}, {FROM: None}],
-            [f"pre-trained encoder, {FROM}=a", f"pre-trained encoder, {FROM}=b", "from scratch"],
-        ),
-        (
-            [{"x.y": 1, "same": 2}, {"x.y": "z" * 40, "same": 2}],
-            ["from scratch, x.y=1", f"from scratch, x.y=…{'z' * 30}"],
-        ),
-    ],
-)
-def test_names_say_what_differs(settings, names):
-    assert configurations.group_names(settings) == names
+def test_what_evaluate_wrote_elsewhere_has_no_curve(tmp_path):
+    write_run(tmp_path / "a", 0, {0: [1], 10: [2]})
+    for path in (tmp_path / "a/scores").iterdir():
+        path.unlink()
+    assert summary_of(tmp_path)["variants"] == {}
 
 
 def test_mean_over_a_curve():
-    assert curves.mean_over_curve([7], [3.0]) == 3
     assert curves.mean_over_curve([0, 1, 4], [0.0, 2.0, 4.0]) == (1 * 1 + 3 * 3) / 4
 
 
-def test_single_runs_from_scratch_are_not_worth_showing(tmp_path):
-    write_run(tmp_path / "a", 0, {0: [1]})
-    write_run(tmp_path / "b", 0, {0: [1]}, optimizer={**OPTIMIZER, "learning_rate": 0.2})
-    assert not curves.worth_showing(summary_of(tmp_path))
-    write_run(tmp_path / "c", 1, {0: [1]})
-    assert curves.worth_showing(summary_of(tmp_path))
-    write_run(tmp_path / "d" / "e", 0, {0: [1]}, **PRETRAINED)
-    assert curves.worth_showing(summary_of(tmp_path / "d"))
+def test_single_runs_from_scratch_are_not_worth_printing(tmp_path):
+    both = {0: [1], 5: [1]}
+    write_run(tmp_path / "a", 0, both)
+    write_run(tmp_path / "b", 0, both, loss={"cql_alpha": 0.2})
+    assert not curves.worth_printing(summary_of(tmp_path))
+    write_run(tmp_path / "c", 1, both)
+    assert curves.worth_printing(summary_of(tmp_path))
+    write_run(tmp_path / "d" / "e", 0, both, **PRETRAINED)
+    assert curves.worth_printing(summary_of(tmp_path / "d"))
 
 
 def test_log_with_a_resume_and_cut_lines(tmp_path):
@@ -198,7 +154,7 @@ def test_log_with_a_resume_and_cut_lines(tmp_path):
     rows.append({"step": 3, "a": 4, "b": 5})
     lines = [*map(json.dumps, rows[:2]), *cut, *map(json.dumps, rows[2:]), '{"step": 9, "a"']
     path.write_text("\n".join(lines))
-    assert curves.read_metrics(path) == {"a": [(1, 1.0), (2, 2.0), (3, 4.0)], "b": [(3, 5.0)]}
+    assert run_logs.read_metrics(tmp_path) == {"a": [(1, 1.0), (2, 2.0), (3, 4.0)], "b": [(3, 5.0)]}
 
 
 @pytest.mark.parametrize(
@@ -221,7 +177,7 @@ def test_a_seed_in_a_path_is_no_difference_and_a_share_is_one(tmp_path):
     """Five runs: two seeds each with play of its own, in two shares, and one on the same play."""
     places = ["share_0/1/data", "share_0/2/data", "share_9/1/data", "share_9/2/data"]
     settings = [{"data.dir": place, "train.seed": 7} for place in places]
-    groups = configurations.same_but_seed([1, 2, 1, 2], settings)
-    assert groups == [[0, 1], [2, 3]]
+    alike = configurations.same_but_seed([1, 2, 1, 2], settings)
+    assert alike == [[0, 1], [2, 3]]
     same = [{"data.dir": "v_1/data"}] * 2
     assert configurations.same_but_seed([1, 2], same) == [[0, 1]]

@@ -124,12 +124,12 @@ def test_runs_of_one_name_do_not_overwrite_each_others_pictures(tmp_path):
 
 def group(name, scores, steps, frames=None, ci95=None):
     mean = [sum(column) / len(scores) for column in zip(*scores)]
-    return {"name": name, "label": "agent", "n": len(scores), "steps": steps, "frames": frames,
+    return {"name": name, "n": len(scores), "steps": steps, "frames": frames,
             "scores": scores, "mean": mean, "ci95": ci95 or [None] * len(steps)}  # fmt: skip
 
 
 def learning_curves(groups, columns):
-    labels = [*columns, *(charts.group_label(group) for group in groups)]
+    labels = [*columns, *(group["name"] for group in groups)]
     return charts.learning_curves({"Pong": {"groups": groups}}, columns, figures.styles_of(labels))
 
 
@@ -140,7 +140,7 @@ def test_learning_curves_show_means_seeds_and_intervals():
     (panel,) = figures.whole(chart).axes
     mean, first, second, other, random = panel.lines
     assert mean.get_xydata().tolist() == [[0, 1], [9, 4]]
-    assert list(chart.key) == ["agent: pre-trained encoder", "agent: from scratch", "random"]
+    assert list(chart.key) == ["pre-trained encoder", "from scratch", "random"]
     assert (list(first.get_ydata()), list(second.get_ydata())) == ([0, 2], [2, 6])
     assert list(other.get_ydata()) == [0, 1] and list(random.get_ydata()) == [-20, -20]
     (band,) = panel.collections  # one seed has none
@@ -169,7 +169,7 @@ def test_frames_on_the_axis_where_all_count_them(second, label, x):
 
 @pytest.mark.parametrize("count, shape", [(1, (1, 1)), (3, (2, 2)), (6, (2, 3)), (40, (6, 7))])
 def test_grids_are_near_square(count, shape):
-    chart = figures.Chart("a", "", {str(i): lambda panel: None for i in range(count)})
+    chart = figures.Chart("a", "", [str(i) for i in range(count)], lambda panel, title: None)
     panels = figures.whole(chart).axes
     assert len(panels) == count
     assert panels[0].get_gridspec().get_geometry() == shape

@@ -16,7 +16,7 @@ MINIMAL = {"Breakout": (0, 1, 3, 4), "Freeway": (0, 2, 5)}
 PROTOCOL = {"epsilon": 0.001, "sticky": 0.25, "max_frames": 108_000}
 
 
-def write(folder, label, scores, actions=None, protocol=None):
+def write(folder, label, scores, actions=None, protocol=None, config=None):
     """scores: {game: [score, ...]}; actions: {game: {action: count}} of each episode."""
     episodes = []
     for game, values in scores.items():
@@ -27,7 +27,8 @@ def write(folder, label, scores, actions=None, protocol=None):
             EpisodeScore(game, float(value), 100, False, 0, i, 0, 0, "md5", tuple(counts))
             for i, value in enumerate(values)
         ]
-    score_files.write(folder / "scores.json", episodes, protocol or PROTOCOL, {"label": label})
+    run = {"label": label, "config": config}
+    score_files.write(folder / "scores.json", episodes, protocol or PROTOCOL, run)
 
 
 def write_data(folder, *episodes):
@@ -171,11 +172,10 @@ def write_seeds(out):
         start = {"encoder_from": "runs/a" if name.startswith("pre") else None}
         config = {"train": {"seed": int(name[-1]), "steps": 10}, "start": start}
         for step, score in ((0, 0), (10, final)):
-            write(out / name, "agent", {"Freeway": [score]})
+            write(out / name, "agent", {"Freeway": [score]}, config=config)
             (out / name / "scores").mkdir(exist_ok=True)
-            (out / name / "scores.json").rename(out / name / f"scores/{step:010d}.json")
-        write(out / name, "agent", {"Freeway": [final]})
-        (out / name / "config.json").write_text(json.dumps(config))
+            text = (out / name / "scores.json").read_text()
+            (out / name / f"scores/{step:010d}.json").write_text(text)
 
 
 def test_command_with_seeds(tmp_path):
@@ -184,10 +184,11 @@ def test_command_with_seeds(tmp_path):
     done = command(tmp_path / "runs", f"--json={file}", f"--figures={tmp_path / 'f'}")
     assert done.returncode == 0, done.stderr
     rows = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert (
-        "Freeway pre-trained encoder 2 10 22.0 ± 25.4 84 % ± 97 % 11.0 ± 12.7 42 % ± 48 %" in rows
+    numbers = "2 10 22.0 ± 25.4 84 % ± 97 % 11.0 ± 12.7 42 % ± 48 %"
+    assert f"Freeway agent (pretrained) {numbers}" in rows
+    assert any(
+        row.startswith("Freeway agent (pretrained) - agent (scratch) 2 and 2") for row in rows
     )
-    assert any(row.startswith("Freeway pre-trained encoder - from scratch 2 and 2") for row in rows)
     freeway = json.loads(file.read_text())["variants"]["Freeway"]
     assert [group["n"] for group in freeway["groups"]] == [2, 2]
     assert freeway["differences"][0]["final"]["raw"]["value"] == 11.0

@@ -63,3 +63,23 @@ def test_the_largest_networks_of_ours_are_far_from_the_limit(tmp_path):
     }
     (tmp_path / "config.json").write_text(json.dumps({**GOOD, **large}))
     assert folder.read_config(tmp_path).network.widths[-1] == 1024
+
+
+def test_scores_by_step_are_those_of_finished_evaluations(tmp_path):
+    for step in (20, 3):
+        folder.scores_of(tmp_path, step).parent.mkdir(exist_ok=True)
+        folder.scores_of(tmp_path, step).touch()
+    folder.unfinished_of(folder.scores_of(tmp_path, 40)).touch()
+    (tmp_path / "scores/notes.json").touch()
+    found = folder.scores_by_step(tmp_path)
+    assert list(found) == [3, 20] and found[20] == folder.scores_of(tmp_path, 20)
+    assert folder.unfinished_of(tmp_path / folder.SCORES).name == "scores.unfinished.jsonl"
+
+
+def test_folders_that_hold_a_file_are_found_once(tmp_path):
+    for place in ("a", "a/b"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / folder.METRICS).touch()
+    assert folder.holding(folder.METRICS, [tmp_path, tmp_path / "a"]) == [
+        tmp_path / "a", tmp_path / "a/b"
+    ]  # fmt: skip
