@@ -42,4 +42,6 @@ def rank(label: str) -> int:
 def title(label: str) -> str:
     """As people read it: "best fixed action" for `best_fixed`, "cloning (best ten percent)"."""
     who = kind(label)
-    return _TITLES.get(who, who).replace("_", " ") + label[len(who) :].replace("_", " ")
+    place = label[len(who) :]
+    shown = place if "/" in place else place.replace("_", " ")
+    return _TITLES.get(who, who).replace("_", " ") + shown

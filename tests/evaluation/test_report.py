@@ -16,7 +16,7 @@ MINIMAL = {"Breakout": (0, 1, 3, 4), "Freeway": (0, 2, 5)}
 PROTOCOL = {"epsilon": 0.001, "sticky": 0.25, "max_frames": 108_000}
 
 
-def write(folder, label, scores, actions=None, protocol=None, config=None):
+def write(folder, label, scores, actions=None, *, protocol=None, config=None):
     """scores: {game: [score, ...]}; actions: {game: {action: count}} of each episode."""
     episodes = []
     for game, values in scores.items():
