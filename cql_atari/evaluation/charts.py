@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cql_atari.evaluation.figures import INK, Chart, Style, styles_of
-from cql_atari.evaluation.labels import CLONING, DATA, FIXED, HUMAN, RANDOM, kind
+from cql_atari.evaluation.labels import CLONING, DATA, FIXED, HUMAN, RANDOM, kind, title
 from cql_atari.evaluation.run_logs import SCORE, read_metrics
 from cql_atari.runs import folder
 
@@ -161,9 +161,10 @@ def plot_curve(panel: Any, curve: Curve, style: Style, dashes: str = "-") -> Non
 
 
 def name_rows(panel: Any, labels: Sequence[str], longest: int = 30) -> None:
-    """Labels of rows 0, 1, ... from the top down; long ones are cut in their middle."""
+    """Names of rows 0, 1, ... from the top down; long ones are cut in their middle."""
     half = (longest - 1) // 2
-    cut = [one if len(one) <= longest else f"{one[:half]}…{one[-half:]}" for one in labels]
+    names = map(title, labels)
+    cut = [one if len(one) <= longest else f"{one[:half]}…{one[-half:]}" for one in names]
     panel.set_yticks(range(len(labels)), cut)
     panel.set_ylim(len(labels) - 0.4, -0.6)
     panel.grid(visible=False, axis="y")

@@ -18,7 +18,7 @@ from cql_atari.evaluation.page import Contents, Section
 from cql_atari.evaluation.players import Player
 from cql_atari.evaluation.run_logs import read_times
 from cql_atari.evaluation.tables import Table, Value
-from cql_atari.runs import folder as run_folder
+from cql_atari.runs import folder
 from cql_atari.system.files import parse_json
 
 _SHOWN = 60  # letters of a value
@@ -62,20 +62,29 @@ def data_table(runs: Sequence[Group]) -> Table:
     """One row a game of a run's `manifest.json`: files, episodes, steps, transitions."""
     header = ["player", "seed", "game", "format", "runs", "files", "episodes", "steps",
               "transitions"]  # fmt: skip
-    rows: list[list[Value]] = []
-    for group in runs:
-        for player in group.players:
-            for (game, form), sources in _by_game(
-                _read(player.folder / run_folder.MANIFEST)
-            ).items():
-                parts = [part for source in sources for part in source["suffixes"].values()]
-                rows.append([
-                    group.name, seed_of(player), game, form,
-                    ", ".join(str(source["run"]) for source in sources),
-                    sum(len(part["files"]) for part in parts),
-                    *(_total(parts, name) for name in ("episodes", "steps", "transitions")),
-                ])  # fmt: skip
+    rows: list[list[Value]] = [
+        [group.name, seed_of(player), *row]
+        for group in runs for player in group.players for row in _data(player.folder)
+    ]  # fmt: skip
     return Table("data", "Data", header, rows)
+
+
+def _data(workdir: Path) -> list[list[Value]]:
+    """A row a game and format; none where the manifest can't be read."""
+    sources: dict[tuple[str, str], list[Any]] = {}
+    try:
+        for source in _read(workdir / folder.MANIFEST).get("sources", ()):
+            sources.setdefault((source["game"], source["format"]), []).append(source)
+        rows: list[list[Value]] = []
+        for key, of in sources.items():
+            parts = [part for source in of for part in source["suffixes"].values()]
+            runs = ", ".join(str(source["run"]) for source in of)
+            files = sum(len(part["files"]) for part in parts)
+            totals = (_total(parts, name) for name in ("episodes", "steps", "transitions"))
+            rows.append([*key, runs, files, *totals])
+    except (AttributeError, KeyError, TypeError):
+        return []
+    return rows
 
 
 def settings_table(runs: Sequence[Group], paper: Mapping[str, Any]) -> Table:
@@ -98,9 +107,9 @@ def settings_table(runs: Sequence[Group], paper: Mapping[str, Any]) -> Table:
     )  # fmt: skip
 
 
-def _starts(folder: Path) -> list[dict[str, Any]]:
+def _starts(workdir: Path) -> list[dict[str, Any]]:
     """The starts that `system.json` records."""
-    found = _read(folder / run_folder.SYSTEM).get("starts")
+    found = _read(workdir / folder.SYSTEM).get("starts")
     if not isinstance(found, list):
         return []
     return [
@@ -109,9 +118,9 @@ def _starts(folder: Path) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _time(folder: Path, starts: Sequence[Mapping[str, Any]]) -> tuple[str, float | None]:
+def _time(workdir: Path, starts: Sequence[Mapping[str, Any]]) -> tuple[str, float | None]:
     """When it began, and the hours that it took, pauses left out where starts are recorded."""
-    times = read_times(folder)
+    times = read_times(workdir)
     begins = [float(start["time"]) for start in starts] or times[:1]
     if not times or not begins:
         return "", None
@@ -136,20 +145,6 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _by_game(manifest: Mapping[str, Any]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    games: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    try:
-        for source in manifest.get("sources", ()):
-            games.setdefault((source["game"], source["format"]), []).append(
-                {"run": source["run"],
-                 "suffixes": {k: {**part, "files": part["files"]}
-                              for k, part in source["suffixes"].items()}}
-            )  # fmt: skip
-    except (AttributeError, KeyError, TypeError):
-        return {}
-    return games
 
 
 def _total(parts: Sequence[Mapping[str, Any]], name: str) -> int | None:
