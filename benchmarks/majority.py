@@ -19,7 +19,7 @@ from cql_atari.core import games
 from cql_atari.core.types import STACK
 from cql_atari.data import sources
 from cql_atari.methods import scaled_q
-from cql_atari.runs import folder
+from cql_atari.runs import recorded_config
 from cql_atari.training import load
 
 STATES = 512  # of each game and run, drawn uniformly from seed 0
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("workdir", type=Path)
     parser.add_argument("--data_dir", default=None)
     arguments = parser.parse_args()
-    config = folder.read_config(arguments.workdir)
+    config = recorded_config.read_config(arguments.workdir)
     data = dataclasses.replace(config.data, dir=arguments.data_dir or config.data.dir)
     network = load.load(arguments.workdir).method.network
     objective = scaled_q.make_objective(config.loss)

@@ -18,7 +18,7 @@ from cql_atari import config as config_lib
 from cql_atari.core import settings
 from cql_atari.core.games import ACTION_NAMES
 from cql_atari.core.types import UserError
-from cql_atari.runs import folder
+from cql_atari.runs import folder, recorded_config
 from cql_atari.system import cli, signals
 
 FLAGS = flags.FLAGS
@@ -49,7 +49,7 @@ def evaluate_run(should_stop: Callable[[], bool]) -> int:
     if FLAGS.follow and FLAGS.checkpoint != NEWEST:
         raise UserError(f"--follow evaluates every checkpoint; leave --checkpoint at {NEWEST}.")
     run = Path(FLAGS.run)
-    out, recorded = Path(FLAGS.out or run), folder.read_config(run)
+    out, recorded = Path(FLAGS.out or run), recorded_config.read_config(run)
     config = rebind(recorded, [*FLAGS.gin_bindings, *_length_bindings()])
     games = _chosen_games(recorded.data.games)
     steps = _steps(FLAGS.checkpoint)

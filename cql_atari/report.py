@@ -23,7 +23,6 @@ from cql_atari.evaluation import (
     comparison,
     curves,
     groups,
-    players,
     score_files,
     tables,
     text_report,
@@ -40,9 +39,9 @@ def main(argv: list[str]) -> None:
     if len(argv) < 2:
         raise UserError("no folder given; usage: python -m cql_atari.report DIR [DIR...]")
     values, folders = flags.FLAGS, [Path(argument) for argument in argv[1:]]
-    found = players.find_players(folders)
+    found = score_files.find_scores(folders)
     data_dirs = [Path(values.data_dir)] if values.data_dir else folders
-    if values.data_dir and not players.find_data(data_dirs):
+    if values.data_dir and not score_files.find_play(data_dirs):
         raise UserError(
             f"--data_dir={values.data_dir} has no <Game>/<run>/episodes.jsonl; "
             "`python -m cql_atari.collect` writes them (DQN-Replay itself has no raw scores)"

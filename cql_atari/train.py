@@ -17,7 +17,7 @@ from cql_atari.core.types import UserError
 from cql_atari.data import sources
 from cql_atari.data.format import Source
 from cql_atari.runs import folder as workdir
-from cql_atari.runs import manifest
+from cql_atari.runs import manifest, recorded_config
 from cql_atari.system import cli, hosts, signals
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def main(_: list[str]) -> int:
     lock = workdir.lock_workdir(folder) if is_chief else contextlib.nullcontext()
     with lock, signals.stop_on_signals() as should_stop:
         if is_chief:
-            workdir.record_config(folder, config, FLAGS.accept_config_change)
+            recorded_config.record_config(folder, config, FLAGS.accept_config_change)
         if is_chief and reads:
             try:
                 selection = _select(config, found, should_stop)
@@ -76,9 +76,9 @@ def main(_: list[str]) -> int:
 
 
 def _print_scores(folder: Path) -> None:
-    from cql_atari.evaluation import players, text_report
+    from cql_atari.evaluation import score_files, text_report
 
-    (player,) = players.find_players([folder / workdir.SCORES])
+    (player,) = score_files.find_scores([folder / workdir.SCORES])
     print(text_report.small(player.label, player.summary))
     print(f"next: python -m cql_atari.report {folder}")
 

@@ -15,8 +15,7 @@ import tiny
 import cql_atari
 from cql_atari.core.types import Observation, UserError
 from cql_atari.methods import build
-from cql_atari.runs import checkpoint
-from cql_atari.runs import folder as workdir
+from cql_atari.runs import checkpoint, recorded_config
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,7 +34,7 @@ def run(tmp_path) -> Path:
     config = tiny.config(f"data.dir = '{tmp_path / 'data'}'", "data.suffixes = None")
     folder = tmp_path / "runs" / "quickstart" / "agent"
     folder.mkdir(parents=True)
-    workdir.record_config(folder, config, accept_change=False)
+    recorded_config.record_config(folder, config, accept_change=False)
     state = tf.train.Checkpoint(**build.build(config).learner().saved)
     checkpoint.save(folder / "checkpoints", state, 8, keep=1)
     return folder

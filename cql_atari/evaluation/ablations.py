@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cql_atari.evaluation import aggregate, comparison_charts, configurations, groups, intervals
+from cql_atari.evaluation import (
+    aggregate,
+    comparison_charts,
+    configurations,
+    groups,
+    intervals,
+    normalised,
+)
 from cql_atari.evaluation.figures import styles_of
 from cql_atari.evaluation.groups import Group
 from cql_atari.evaluation.page import Contents, Section
@@ -68,11 +75,9 @@ def differences(base: Group, runs: Sequence[Group]) -> list[Row]:
             continue
         mine, theirs = groups.means(group), groups.means(base)
         found = {game: _estimate(mine[game], theirs[game]) for game in mine if game in theirs}
-        if games := groups.common_games([base, group], "human_normalised"):
-            own, its = (
-                aggregate.iqm(groups.run_scores(one, "human_normalised", games)[:, None]).tolist()
-                for one in (group, base)
-            )
+        if games := normalised.common_games([base, group], "human_normalised"):
+            means = (normalised.run_scores(one, "human_normalised", games) for one in (group, base))
+            own, its = (aggregate.iqm(scores[:, None]).tolist() for scores in means)
             found[_IQM] = _estimate(own, its)._replace(form=percent)
         changed = configurations.differing([base.settings, group.settings])
         changes = {n: group.settings.get(n) for n in changed if n not in _NO_CHANGE}

@@ -13,8 +13,8 @@ import numpy as np
 from cql_atari.core import games
 from cql_atari.evaluation import groups, intervals, score_files
 from cql_atari.evaluation.groups import Group
-from cql_atari.evaluation.players import Player
 from cql_atari.evaluation.run_logs import SCORE, read_metrics
+from cql_atari.evaluation.score_files import Scores
 from cql_atari.evaluation.summary import by_variant
 from cql_atari.evaluation.tables import Estimate, Table, Value, number, percent
 from cql_atari.runs import folder
@@ -35,13 +35,13 @@ class Run(NamedTuple):
       protocol: how they were played, in a line.
     """
 
-    player: Player
+    player: Scores
     scores: dict[str, dict[int, float]]
     frames: dict[int, float]
     protocol: str
 
 
-def read_run(player: Player) -> Run:
+def read_run(player: Scores) -> Run:
     """A run's evaluations, of its `scores/<step>.json`; where it has none, of its log.
 
     Raises:

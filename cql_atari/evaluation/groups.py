@@ -1,4 +1,4 @@
-"""Players that differ by seed only, taken together: their scores by game, and their aggregates.
+"""Scoress that differ by seed only, taken together: their scores by game, and their aggregates.
 
 A group of one run has intervals over its episodes, a group of several over runs: the chance of
 training is in the latter only.
@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cql_atari.core.types import UserError
-from cql_atari.evaluation import aggregate, configurations, intervals, summary
-from cql_atari.evaluation.labels import Cell, rank
-from cql_atari.evaluation.players import Player, cells_of, data_player, find_data
-from cql_atari.evaluation.score_files import protocol_line
+from cql_atari.evaluation import configurations, intervals, score_files
+from cql_atari.evaluation.labels import FIXED, Cell, rank
+from cql_atari.evaluation.score_files import Scores, protocol_line
 
 
 class Group(NamedTuple):
@@ -33,7 +32,7 @@ class Group(NamedTuple):
     """
 
     name: str
-    players: list[Player]
+    players: list[Scores]
     seeds: list[int]
     settings: dict[str, Any]
     at: float | None = None
@@ -45,7 +44,7 @@ class Group(NamedTuple):
 
 
 def make(
-    players: Sequence[Player], data_dirs: Sequence[Path], against: str | None = None
+    players: Sequence[Scores], data_dirs: Sequence[Path], against: str | None = None
 ) -> list[Group]:
     """Everybody who played, and the recorded play of their games; baselines first.
 
@@ -54,7 +53,7 @@ def make(
     is one group, too.
 
     Args:
-      players: as `players.find_players`.
+      players: as `score_files.find_scores`.
       data_dirs: at or below which recorded play is looked for.
       against: NAME of a NAME=NUMBER in the paths of trained runs; runs with another number are
         another group, of the same name.
@@ -63,8 +62,8 @@ def make(
       UserError: where the seeds of a group were evaluated under different protocols, or a trained
         run's path lacks the number.
     """
-    found: list[tuple[list[Player], list[int], float | None]] = []
-    alike: dict[tuple[str, float | None], list[Player]] = {}
+    found: list[tuple[list[Scores], list[int], float | None]] = []
+    alike: dict[tuple[str, float | None], list[Scores]] = {}
     for player in players:
         if seed_of(player) is None:
             found.append(([player], [], None))
@@ -89,12 +88,12 @@ def make(
     return sorted(named, key=lambda group: rank(group.name))
 
 
-def seed_of(player: Player) -> int | None:
+def seed_of(player: Scores) -> int | None:
     """The seed of the training run; None where there is none."""
     return settings_of(player).get(configurations.SEED)
 
 
-def settings_of(player: Player) -> dict[str, Any]:
+def settings_of(player: Scores) -> dict[str, Any]:
     """The configuration that the scores hold, flat; {} where they hold none, or another thing."""
     try:
         settings = configurations.flat(player.run.get("config") or {})
@@ -126,7 +125,20 @@ def cells(group: Group) -> dict[str, Cell]:
             game: Cell(float(np.mean(runs)), intervals.mean(runs), len(runs))
             for game, runs in means(group).items()
         }
-    return cells_of(group.players[0])
+    return _over_episodes(group.players[0])
+
+
+def _over_episodes(player: Scores) -> dict[str, Cell]:
+    """A player's score by game, with intervals over its episodes."""
+    return {
+        game: Cell(row["mean"], row["ci95"], row["n"], _fixed_action(player, row))
+        for game, row in player.summary["games"].items()
+    }
+
+
+def _fixed_action(player: Scores, row: dict[str, Any]) -> str:
+    """The name of a fixed action, which is the one taken most."""
+    return max(row["action_share"], key=row["action_share"].get) if player.label == FIXED else ""
 
 
 def counted(group: Group) -> str:
@@ -148,66 +160,16 @@ def action_shares(group: Group) -> dict[str, dict[str, float]]:
     return found
 
 
-def normalised(group: Group, form: str) -> dict[str, np.ndarray]:
-    """Normalised scores of every game that has a reference and that all runs have played.
-
-    Args:
-      group: whose.
-      form: "human_normalised" or "dqn_normalised".
-
-    Returns:
-      {game: float64 [episodes] of a single run, or [runs] means of several}.
-    """
-    runs = [summary.normalised(player.episodes, form) for player in group.players]
-    if len(runs) == 1:
-        return runs[0]
-    return {
-        game: np.array([run[game].mean() for run in runs])
-        for game in runs[0]
-        if all(game in run for run in runs)
-    }
-
-
-def scores(group: Group, form: str, games: Sequence[str]) -> list[np.ndarray] | np.ndarray:
-    """What `aggregate.profile` and `improvement` take: one run's episodes by game, or several
-    runs' means [runs, games]."""
-    if len(group.players) > 1:
-        return run_scores(group, form, games)
-    return [normalised(group, form)[game] for game in games]
-
-
-def run_scores(group: Group, form: str, games: Sequence[str]) -> np.ndarray:
-    """Each run's mean normalised scores [runs, games], of a single run as well."""
-    found = normalised(group, form)
-    if len(group.players) == 1:
-        return np.array([[found[game].mean() for game in games]])
-    return np.stack([found[game] for game in games], axis=1)
-
-
-def aggregates(group: Group, form: str, games: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Every aggregate over the games, with intervals: {name: {"value", "ci95"}}."""
-    found = scores(group, form, games)
-    if isinstance(found, np.ndarray):
-        return aggregate.aggregate_runs(found)
-    return aggregate.aggregate(found)
-
-
-def common_games(groups: Sequence[Group], form: str) -> list[str]:
-    """Games that all have played and that have a reference score, as the first orders them."""
-    played = [normalised(group, form) for group in groups]
-    return [game for game in (played[0] if played else ()) if all(game in one for one in played)]
-
-
 def _recorded(
-    folders: Sequence[Path], players: Sequence[Player]
-) -> list[tuple[list[Player], list[int]]]:
+    folders: Sequence[Path], players: Sequence[Scores]
+) -> list[tuple[list[Scores], list[int]]]:
     """Recorded play of the players' games at or below the folders, a player a folder; those that
     differ by the seed of the runs beside them are together, with these seeds.
     """
     games = {game for player in players for game in player.summary["games"]}
-    found: dict[tuple[str, ...], tuple[list[Player], list[int]]] = {}
-    for folder in find_data(folders):
-        player = data_player(folder, games)
+    found: dict[tuple[str, ...], tuple[list[Scores], list[int]]] = {}
+    for folder in score_files.find_play(folders):
+        player = score_files.recorded_play(folder, games)
         if player is None:
             continue
         beside = folder.resolve().parent
@@ -222,22 +184,22 @@ def _recorded(
     return list(found.values())
 
 
-def _once_a_seed(runs: list[Player]) -> list[list[Player]]:
+def _once_a_seed(runs: list[Scores]) -> list[list[Scores]]:
     """The runs as one group, or by folder where a seed comes twice."""
     runs = sorted(runs, key=lambda run: seed_of(run) or 0)
     if len({seed_of(run) for run in runs}) == len(runs):
         return [runs]
-    places: dict[tuple[str, ...], list[Player]] = {}
+    places: dict[tuple[str, ...], list[Scores]] = {}
     for run in runs:
         places.setdefault(_place(run, seed_of(run), None), []).append(run)
-    apart: list[list[Player]] = []
+    apart: list[list[Scores]] = []
     for same in places.values():
         once = len({seed_of(run) for run in same}) == len(same)
         apart += [same] if once else [[run] for run in same]
     return apart
 
 
-def _place(player: Player, seed: int | None, against: str | None) -> tuple[str, ...]:
+def _place(player: Scores, seed: int | None, against: str | None) -> tuple[str, ...]:
     parts = configurations.without_seed(player.folder.resolve(), seed)
     return tuple(part for part in parts if _number(Path(part), against) is None)
 
@@ -272,6 +234,16 @@ def _names(groups: Sequence[Group], against: str | None) -> list[str]:
         apart = "/".join(where[-length:])
         names.append(f"{label} ({apart})" if others and apart != label else label)
     return names
+
+
+def protocol_lines(found: Sequence[Group]) -> list[str]:
+    """How the episodes were played; one line, or one for each protocol where they differ."""
+    texts: dict[str, dict[str, None]] = {}
+    for group in found:
+        texts.setdefault(protocol_line(group.players[0].protocol), {})[group.name] = None
+    if len(texts) == 1:
+        return [f"protocol: {next(iter(texts))}"]
+    return [f"protocol of {', '.join(names)}: {text}" for text, names in texts.items()]
 
 
 def refuse_mixture(what: str, protocols: Mapping[str, object]) -> None:

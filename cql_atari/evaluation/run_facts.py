@@ -15,8 +15,8 @@ from cql_atari.evaluation import configurations, score_files
 from cql_atari.evaluation.groups import Group, seed_of, settings_of
 from cql_atari.evaluation.labels import DATA, kind
 from cql_atari.evaluation.page import Contents, Section
-from cql_atari.evaluation.players import Player
 from cql_atari.evaluation.run_logs import read_times
+from cql_atari.evaluation.score_files import Scores
 from cql_atari.evaluation.tables import Table, Value
 from cql_atari.runs import folder
 from cql_atari.system.files import parse_json
@@ -43,7 +43,7 @@ def runs_table(found: Sequence[Group]) -> Table:
                  "that don't record their starts, from the first line to the last.")  # fmt: skip
 
 
-def _run(group: Group, player: Player) -> list[Value]:
+def _run(group: Group, player: Scores) -> list[Value]:
     starts = _starts(player.folder)
     last = starts[-1] if starts else {}
     counts = sorted({row["n"] for row in player.summary["games"].values()})

@@ -9,6 +9,7 @@ from cql_atari.evaluation import (
     comparison_charts,
     curves,
     groups,
+    normalised,
 )
 from cql_atari.evaluation.figures import styles_of
 from cql_atari.evaluation.labels import DATA, FIXED, RANDOM, kind
@@ -32,16 +33,16 @@ def learning(contents: Contents) -> Section | None:
 def sizes(contents: Contents) -> Section | None:
     """Of groups that differ in size."""
     form = next(iter(REFERENCES))
-    sized = [g for g in contents.groups if g.parameters and groups.normalised(g, form)]
+    sized = [g for g in contents.groups if g.parameters and normalised.normalised(g, form)]
     if len({g.parameters["trunk"] for g in sized if g.parameters}) < 2:
         return None
-    games = groups.common_games(sized, form)
+    games = normalised.common_games(sized, form)
     if not games:
         return None
     points: dict[str, list[tuple[str, int, Estimate]]] = {}
     rows: list[list[Value]] = []
     for group in sized:
-        cell = share(groups.aggregates(group, form, games)["iqm"])
+        cell = share(normalised.aggregates(group, form, games)["iqm"])
         weights = group.parameters or {}
         alike = {n: v for n, v in group.settings.items() if n.split(".")[0] not in
                  ("network", "transformer")}  # fmt: skip

@@ -8,32 +8,112 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cql_atari.core import games
 from cql_atari.core.types import NUM_ACTIONS, EpisodeScore, UserError
 from cql_atari.evaluation import summary
+from cql_atari.evaluation.labels import DATA
+from cql_atari.runs import folder
 from cql_atari.system import files
 
 FORMAT = 1
 # What makes scores comparable: an evaluation under another value measures something else.
 PROTOCOL = ("epsilon", "sticky", "max_frames")
+CAP_STEPS = 27_000  # 108,000 emulator frames: where collected episodes are cut
 
 
 class Scores(NamedTuple):
-    """What a `scores.json` holds.
+    """What a `scores.json` holds, or recorded play: who played what.
 
     Attributes:
+      folder: where it is.
       episodes: every episode, at least one.
-      protocol: how they were played (epsilon, sticky, cap, ...).
+      summary: as `summary.summarise`.
+      protocol: how they were played (epsilon, sticky, cap, ...); {} for recorded play.
       run: who played (`label`, checkpoint, step, ...).
     """
 
+    folder: Path
     episodes: list[EpisodeScore]
+    summary: dict[str, Any]
     protocol: dict[str, Any]
     run: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """What the file calls the player ("agent", "random", ...); without that, its folder."""
+        return str(self.run.get("label", self.folder.resolve().name))
+
+
+def find_scores(folders: Sequence[Path]) -> list[Scores]:
+    """Every `scores.json` at or below the folders, each once.
+
+    Raises:
+      UserError: where a folder has none, or a file is malformed.
+    """
+    paths: dict[Path, Path] = {}  # by resolved path
+    for top in folders:
+        below = [place / folder.SCORES for place in folder.holding(folder.SCORES, [top])]
+        if top.is_dir() and not below:
+            raise UserError(
+                f"no {folder.SCORES} in {top} or below; a finished train run or "
+                "`python -m cql_atari.evaluate` writes one"
+            )
+        for path in below or [top]:
+            paths.setdefault(path.resolve(), path)
+    return [read(path) for path in paths.values()]
+
+
+def find_play(folders: Sequence[Path]) -> list[Path]:
+    """Folders at or below these that hold recorded play, `<Game>/<run>/episodes.jsonl`."""
+    found = dict.fromkeys(
+        path.parents[2]
+        for top in folders
+        for path in sorted(top.rglob("episodes.jsonl"))
+        if len(path.parts) > 3 and path.parts[-3] in games.table() and path.parts[-2][0] != "."
+    )
+    return list(found)
+
+
+def recorded_play(data_dir: Path, played: Collection[str]) -> Scores | None:
+    """Recorded play as a player: the raw scores of its episodes, over all runs of each game.
+
+    The episode that the end of a recording cut is left out: its score is only a part.
+
+    Args:
+      data_dir: the folder above <Game>/<run>/episodes.jsonl.
+      played: games that count.
+
+    Returns:
+      None where no episode is finished.
+
+    Raises:
+      UserError: where a line is malformed.
+    """
+    scores: dict[str, list[float]] = {}
+    for path in sorted(data_dir.glob("*/[!.]*/episodes.jsonl")):
+        if path.parts[-3] not in played:
+            continue
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            try:
+                row = files.parse_json(line)
+                if row["terminal"] or row["length"] >= CAP_STEPS:
+                    scores.setdefault(path.parts[-3], []).append(float(row["score"]))
+            except (KeyError, TypeError, ValueError) as error:
+                raise UserError(f"{path}, line {number}: {error!r}; collect it again") from None
+    if not scores:
+        return None
+    episodes = [
+        EpisodeScore(
+            game, score, 0, False, 0, number, summary.default_mode(game), 0, "", (0,) * NUM_ACTIONS
+        )
+        for game, values in scores.items()
+        for number, score in enumerate(values)
+    ]
+    return Scores(data_dir, episodes, summary.summarise(episodes), {}, {"label": DATA})
 
 
 def protocol_line(protocol: Mapping[str, Any]) -> str:
@@ -105,7 +185,8 @@ def read(path: str | Path) -> Scores:
         raise UserError(
             f"{path} is no scores file: {error}; docs/scores.md says what one holds"
         ) from None
-    return Scores(episodes, content["protocol"], content["run"])
+    summarised = summary.summarise(episodes)
+    return Scores(Path(path).parent, episodes, summarised, content["protocol"], content["run"])
 
 
 def _check_parameters(value: Any) -> None:

@@ -10,7 +10,7 @@ from cql_atari.evaluation import (
     comparison,
     comparison_charts,
     groups,
-    text_report,
+    normalised,
 )
 from cql_atari.evaluation.figures import Chart, Style, styles_of
 from cql_atari.evaluation.groups import Group
@@ -37,7 +37,7 @@ def scores(contents: Contents) -> Section:
     ]
     lines = [comparison.sentence(one) for one in comparison.compare(contents.groups)]
     played = [group for group in contents.groups if kind(group.name) != DATA]
-    lines += [comparison.NOTE, *text_report.protocol_lines(played)]
+    lines += [comparison.NOTE, *groups.protocol_lines(played)]
     note = (
         "± and [ ]: 95 % intervals, over seeds where there are several (the chance of training is "
         "in them), else over episodes (it is not). Human and published random scores are reference "
@@ -55,10 +55,10 @@ def _estimate(cell: Cell | None) -> Estimate | None:
 def aggregates(contents: Contents) -> Section | None:
     tables, drawn, lines = [], [], []
     for form, reference in REFERENCES.items():
-        found = [g for g in contents.groups if groups.normalised(g, form)]
+        found = [g for g in contents.groups if normalised.normalised(g, form)]
         # Recorded play may lack games; it isn't why others' are left out.
-        games = groups.common_games([g for g in found if kind(g.name) != DATA] or found, form)
-        lacking = [g.name for g in found if not set(games) <= set(groups.normalised(g, form))]
+        games = normalised.common_games([g for g in found if kind(g.name) != DATA] or found, form)
+        lacking = [g.name for g in found if not set(games) <= set(normalised.normalised(g, form))]
         found = [g for g in found if g.name not in lacking]
         if lacking:
             lines.append(
@@ -68,13 +68,13 @@ def aggregates(contents: Contents) -> Section | None:
             if found:
                 lines.append(f"No aggregates by {reference} scores: no game was played by all.")
             continue
-        left = {game for g in found for game in groups.normalised(g, form)} - set(games)
+        left = {game for g in found for game in normalised.normalised(g, form)} - set(games)
         if left:
             lines.append(
                 f"Aggregates by {reference} scores are over the {len(games)} games that all have "
                 f"played; left out: {', '.join(sorted(left))}."
             )
-        values = {g.name: groups.aggregates(g, form, games) for g in found}
+        values = {g.name: normalised.aggregates(g, form, games) for g in found}
         header = ["player", "over", *(one.title for one in aggregate.AGGREGATES.values())]
         rows: list[list[Value]] = [
             [g.name, groups.counted(g), *(share(values[g.name][key])
@@ -98,7 +98,8 @@ def aggregates(contents: Contents) -> Section | None:
             )  # fmt: skip
             thresholds = comparison_charts.THRESHOLDS
             profiles = {
-                g.name: aggregate.profile(groups.scores(g, form, games), thresholds) for g in found
+                g.name: aggregate.profile(normalised.scores(g, form, games), thresholds)
+                for g in found
             }
             x = f"{reference}-normalised score"
             drawn.append(comparison_charts.profiles(profiles, styles_of(contents.columns), x))
@@ -120,7 +121,7 @@ def _improvements(found: Sequence[Group], games: Sequence[str], form: str) -> Ta
             if second.name in agents and found.index(second) < found.index(first):
                 continue
             several = max(len(first.players), len(second.players)) > 1
-            of = groups.run_scores if several else groups.scores
+            of = normalised.run_scores if several else normalised.scores
             cell = aggregate.improvement(of(first, form, games), of(second, form, games))
             rows.append([first.name, second.name, share(cell)])
     return Table(

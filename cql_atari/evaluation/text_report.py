@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cql_atari.evaluation import aggregate, comparison, groups, tables
+from cql_atari.evaluation import aggregate, comparison, groups, normalised, tables
 from cql_atari.evaluation.groups import Group
 from cql_atari.evaluation.labels import CLONING, DATA, Cell, agents_of, kind, title
-from cql_atari.evaluation.score_files import protocol_line
 from cql_atari.evaluation.summary import REFERENCES
 from cql_atari.evaluation.tables import Estimate, Value
 
@@ -42,7 +41,7 @@ def report(found: Sequence[Group], against: str | None, markdown: bool) -> str:
     compared = comparison.compare(found, against)
     last = [one for one in compared if kind(one.theirs) in (DATA, CLONING)]
     lines += [comparison.sentence(one, against) for one in compared if one not in last]
-    lines += [*protocol_lines(played), INTERVALS, *([comparison.NOTE] if compared else [])]
+    lines += [*groups.protocol_lines(played), INTERVALS, *([comparison.NOTE] if compared else [])]
     blocks.append("\n".join(f"- {line}" for line in lines))
     if single:
         blocks += [
@@ -90,22 +89,12 @@ def aggregate_lines(label: str, values: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
-def protocol_lines(found: Sequence[Group]) -> list[str]:
-    """How the episodes were played; one line, or one for each protocol where they differ."""
-    texts: dict[str, dict[str, None]] = {}
-    for group in found:
-        texts.setdefault(protocol_line(group.players[0].protocol), {})[group.name] = None
-    if len(texts) == 1:
-        return [f"protocol: {next(iter(texts))}"]
-    return [f"protocol of {', '.join(names)}: {text}" for text, names in texts.items()]
-
-
 def _aggregates(group: Group) -> list[str]:
     values: dict[str, dict[str, Any]] = {}
     for form in REFERENCES:
-        games = list(groups.normalised(group, form))
+        games = list(normalised.normalised(group, form))
         values[form] = {
-            "games": len(games), **(groups.aggregates(group, form, games) if games else {}),
+            "games": len(games), **(normalised.aggregates(group, form, games) if games else {}),
         }  # fmt: skip
     return aggregate_lines(group.name, values)
 
@@ -142,7 +131,7 @@ def _best_episodes(data: Group) -> dict[str, Value]:
 
 
 def _of_human(group: Group) -> dict[str, Value]:
-    shares = groups.normalised(group, "human_normalised")
+    shares = normalised.normalised(group, "human_normalised")
     return {game: tables.percent(float(values.mean())) for game, values in shares.items()}
 
 

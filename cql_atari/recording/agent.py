@@ -18,6 +18,7 @@ from cql_atari.core.settings import Config
 from cql_atari.core.types import FRAME_SKIP, UserError
 from cql_atari.recording.folder import FILE, Job, describe_job, held, is_there
 from cql_atari.runs import folder as workdir
+from cql_atari.runs import recorded_config
 from cql_atari.system import files
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _collect_game(
 
         agent, experience = folder / "agent", Experience(folder, job, config)
         agent.mkdir(exist_ok=True)
-        workdir.record_config(agent, config, accept_change=True)
+        recorded_config.record_config(agent, config, accept_change=True)
 
         def open_feed(*args: Any, **options: Any) -> AbstractContextManager[Feed]:
             return feed.open_feed(config, None, *args, recorder=experience, **options)

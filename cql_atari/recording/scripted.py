@@ -19,7 +19,7 @@ import numpy as np
 from cql_atari.core import games
 from cql_atari.core.types import Observation, UserError
 from cql_atari.recording.folder import EPISODES, FILE, Job, appearing, describe_job, is_there
-from cql_atari.runs import folder
+from cql_atari.runs import recorded_config
 
 if TYPE_CHECKING:
     from cql_atari.envs.acting import Player
@@ -132,7 +132,7 @@ def player_maker(behaviour: str, game: str) -> Callable[[], Player]:
 
 
 def _checkpoint_player_maker(directory: Path, game: str) -> Callable[[], Player]:
-    run_games = folder.read_config(directory).data.games
+    run_games = recorded_config.read_config(directory).data.games
     if game not in run_games:
         raise UserError(f"{directory} wasn't trained on {game}, but on {', '.join(run_games)}")
     position = np.array([run_games.index(game)], np.int32)

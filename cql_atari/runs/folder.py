@@ -2,8 +2,8 @@
 
     path                   written by                 read by
     lock                   `lock_workdir`             a second process, which is refused
-    config.json            `record_config`            `read_config`: evaluation, transfer, curves
-    config.gin             `record_config`            the same, when the run goes on; people
+    config.json            runs/recorded_config.py    the same: evaluation, transfer, play, export
+    config.gin             runs/recorded_config.py    the same, when the run goes on; people
     system.json            runs/starts.py             evaluation/run_facts.py
     manifest.json          runs/manifest.py           the same, when the run goes on;
                                                       evaluation/run_facts.py
@@ -28,14 +28,10 @@ the newest folder in checkpoints/ makes the run go on from the one before.
 from __future__ import annotations
 
 import contextlib
-import difflib
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from cql_atari.core import settings
-from cql_atari.core.settings_check import from_json
 from cql_atari.core.types import UserError
 from cql_atari.system import files
 
@@ -109,40 +105,3 @@ def is_held(workdir: Path) -> bool:
 def has_begun(workdir: Path) -> bool:
     """Whether a run has saved anything there that another configuration or data would spoil."""
     return any((workdir / CHECKPOINTS).glob("[0-9]*"))
-
-
-def record_config(workdir: Path, config: settings.Config, accept_change: bool) -> None:
-    """Writes config.gin (to read) and config.json (for evaluation) at the start of a run.
-
-    Raises:
-      UserError: where the run there began with another configuration; shows the difference.
-    """
-    path, text = workdir / CONFIG_GIN, settings.to_gin(config)
-    changed = has_begun(workdir) and path.exists() and path.read_text() != text
-    if changed and not accept_change:
-        old = path.read_text().splitlines()
-        lines = difflib.unified_diff(
-            old, text.splitlines(), "recorded", "asked for", lineterm="", n=0
-        )
-        changes = [line for line in lines if not line.startswith("@@")]
-        raise UserError(
-            "\n".join([f"--workdir {workdir} was made with another configuration:", *changes])
-            + "\nChoose another --workdir, or go on with the new one by --accept_config_change."
-        )
-    for name, content in (
-        (CONFIG_GIN, text),
-        (CONFIG, json.dumps(settings.to_dict(config), indent=1) + "\n"),
-    ):
-        files.write_whole(workdir / name, content)
-
-
-def read_config(workdir: Path) -> settings.Config:
-    """The configuration of a recorded run, from its JSON.
-
-    Raises:
-      UserError: where there is no configuration, or it doesn't fit this version.
-    """
-    path = workdir / CONFIG
-    if not path.is_file():
-        raise UserError(f"{workdir} holds no run (no {CONFIG}); give a train --workdir.")
-    return from_json(path.read_bytes(), str(path))

@@ -12,7 +12,7 @@ from cql_atari.core.settings import Config
 from cql_atari.core.types import Policy, UserError
 from cql_atari.methods import build
 from cql_atari.methods.method import Method
-from cql_atari.runs import checkpoint, folder, weights
+from cql_atari.runs import checkpoint, folder, recorded_config, weights
 
 
 class Loaded(NamedTuple):
@@ -70,7 +70,7 @@ def open_run(directory: Path) -> Run:
     Raises:
       UserError: where there is no run, or its method doesn't act.
     """
-    config = folder.read_config(directory)
+    config = recorded_config.read_config(directory)
     method = build.build(config)
     if method.act is None:
         raise UserError(

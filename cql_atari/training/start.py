@@ -15,7 +15,7 @@ from cql_atari.core.settings import Config
 from cql_atari.core.types import UserError
 from cql_atari.methods import build
 from cql_atari.methods.method import Learner, Method
-from cql_atari.runs import checkpoint, folder
+from cql_atari.runs import checkpoint, folder, recorded_config
 from cql_atari.system import files
 
 # What makes one kind of encoder differ from another of its kind.
@@ -93,7 +93,7 @@ def _is_finite(variable: tf.Variable) -> bool:
 
 def _take_over(method: Method, config: Config, run: Path, directory: Path) -> None:
     """Gives a new network what `start` says of another run, and notes it in `start.json`."""
-    theirs, whole = folder.read_config(run), config.start.whole_network
+    theirs, whole = recorded_config.read_config(run), config.start.whole_network
     problems, step = _differences(theirs, config, method.network), None
     what, part = ("whole_network", "whole network") if whole else ("encoder", "encoder")
     if _shared(what, theirs, config):

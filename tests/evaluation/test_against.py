@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from made_up import write_scores, write_shares
 
-from cql_atari.evaluation import against, figures, groups, intervals, players, text_report
+from cql_atari.evaluation import against, figures, groups, intervals, score_files, text_report
 
 NAME = "percent_good_play"
 SCORES = {
@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 
 
 def groups_of(folder):
-    return groups.make(players.find_players([folder]), [folder], NAME)
+    return groups.make(score_files.find_scores([folder]), [folder], NAME)
 
 
 def line(panel, style):

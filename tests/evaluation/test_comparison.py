@@ -11,7 +11,7 @@ import pytest
 from made_up import PROTOCOL, episode, write_data, write_scores
 
 from cql_atari.core.types import UserError
-from cql_atari.evaluation import comparison, groups, intervals, players, score_files, text_report
+from cql_atari.evaluation import comparison, groups, intervals, score_files, text_report
 from cql_atari.evaluation.comparison import Comparison, Difference
 
 
@@ -29,7 +29,7 @@ def runs(tmp_path):
 
 
 def groups_of(folder, against=None):
-    return groups.make(players.find_players([folder]), [folder], against)
+    return groups.make(score_files.find_scores([folder]), [folder], against)
 
 
 def by_name(folder, against=None):

@@ -14,7 +14,6 @@ from cql_atari.evaluation import (
     curves,
     groups,
     intervals,
-    players,
     run_logs,
     score_files,
 )
@@ -41,7 +40,7 @@ def write_run(workdir, seed, scores, frames=(), *, mode=0, protocol=(), **sectio
 
 
 def summary_of(*folders):
-    return curves.summarise(groups.make(players.find_players(folders), []))
+    return curves.summarise(groups.make(score_files.find_scores(folders), []))
 
 
 def test_numbers_by_hand(tmp_path):

@@ -17,7 +17,7 @@ import tiny
 from cql_atari import evaluate
 from cql_atari.core.types import UserError
 from cql_atari.methods import build
-from cql_atari.runs import checkpoint
+from cql_atari.runs import checkpoint, recorded_config
 from cql_atari.runs import folder as workdir
 from cql_atari.system import signals
 
@@ -38,7 +38,7 @@ def trained(tmp_path_factory) -> Path:
     """The folder of a run whose newest checkpoint is that of step 8."""
     folder, config = tmp_path_factory.mktemp("trained"), tiny.config()
     learner = build.build(config).learner()
-    workdir.record_config(folder, config, accept_change=False)
+    recorded_config.record_config(folder, config, accept_change=False)
     checkpoint.save(folder / "checkpoints", tf.train.Checkpoint(**learner.saved), 8, keep=1)
     return folder
 
@@ -169,7 +169,7 @@ def checkpoints(folder: Path, *steps: int, **change: float) -> None:
 def test_all_checkpoints_and_one_that_diverged_is_named(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    workdir.record_config(folder, tiny.config(), accept_change=False)
+    recorded_config.record_config(folder, tiny.config(), accept_change=False)
     checkpoints(folder, 2, 4, 6, step_4=float("nan"))
     ended = run(f"--run={folder}", "--checkpoint=all")
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
@@ -217,7 +217,7 @@ def test_it_follows_a_run_that_is_training_until_it_ends(tmp_path):
     """The trainer here: a process that holds the folder, and then is killed."""
     folder = tmp_path / "run"
     folder.mkdir()
-    workdir.record_config(folder, tiny.config("train.steps = 6"), accept_change=False)
+    recorded_config.record_config(folder, tiny.config("train.steps = 6"), accept_change=False)
     checkpoints(folder, 2)
     hold = f"import time; from pathlib import Path; from cql_atari.runs import folder\n" \
            f"with folder.lock_workdir(Path({str(folder)!r})): time.sleep(600)"  # fmt: skip
@@ -253,7 +253,7 @@ def test_it_follows_a_run_that_is_training_until_it_ends(tmp_path):
 def test_following_says_when_nobody_trains_an_unfinished_run(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    workdir.record_config(folder, tiny.config("train.steps = 8"), accept_change=False)
+    recorded_config.record_config(folder, tiny.config("train.steps = 8"), accept_change=False)
     ended = run(f"--run={folder}", "--follow")
     assert ended.returncode == 2 and "no process trains there" in ended.stderr
     checkpoints(folder, 4)

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from cql_atari.core.types import UserError
 from cql_atari.evaluation import charts, figures
-from cql_atari.evaluation.players import Cell
+from cql_atari.evaluation.labels import Cell
 
 COLUMNS = {
     "random": {"Pong": Cell(-20.0, (-21.0, -19.0), 3), "Breakout": Cell(1.0, None, 1)},

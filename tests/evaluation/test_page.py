@@ -16,7 +16,7 @@ from made_up import episode
 from cql_atari import report
 from cql_atari.core import games, settings
 from cql_atari.core.types import UserError
-from cql_atari.evaluation import figures, groups, intervals, page, players, score_files
+from cql_atari.evaluation import figures, groups, intervals, page, score_files
 
 PROTOCOL = {"epsilon": 0.001, "sticky": 0.25, "max_frames": 108_000}
 EVIL = '<script>alert("x")</script>$'
@@ -116,7 +116,7 @@ def folder(tmp_path_factory):
 
 
 def write(folder: Path, out: Path) -> Page:
-    found = players.find_players([folder])
+    found = score_files.find_scores([folder])
     page.write(out, [folder], report.sections(groups.make(found, [folder])))
     return Page(out.read_text())
 
@@ -235,7 +235,7 @@ def test_one_run_alone_makes_a_page(tmp_path):
 def test_wide_intervals_leave_the_axis_to_the_scores(tmp_path):
     for seed, score in enumerate((10, 30)):  # Student's t of two: 20 +- 127
         write_run(tmp_path / str(seed), "agent", {"Freeway": [score]}, seed)
-    found = players.find_players([tmp_path])
+    found = score_files.find_scores([tmp_path])
     (chart,) = report.sections(groups.make(found, []))[0].charts
     (panel,) = figures.whole(chart).axes
     low, high = panel.get_xlim()
@@ -248,7 +248,7 @@ def test_names_have_as_much_of_the_path_as_it_takes(tmp_path):
         for seed in (0, 1):
             write_run(tmp_path / place / str(seed), "agent", {"Freeway": [1]}, seed,
                       feed={"n_step": steps})  # fmt: skip
-    found = groups.make(players.find_players([tmp_path]), [])
+    found = groups.make(score_files.find_scores([tmp_path]), [])
     assert [group.name for group in found] == ["agent (a/x)", "agent (b/x)", "agent (y)"]
     assert [group.seeds for group in found] == [[0, 1]] * 3
 
@@ -257,7 +257,7 @@ def test_a_copy_with_the_same_seeds_is_another_player(tmp_path):
     for place in ("a", "b"):
         for seed in (0, 1):
             write_run(tmp_path / place / str(seed), "agent", {"Freeway": [1]}, seed)
-    found = groups.make(players.find_players([tmp_path]), [])
+    found = groups.make(score_files.find_scores([tmp_path]), [])
     assert [(group.name, group.seeds) for group in found] == [
         ("agent (a)", [0, 1]), ("agent (b)", [0, 1])
     ]  # fmt: skip
@@ -288,7 +288,7 @@ def test_the_play_of_several_seeds_is_one_player_and_that_of_shares_is_not(tmp_p
             (data / "episodes.jsonl").write_text(json.dumps(row))
             if seed < 3:  # the last one isn't trained yet
                 write_run(place / "agent", "agent", {"Freeway": [1]}, seed)
-    found = groups.make(players.find_players([tmp_path]), [tmp_path])
+    found = groups.make(score_files.find_scores([tmp_path]), [tmp_path])
     assert {group.name: group.seeds for group in found[:2]} == {
         "data (share=0/data)": [1, 2, 3], "data (share=9/data)": [1, 2, 3]
     }  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cql_atari.core.types import EpisodeScore, UserError
-from cql_atari.evaluation import groups, players, score_files, text_report
+from cql_atari.evaluation import groups, score_files, text_report
 
 MINIMAL = {"Breakout": (0, 1, 3, 4), "Freeway": (0, 2, 5)}
 PROTOCOL = {"epsilon": 0.001, "sticky": 0.25, "max_frames": 108_000}
@@ -55,7 +55,7 @@ def run(tmp_path):
 
 
 def groups_of(*folders, data=None):
-    return groups.make(players.find_players(folders), [data] if data else [])
+    return groups.make(score_files.find_scores(folders), [data] if data else [])
 
 
 def text_of(run, markdown=False):
@@ -104,7 +104,7 @@ def test_only_baselines(run):
 
 def test_different_protocols_are_said(run):
     write(run / "run", "agent", {"Breakout": [1]}, protocol={**PROTOCOL, "sticky": 0.0})
-    assert text_report.protocol_lines(groups_of(run / "run")) == [
+    assert groups.protocol_lines(groups_of(run / "run")) == [
         "protocol of random, best_fixed, cloning: epsilon 0.001, sticky 0.25, max_frames 108000",
         "protocol of agent: epsilon 0.001, sticky 0.0, max_frames 108000",
     ]
@@ -113,16 +113,16 @@ def test_different_protocols_are_said(run):
 def test_missing_and_malformed_inputs(run, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"no scores\.json in .*empty"):
-        players.find_players([tmp_path / "empty"])
+        score_files.find_scores([tmp_path / "empty"])
     with pytest.raises(UserError, match=r"can't read .*nowhere"):
-        players.find_players([tmp_path / "nowhere"])
-    assert players.data_player(tmp_path / "empty", ["Pong"]) is None
+        score_files.find_scores([tmp_path / "nowhere"])
+    assert score_files.recorded_play(tmp_path / "empty", ["Pong"]) is None
     for text, problem in (('{"terminal": true}', "score"), ('{"retu', "Expecting|Untermin")):
         (run / "data/Pong/1/episodes.jsonl").write_text(text)
         with pytest.raises(UserError, match=rf"Pong.*line 1: .*({problem})"):
-            players.data_player(run / "data", ["Pong"])
+            score_files.recorded_play(run / "data", ["Pong"])
     write_data(run / "data/Pong/1", {"score": 1, "length": 5, "terminal": False})
-    assert "Pong" not in players.data_player(run / "data", ["Pong"]).summary["games"]
+    assert "Pong" not in score_files.recorded_play(run / "data", ["Pong"]).summary["games"]
 
 
 def test_data_of_all_runs_without_cut_and_half_collected_episodes(tmp_path):
@@ -134,7 +134,7 @@ def test_data_of_all_runs_without_cut_and_half_collected_episodes(tmp_path):
         (tmp_path / "Pong" / name).mkdir(parents=True)
         rows = [dict(zip(("score", "length", "terminal"), episode)) for episode in episodes]
         write_data(tmp_path / "Pong" / name, *rows)
-    pong = players.data_player(tmp_path, ["Pong"]).summary["games"]["Pong"]
+    pong = score_files.recorded_play(tmp_path, ["Pong"]).summary["games"]["Pong"]
     assert (pong["mean"], pong["n"], pong["max"]) == (4.0, 3, 6.0)
 
 

@@ -13,7 +13,7 @@ from cql_atari.feed import recorded
 from cql_atari.methods import build
 from cql_atari.methods import decision_transformer as method
 from cql_atari.networks.transformer import DecisionTransformer, Logits, Tokens
-from cql_atari.runs import checkpoint, folder
+from cql_atari.runs import checkpoint, recorded_config
 from cql_atari.training import load, run
 
 ALL = np.ones((1, 18), bool)
@@ -132,7 +132,7 @@ def test_a_run_trains_resumes_bit_for_bit_and_plays_real_games(tmp_path, monkeyp
     for name, configs in (("resumed", (half, whole)), ("straight", (whole,))):
         (tmp_path / name).mkdir()
         for config in configs:
-            folder.record_config(tmp_path / name, config, accept_change=True)
+            recorded_config.record_config(tmp_path / name, config, accept_change=True)
 
             def open_feed(method, step, config=config, **options):
                 return recorded.open_feed(config, (), step, reads=method.reads, **options)

@@ -14,7 +14,7 @@ from cql_atari.core.types import Batch, Observation, UserError
 from cql_atari.feed import recorded
 from cql_atari.methods import build, gradient, policy
 from cql_atari.methods.method import Kind, Learner, Method, Part, Transitions, crossed
-from cql_atari.runs import checkpoint, folder
+from cql_atari.runs import checkpoint, recorded_config
 from cql_atari.training import load, run
 
 
@@ -50,7 +50,7 @@ def test_a_third_method_trains_saves_resumes_and_is_evaluated(frequencies, tmp_p
     monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
     bindings = "train.method = 'frequencies'", "train.target_period = 8", "evaluation.episodes = 1"
     half, whole = (tiny.config(*bindings, f"train.steps = {steps}") for steps in (20, 40))
-    folder.record_config(tmp_path, half, accept_change=False)
+    recorded_config.record_config(tmp_path, half, accept_change=False)
     assert train(half, tmp_path)
     assert train(whole, tmp_path)
     assert checkpoint.steps(tmp_path / "checkpoints")[-1] == 40
@@ -63,7 +63,7 @@ def test_a_third_method_trains_saves_resumes_and_is_evaluated(frequencies, tmp_p
     # In one life it comes to the same; what is loaded is what was trained.
     other = tmp_path / "other"
     other.mkdir()
-    folder.record_config(other, whole, accept_change=False)
+    recorded_config.record_config(other, whole, accept_change=False)
     assert train(whole, other)
     loaded, straight = load.load(tmp_path), load.load(other)
     assert (loaded.step, straight.step) == (40, 40)

@@ -13,7 +13,7 @@ from cql_atari.core.types import Batch, UserError
 from cql_atari.feed import recorded
 from cql_atari.methods import augmentation, build, contrastive, gradient, masked_autoencoder, parts
 from cql_atari.networks.decoder import Drawn, MaskedAutoencoder
-from cql_atari.runs import checkpoint, folder
+from cql_atari.runs import checkpoint, recorded_config
 from cql_atari.training import load, run, start
 
 METHODS = ("contrastive", "masked_autoencoder")
@@ -182,7 +182,7 @@ def test_any_method_may_shift_its_frames(method):
 
 def train(settings, directory) -> bool:
     directory.mkdir(exist_ok=True)
-    folder.record_config(directory, settings, accept_change=True)
+    recorded_config.record_config(directory, settings, accept_change=True)
 
     def open_feed(method, step, **options):
         return recorded.open_feed(settings, (), step, reads=method.reads, **options)
@@ -207,7 +207,7 @@ def test_a_run_resumes_bit_for_bit_shows_pictures_and_gives_its_encoder(
     stopped, straight = tmp_path / "stopped", tmp_path / "straight"
     stops = iter([False] * 2 + [True] * 100)
     stopped.mkdir()
-    folder.record_config(stopped, whole, accept_change=True)
+    recorded_config.record_config(stopped, whole, accept_change=True)
 
     def open_feed(method, step, **options):
         return recorded.open_feed(whole, (), step, reads=method.reads, **options)

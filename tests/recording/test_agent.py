@@ -18,8 +18,7 @@ from cql_atari.core.types import UserError
 from cql_atari.data.dopamine.reader import read_episodes
 from cql_atari.recording import agent, spool
 from cql_atari.recording.folder import Job, describe_job, is_there
-from cql_atari.runs import checkpoint
-from cql_atari.runs import folder as workdir
+from cql_atari.runs import checkpoint, recorded_config
 from cql_atari.system import signals
 from cql_atari.training import run
 
@@ -116,7 +115,7 @@ def test_killed_and_stopped_it_logs_each_step_that_counts_once(tmp_path):
     # The very same command has no work; another seed is another collection.
     config = agent.make_config(JOB, load(BINDINGS))
     assert is_there(describe_job(JOB, agent._settings(config)), final)
-    assert workdir.read_config(final / "agent") == config
+    assert recorded_config.read_config(final / "agent") == config
     with pytest.raises(UserError, match=r"train.seed 4 there, 5 asked"):
         agent.train_and_log(
             [JOB._replace(seed=5)], tmp_path, load(BINDINGS), run.train, lambda: True

@@ -8,7 +8,7 @@ import pytest
 
 from cql_atari.core import settings
 from cql_atari.core.types import UserError
-from cql_atari.runs import folder
+from cql_atari.runs import folder, recorded_config
 
 GOOD = settings.to_dict(settings.Config())
 
@@ -22,13 +22,13 @@ GOOD = settings.to_dict(settings.Config())
 def test_a_configuration_that_is_none_is_one_clear_error(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(UserError, match=r"config\.json"):
-        folder.read_config(tmp_path)
+        recorded_config.read_config(tmp_path)
 
 
 def test_bytes_that_are_no_text_are_one_clear_error(tmp_path):
     (tmp_path / "config.json").write_bytes(b"\xff\xfe{")
     with pytest.raises(UserError, match=r"config\.json"):
-        folder.read_config(tmp_path)
+        recorded_config.read_config(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_network_that_no_machine_here_holds_is_refused_before_it_is_built(
     with pytest.raises(
         UserError, match=r"config\.json: the network would have up to [\d,]+ weights"
     ):
-        folder.read_config(tmp_path)
+        recorded_config.read_config(tmp_path)
 
 
 def test_the_largest_networks_of_ours_are_far_from_the_limit(tmp_path):
@@ -62,7 +62,7 @@ def test_the_largest_networks_of_ours_are_far_from_the_limit(tmp_path):
         "network": {**GOOD["network"], "depths": (3, 8, 36, 3), "widths": (128, 256, 512, 1024)}
     }
     (tmp_path / "config.json").write_text(json.dumps({**GOOD, **large}))
-    assert folder.read_config(tmp_path).network.widths[-1] == 1024
+    assert recorded_config.read_config(tmp_path).network.widths[-1] == 1024
 
 
 def test_scores_by_step_are_those_of_finished_evaluations(tmp_path):

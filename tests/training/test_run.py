@@ -15,7 +15,7 @@ import tiny
 from cql_atari.core.types import Observation, UserError
 from cql_atari.feed import recorded
 from cql_atari.methods import build
-from cql_atari.runs import checkpoint, folder
+from cql_atari.runs import checkpoint, recorded_config
 from cql_atari.training import load, run, start
 
 pytestmark = pytest.mark.slow
@@ -34,7 +34,7 @@ def train(monkeypatch):
     def train(directory, *bindings):
         config = tiny.config("evaluation.episodes = 1", "evaluation.max_frames = 40", *bindings)
         directory.mkdir(exist_ok=True)
-        folder.record_config(directory, config, accept_change=True)
+        recorded_config.record_config(directory, config, accept_change=True)
 
         def open_feed(method, step, **options):
             return recorded.open_feed(config, (), step, reads=method.reads, **options)

@@ -19,7 +19,7 @@ import tensorflow as tf
 import tiny
 
 from cql_atari.methods import build
-from cql_atari.runs import checkpoint
+from cql_atari.runs import checkpoint, recorded_config
 from cql_atari.runs import folder as workdir
 from cql_atari.system import signals
 from cql_atari.training import run as experiment
@@ -56,7 +56,7 @@ def start(folder, data, *bindings) -> processes.Popen:
 
 
 def final_weights(folder):
-    config = workdir.read_config(folder)
+    config = recorded_config.read_config(folder)
     learner = build.build(config).learner()
     state = tf.train.Checkpoint(**learner.saved)
     step = checkpoint.restore_latest(folder / "checkpoints", state)
@@ -181,7 +181,7 @@ def test_a_run_leaves_scores_logs_and_its_configuration(tmp_path, data):
     assert {"loss/td", "speed/data_wait_share", "evaluation/score/Breakout",
             "evaluation/human_normalised/iqm"} <= names  # fmt: skip
     assert list((folder / "tensorboard").glob("events*"))
-    assert workdir.read_config(folder).data.games == tiny.GAMES
+    assert recorded_config.read_config(folder).data.games == tiny.GAMES
     again = run(folder, data, "feed.kind = 'replay'", "evaluation.every = 4", "train.seed = 5")
     assert again.returncode == 2
     assert "-train.seed = 0" in again.stderr

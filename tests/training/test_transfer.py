@@ -15,8 +15,7 @@ import tiny
 
 from cql_atari.core.types import UserError
 from cql_atari.methods import build
-from cql_atari.runs import checkpoint
-from cql_atari.runs import folder as workdir
+from cql_atari.runs import checkpoint, recorded_config
 from cql_atari.training import start
 
 pytestmark = pytest.mark.slow
@@ -73,7 +72,7 @@ def test_the_phase_through_the_real_command(data, pretrained, tmp_path):
     assert json.loads((folder / "start.json").read_text()) == {
         "encoder_from": str(pretrained), "step": 8, "whole_network": False,
     }  # fmt: skip
-    assert workdir.read_config(folder).data.suffixes is None
+    assert recorded_config.read_config(folder).data.suffixes is None
     assert all(equal(stored_encoder(folder), stored_encoder(pretrained)))
 
     scores = [json.loads((folder / "scores" / f"{step:010d}.json").read_text())
@@ -198,7 +197,7 @@ def transformer(tmp_path):
     folder = tmp_path / "transformer"
     folder.mkdir()
     config = tiny.config(*TRANSFORMER)
-    workdir.record_config(folder, config, accept_change=False)
+    recorded_config.record_config(folder, config, accept_change=False)
     learner = build.build(config).learner()
     state = tf.train.Checkpoint(**learner.saved)
     checkpoint.save(folder / "checkpoints", state, 4, keep=1)
@@ -268,7 +267,7 @@ def train_here(folder: Path, *bindings: str) -> None:
 
     config = tiny.config(*bindings)
     folder.mkdir()
-    workdir.record_config(folder, config, accept_change=False)
+    recorded_config.record_config(folder, config, accept_change=False)
     found = sources.find_sources(config.data)
 
     def open_feed(method, step, **options):
