@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import gc
 import multiprocessing
 import os
 import runpy
@@ -94,6 +95,7 @@ def run(command: Sequence[object], *, timeout: float = 300) -> subprocess.Comple
 
 
 def _run(arguments: list[str], environment: dict[str, str], paths: list[str]) -> None:
+    gc.freeze()  # what was imported for all stays: the collector needn't look through it
     # If pytest dies, so does the server, and with it this process.
     os.close(forkserver._forkserver._forkserver_alive_fd)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -48,7 +48,8 @@ class Learner(NamedTuple):
       batch_size: rows of a batch over all replicas; what is minimised is the mean over them.
       loss: batch (one replica's rows; it has `games` int32 [B]) -> name -> float32 [B].
         "loss/total" is minimised. Every name is logged as a mean over all rows and, under
-        `<name>/<Game>`, over the rows of each game; so a measure is one more name.
+        `<name>/<Game>`, over the rows of each game; so a measure is one more name. AutoGraph
+        doesn't convert it: `tf.where` and `tf.cond` in place of an `if` on a tensor.
       parts: the first one's optimizer counts the steps. Variables in none of them stay.
       saved: what a checkpoint holds, by name. "network" among them is `Method.network`; old
         checkpoints are found by these names.

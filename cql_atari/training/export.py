@@ -105,7 +105,8 @@ def serving(loaded: Loaded) -> Any:
         input_signature=[
             tf.TensorSpec((None, *FRAME_SHAPE, STACK), tf.uint8, "frames"),
             tf.TensorSpec((None,), tf.int32, "game"),
-        ]
+        ],
+        autograph=False,
     )
     def act(frames: tf.Tensor, game: tf.Tensor) -> dict[str, tf.Tensor]:
         found = outputs(tf.transpose(frames, (0, 3, 1, 2)), game)
@@ -133,7 +134,7 @@ def save_model(path: Path, loaded: Loaded) -> Shapes:
         **({} if support is None else {"support": support}),
     }
 
-    @tf.function(input_signature=[])
+    @tf.function(input_signature=[], autograph=False)
     def tables() -> dict[str, tf.Tensor]:
         return {name: tf.constant(column) for name, column in columns.items()}
 
