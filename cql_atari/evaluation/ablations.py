@@ -19,7 +19,6 @@ from cql_atari.evaluation import (
     intervals,
     normalised,
 )
-from cql_atari.evaluation.figures import styles_of
 from cql_atari.evaluation.groups import Group
 from cql_atari.evaluation.page import Contents, Section
 from cql_atari.evaluation.tables import Estimate, Table, percent
@@ -55,7 +54,7 @@ def section(contents: Contents) -> Section | None:
               for title in titles(rows)}  # fmt: skip
     chart = comparison_charts.estimates(
         "ablations", f"Difference to {base.name}, with its 95 % interval over seeds.", panels,
-        styles_of(contents.columns), zero=0, x="difference",
+        contents.styles, zero=0, x="difference",
     )  # fmt: skip
     return Section(
         "ablations", f"Ablations of {base.name}", lines(base, rows), [table(base, rows)], [chart]

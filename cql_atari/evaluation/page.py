@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from cql_atari.core import games as games_lib
 from cql_atari.evaluation import figures, groups, tables
-from cql_atari.evaluation.figures import Chart
+from cql_atari.evaluation.figures import Chart, Style
 from cql_atari.evaluation.groups import Group
 from cql_atari.evaluation.labels import HUMAN, RANDOM, Cell, Columns, kind
 from cql_atari.evaluation.score_files import write_text
@@ -46,11 +46,13 @@ class Contents(NamedTuple):
       groups: everybody who played, and the data.
       columns: group's name -> game -> cell; reference scores of others first.
       runs: the groups that were trained.
+      styles: group's name -> how it is drawn.
     """
 
     groups: list[Group]
     columns: Columns
     runs: list[Group]
+    styles: dict[str, Style]
 
 
 def contents(found: list[Group]) -> Contents:
@@ -65,7 +67,9 @@ def contents(found: list[Group]) -> Contents:
         if not any(kind(name) == RANDOM for name in columns):
             published = {game.name: Cell(game.random or 0.0, None, 0) for game in scored}
             references[f"{RANDOM} (published)"] = published
-    return Contents(found, references | columns, [group for group in found if group.settings])
+    columns = references | columns
+    runs = [group for group in found if group.settings]
+    return Contents(found, columns, runs, figures.styles_of(columns))
 
 
 def beside(path: Path) -> Path:

@@ -10,13 +10,13 @@ from cql_atari.evaluation import (
     curves,
     groups,
     normalised,
+    score_tables,
 )
-from cql_atari.evaluation.figures import styles_of
 from cql_atari.evaluation.labels import DATA, FIXED, RANDOM, kind
 from cql_atari.evaluation.page import Contents, Section
 from cql_atari.evaluation.run_logs import read_metrics
 from cql_atari.evaluation.summary import REFERENCES
-from cql_atari.evaluation.tables import Estimate, Table, Value, percent, share
+from cql_atari.evaluation.tables import Estimate, Table, Value, share
 
 
 def learning(contents: Contents) -> Section | None:
@@ -24,9 +24,7 @@ def learning(contents: Contents) -> Section | None:
     summary = curves.summarise(contents.runs)
     if not summary["variants"]:
         return None
-    chart = charts.learning_curves(
-        summary["variants"], contents.columns, styles_of(contents.columns)
-    )
+    chart = charts.learning_curves(summary["variants"], contents.columns, contents.styles)
     return Section("curves", "Learning curves", [], [curves.table(summary)], [chart])
 
 
@@ -51,7 +49,7 @@ def sizes(contents: Contents) -> Section | None:
     y = f"IQM of {REFERENCES[form]}-normalised scores"
     table = Table("sizes", "Size against score", ["player", "weights", "of the heads besides", y],
                   rows, f"Over {len(games)} games.")  # fmt: skip
-    chart = comparison_charts.sizes(points, styles_of(contents.columns), y)
+    chart = comparison_charts.sizes(points, contents.styles, y)
     return Section("sizes", "Size", [], [table], [chart])
 
 
@@ -63,16 +61,8 @@ def actions(contents: Contents) -> Section | None:
             shares.setdefault(game, {})[group.name] = share_of
     if not shares:
         return None
-    rows: list[list[Value]] = []
-    for game, by_player in sorted(shares.items()):
-        for name, share_of in by_player.items():
-            ordered = sorted(share_of.items(), key=lambda item: -item[1])
-            listed = ", ".join(f"{n} {percent(s)}" for n, s in ordered if s >= 0.01)
-            rows.append([game, name, ordered[0][0], Estimate(ordered[0][1], None, percent), listed])
-    table = Table("actions", "Actions taken", ["game", "player", "most frequent", "its share",
-                  "all (from 1 %)"], rows)  # fmt: skip
-    chart = comparison_charts.actions(dict(sorted(shares.items())), styles_of(contents.columns))
-    return Section("actions", "Actions", [], [table], [chart])
+    chart = comparison_charts.actions(dict(sorted(shares.items())), contents.styles)
+    return Section("actions", "Actions", [], [score_tables.actions(players)], [chart])
 
 
 def measures(contents: Contents) -> Section | None:
@@ -97,7 +87,7 @@ def measures(contents: Contents) -> Section | None:
             rows.append(row)
     table = Table("measures", "Last value of each measure, averaged over seeds",
                   ["player", "game", *comparison_charts.MEASURES.values()], rows)  # fmt: skip
-    drawn = [comparison_charts.measures(found, styles_of(contents.columns))]
-    if chart := comparison_charts.pull_against_gap(found, styles_of(contents.columns)):
+    drawn = [comparison_charts.measures(found, contents.styles)]
+    if chart := comparison_charts.pull_against_gap(found, contents.styles):
         drawn.append(chart)
     return Section("measures", "How runs explain themselves", [], [table], drawn)

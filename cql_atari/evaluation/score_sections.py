@@ -11,10 +11,11 @@ from cql_atari.evaluation import (
     comparison_charts,
     groups,
     normalised,
+    score_tables,
 )
-from cql_atari.evaluation.figures import Chart, Style, styles_of
+from cql_atari.evaluation.figures import Chart, Style
 from cql_atari.evaluation.groups import Group
-from cql_atari.evaluation.labels import DATA, Cell, agents_of, kind
+from cql_atari.evaluation.labels import DATA, agents_of, kind
 from cql_atari.evaluation.page import Contents, Section
 from cql_atari.evaluation.summary import REFERENCES
 from cql_atari.evaluation.tables import Estimate, Table, Value, share
@@ -27,29 +28,14 @@ _INTERVALS = (
 
 
 def scores(contents: Contents) -> Section:
-    counted = {group.name: groups.counted(group) for group in contents.groups}
-    columns = contents.columns
-    games = sorted({game for cells in columns.values() for game in cells})
-    header = ["game", *(f"{name} ({counted[name]})" if name in counted else name
-                        for name in columns)]  # fmt: skip
-    rows: list[list[Value]] = [
-        [game, *(_estimate(cells.get(game)) for cells in columns.values())] for game in games
-    ]
     lines = [comparison.sentence(one) for one in comparison.compare(contents.groups)]
     played = [group for group in contents.groups if kind(group.name) != DATA]
-    lines += [comparison.NOTE, *groups.protocol_lines(played)]
-    note = (
-        "± and [ ]: 95 % intervals, over seeds where there are several (the chance of training is "
-        "in them), else over episodes (it is not). Human and published random scores are reference "
-        "values of others, under another protocol."
-    )
-    table = Table("scores", "Score by game", header, rows, note)
-    return Section("scores", "Scores", lines, [table],
-                   [charts.score_bars(columns, styles_of(contents.columns))])  # fmt: skip
-
-
-def _estimate(cell: Cell | None) -> Estimate | None:
-    return cell and Estimate(cell.mean, cell.ci95, note=cell.note)
+    lines += [*([comparison.NOTE] if lines else []), *groups.protocol_lines(played)]
+    own = {group.name for group in contents.groups}
+    references = {name: cells for name, cells in contents.columns.items() if name not in own}
+    table = score_tables.scores(contents.groups, references)
+    chart = charts.score_bars(contents.columns, contents.styles)
+    return Section("scores", "Scores", lines, [table], [chart])
 
 
 def aggregates(contents: Contents) -> Section | None:
@@ -93,7 +79,7 @@ def aggregates(contents: Contents) -> Section | None:
                 comparison_charts.estimates(
                     "aggregates", f"Aggregates of {reference}-normalised scores, with their "
                     "95 % intervals where they have any; of the optimality gap less is better.",
-                    panels, styles_of(contents.columns), x="share of the human score",
+                    panels, contents.styles, x="share of the human score",
                 )
             )  # fmt: skip
             thresholds = comparison_charts.THRESHOLDS
@@ -102,12 +88,12 @@ def aggregates(contents: Contents) -> Section | None:
                 for g in found
             }
             x = f"{reference}-normalised score"
-            drawn.append(comparison_charts.profiles(profiles, styles_of(contents.columns), x))
+            drawn.append(comparison_charts.profiles(profiles, contents.styles, x))
             improvements = _improvements(found, games, form)
             if improvements.rows:
                 tables.append(improvements)
             if 0 < len({row[0] for row in improvements.rows}) <= _MOST_PANELS:
-                drawn.append(_improvement_chart(improvements, styles_of(contents.columns)))
+                drawn.append(_improvement_chart(improvements, contents.styles))
     return Section("aggregates", "Over all games", lines, tables, drawn) if tables else None
 
 

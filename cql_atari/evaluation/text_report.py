@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cql_atari.evaluation import aggregate, comparison, groups, normalised, tables
+from cql_atari.evaluation import aggregate, comparison, groups, normalised, score_tables, tables
 from cql_atari.evaluation.groups import Group
-from cql_atari.evaluation.labels import CLONING, DATA, Cell, agents_of, kind, title
+from cql_atari.evaluation.labels import CLONING, DATA, agents_of, kind
 from cql_atari.evaluation.summary import REFERENCES
 from cql_atari.evaluation.tables import Estimate, Value
-
-INTERVALS = (
-    "± and [ ]: 95 % intervals over what is counted in brackets (docs/statistics.md); over seeds "
-    "the chance of training is in them, over episodes it is not"
-)
-_BEST = "data's best episode"
 
 
 def report(found: Sequence[Group], against: str | None, markdown: bool) -> str:
@@ -30,23 +24,22 @@ def report(found: Sequence[Group], against: str | None, markdown: bool) -> str:
     blocks: list[str] = []
     numbers: list[float | None] = [*sorted({g.at for g in found if g.at is not None})]
     for at in numbers or [None]:
+        scores = score_tables.scores(found, at=at)
         blocks += [f"{against} = {at:g}"] if at is not None else []
-        blocks.append(tables.table(_scores(found, at, human=against is None), markdown))
+        blocks.append(tables.table([scores.header, *scores.rows], markdown))
     played = [group for group in found if kind(group.name) != DATA]
-    agents = agents_of(group.name for group in played)
-    single = against is None and all(len(group.players) == 1 for group in played)
-    lines = []
-    if against is None:
-        lines = [line for group in played if group.name in agents for line in _aggregates(group)]
+    names = agents_of(group.name for group in played)
+    agents = [group for group in played if group.name in names and against is None]
     compared = comparison.compare(found, against)
     last = [one for one in compared if kind(one.theirs) in (DATA, CLONING)]
+    lines = [line for group in agents for line in _aggregates(group)]
     lines += [comparison.sentence(one, against) for one in compared if one not in last]
-    lines += [*groups.protocol_lines(played), INTERVALS, *([comparison.NOTE] if compared else [])]
+    lines += [*groups.protocol_lines(played), scores.note]
+    lines += [comparison.NOTE] if compared else []
     blocks.append("\n".join(f"- {line}" for line in lines))
-    if single:
-        blocks += [
-            tables.table(_actions(group), markdown) for group in played if group.name in agents
-        ]
+    if all(len(group.players) == 1 for group in played) and agents:
+        actions = score_tables.actions(agents)
+        blocks.append(tables.table([actions.header, *actions.rows], markdown))
     if against and compared:
         blocks.append(tables.to_text(comparison.table(compared, against), markdown))
     blocks += [comparison.sentence(one, against) for one in last]
@@ -97,52 +90,3 @@ def _aggregates(group: Group) -> list[str]:
             "games": len(games), **(normalised.aggregates(group, form, games) if games else {}),
         }  # fmt: skip
     return aggregate_lines(group.name, values)
-
-
-def _scores(found: Sequence[Group], at: float | None, human: bool) -> list[list[Value]]:
-    """A row a game, a column a player; the data have a second one, for the best episode."""
-    header, columns = ["game"], list[dict[str, Value]]()
-    here = {group.name: group for group in found if group.at in (at, None)}
-    for name in dict.fromkeys(group.name for group in found):
-        group = here.get(name)
-        header.append(f"{title(name)} ({groups.counted(group) if group else 'not run'})")
-        cells = groups.cells(group) if group else {}
-        columns.append({game: _estimate(cell) for game, cell in cells.items()})
-        if group and kind(name) == DATA:
-            header.append(_BEST)
-            columns.append(_best_episodes(group))
-    played = [group for name, group in here.items() if kind(name) != DATA]
-    for name in agents_of(group.name for group in played) if human else ():
-        header.append(f"{title(name)} / human")
-        columns.append(_of_human(here[name]))
-    games = dict.fromkeys(game for group in played for game in groups.means(group))
-    return [[*header], *([game, *(of.get(game) for of in columns)] for game in games)]
-
-
-def _estimate(cell: Cell) -> Estimate:
-    return Estimate(cell.mean, cell.ci95, note=cell.note)
-
-
-def _best_episodes(data: Group) -> dict[str, Value]:
-    return {
-        game: Estimate(max(player.summary["games"][game]["max"] for player in data.players))
-        for game in groups.means(data)
-    }
-
-
-def _of_human(group: Group) -> dict[str, Value]:
-    shares = normalised.normalised(group, "human_normalised")
-    return {game: tables.percent(float(values.mean())) for game, values in shares.items()}
-
-
-def _actions(group: Group) -> list[list[Value]]:
-    rows: list[list[Value]] = [
-        ["game", "most frequent", "share", f"all actions of {title(group.name)} (from 1 %)"]
-    ]
-    for game, of in groups.action_shares(group).items():
-        shares = sorted(of.items(), key=lambda item: -item[1])
-        listed = ", ".join(
-            f"{name} {tables.percent(share)}" for name, share in shares if share >= 0.01
-        )
-        rows.append([game, shares[0][0], tables.percent(shares[0][1]), listed])
-    return rows

@@ -177,7 +177,7 @@ def test_numbers_by_hand(made):
     low, high = intervals.mean([21, 22])
     assert float(freeway["agent (base) (2 seeds), low"]) == low
     assert float(freeway["agent (base) (2 seeds), high"]) == high
-    assert float(freeway["data (2 episodes)"]) == 15
+    assert float(freeway["data's mean (2 episodes)"]) == 15
     assert freeway[f"{EVIL} (1 episode), low"] == ""  # one episode gives no interval
     assert float(freeway["human"]) == games.spec("Freeway").human
     (mse,) = [row for row in table(out, "ablations") if "mse" in row["ablation"]]

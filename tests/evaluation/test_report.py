@@ -71,7 +71,7 @@ def test_markdown_has_the_same_cells(run):
     cells = [cell.strip() for cell in lines[0].strip("|").split("|")]
     assert cells == [
         "game", "random (3 episodes)", "best fixed action (3 episodes)", "data's mean (2 episodes)",
-        "data's best episode", "cloning (3 episodes)", "agent (3 episodes)", "agent / human",
+        "best episode of the data", "cloning (3 episodes)", "agent (3 episodes)", "agent / human",
     ]  # fmt: skip
     assert lines[1] == f"|{' --- |' * 8}"
     assert lines[2].startswith(
