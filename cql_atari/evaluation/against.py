@@ -12,7 +12,7 @@ from cql_atari.evaluation import groups, intervals
 from cql_atari.evaluation.comparison import AGENT
 from cql_atari.evaluation.figures import BAND, Chart, Style, styles_of
 from cql_atari.evaluation.groups import Group
-from cql_atari.evaluation.labels import DATA, FIXED, ORDER, RANDOM, kind, rank, title
+from cql_atari.evaluation.labels import DATA, FIXED, ORDER, RANDOM, kind, rank
 
 _FEW = 4  # seeds: of fewer, Student's t is wider than the figure
 _REFERENCES = {DATA: "--", FIXED: (0, (6, 2, 1, 2)), RANDOM: ":"}  # without bands
@@ -114,10 +114,9 @@ def _chart(name: str, number: str, caption: str, panels: Mapping[str, Lines], ba
             _draw(panel, label, line, styles[label], ticks)
         panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
 
-    key = {title(label): style for label, style in styles.items()}
     return Chart(
         f"{name}_against_{number}", caption, list(panels), draw,
-        key | ({bands: Style(_GREY, BAND)} if bands else {}),
+        styles | ({bands: Style(_GREY, BAND)} if bands else {}),
         inches=(2.67, 2.4), x=_axis(number), y="score", across=3,
     )  # fmt: skip
 

@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import AutoLocator, FuncFormatter, MaxNLocator
 
 from cql_atari.core.types import UserError
-from cql_atari.evaluation.labels import CLONING, DATA, FIXED, HUMAN, RANDOM, kind
+from cql_atari.evaluation.labels import CLONING, DATA, FIXED, HUMAN, RANDOM, kind, title
 
 PANEL_INCHES = (3.4, 2.6)
 INK = "#222324"
@@ -106,14 +106,14 @@ def whole(chart: Chart) -> Figure:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(size[0], size[1]), layout="constrained")
         axes = list(figure.subplots(height, width, squeeze=False).flat)
-        for nth, (title, panel) in enumerate(zip(chart.panels, axes)):
+        for nth, (name, panel) in enumerate(zip(chart.panels, axes)):
             # Not the figure's own labels: a key outside the panels is drawn over them.
             x, y = chart.x if nth + width >= count else "", chart.y if nth % width == 0 else ""
-            _draw(chart, panel, title, x, y)
+            _draw(chart, panel, name, x, y)
         for panel in axes[count:]:
             panel.remove()
         if chart.key:
-            handles = [_handle(label, style) for label, style in chart.key.items()]
+            handles = [_handle(title(name), style) for name, style in chart.key.items()]
             if count > 1:
                 figure.legend(handles=handles, loc="outside lower center", ncols=columns)
             else:
@@ -131,17 +131,17 @@ def _handle(label: str, style: Style) -> Any:
 def svgs(chart: Chart) -> dict[str, str]:
     """Each panel as an SVG element for a page, in the page's text colour on its own ground."""
     found = {}
-    for number, title in enumerate(chart.panels):
+    for number, name in enumerate(chart.panels):
         with matplotlib.rc_context(_STYLE):
             figure = Figure(figsize=chart.inches, layout="constrained")
-            _draw(chart, figure.subplots(), title, chart.x, chart.y)
-        found[title] = _inline(figure, f"{chart.name}-{number}")
+            _draw(chart, figure.subplots(), name, chart.x, chart.y)
+        found[name] = _inline(figure, f"{chart.name}-{number}")
     return found
 
 
-def _draw(chart: Chart, panel: Any, title: str, x: str, y: str) -> None:
-    chart.draw(panel, title)
-    panel.set_title(title)
+def _draw(chart: Chart, panel: Any, name: str, x: str, y: str) -> None:
+    chart.draw(panel, name)
+    panel.set_title(name)
     panel.set_xlabel(x)
     panel.set_ylabel(y)
     for axis in (panel.xaxis, panel.yaxis):

@@ -18,7 +18,7 @@ from cql_atari.core import games as games_lib
 from cql_atari.evaluation import figures, groups, tables
 from cql_atari.evaluation.figures import Chart, Style
 from cql_atari.evaluation.groups import Group
-from cql_atari.evaluation.labels import HUMAN, RANDOM, Cell, Columns, kind
+from cql_atari.evaluation.labels import HUMAN, RANDOM, Cell, Columns, kind, title
 from cql_atari.evaluation.score_files import write_text
 from cql_atari.evaluation.tables import Estimate, Table, Value
 
@@ -106,7 +106,7 @@ def to_html(sections: Sequence[Section], folders: Sequence[Path], files: str) ->
       folders: what it is of.
       files: the folder of its files, as a link has it.
     """
-    title = f"Report of {', '.join(map(str, folders))}"
+    heading = f"Report of {', '.join(map(str, folders))}"
     links = "".join(f'<a href="#{s.name}">{_text(s.title)}</a>' for s in sections)
     now = datetime.datetime.now(datetime.timezone.utc)
     here = Path(__file__)
@@ -116,13 +116,13 @@ def to_html(sections: Sequence[Section], folders: Sequence[Path], files: str) ->
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>{_text(title)}</title>
+<title>{_text(heading)}</title>
 <style>
 {here.with_suffix(".css").read_text()}</style>
 </head>
 <body>
 <header>
-<h1>{_text(title)}</h1>
+<h1>{_text(heading)}</h1>
 <p class="note">Made {now:%Y-%m-%d %H:%M} UTC by <code>python -m cql_atari.report</code>. Click a
 column's head to sort by it; type to see the rows that hold a word.</p>
 <nav>{links}</nav>
@@ -187,12 +187,12 @@ def _chart(chart: Chart, files: str) -> str:
     key = "".join(
         f'<li><svg width="22" height="12" aria-hidden="true"><path d="M0 6H22" '
         f'stroke="{style.colour}" stroke-width="3"/></svg><span style="color: {style.colour}">'
-        f"{_MARKS.get(style.marker, '')}</span>{_text(label)}</li>"
+        f"{_MARKS.get(style.marker, '')}</span>{_text(title(label))}</li>"
         for label, style in chart.key.items()
     )
     panels = "".join(
-        f'<div class="panel" role="img" aria-label="{_text(title)}">{svg}</div>'
-        for title, svg in figures.svgs(chart).items()
+        f'<div class="panel" role="img" aria-label="{_text(name)}">{svg}</div>'
+        for name, svg in figures.svgs(chart).items()
     )
     return f"""<figure class="chart">
 <figcaption>{_text(chart.caption)}

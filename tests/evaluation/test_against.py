@@ -45,14 +45,14 @@ def test_a_panel_a_game_and_a_line_a_player(folder):
     scores, mean = against.charts(groups_of(folder), NAME)
     assert list(scores.panels) == ["BattleZone", "Freeway"] and scores.x == "good play, %"
     assert list(scores.key) == [
-        "random", "best fixed action", "data's mean", "cloning", "cloning (cloning best)", "agent",
+        "random", "best_fixed", "data", "cloning", "cloning (cloning_best)", "agent",
         "95 % interval over 4 seeds (t)",
     ]  # fmt: skip
     battle, freeway, *_ = figures.whole(scores).axes
     assert line(battle, scores.key["agent"]) == [[0, 42.5], [50, 92.5], [100, 82.5]]
     assert line(freeway, scores.key["agent"]) == [[0, 4.25], [50, 9.25], [100, 8.25]]
-    assert line(battle, scores.key["data's mean"]) == [[0, 10], [50, 60], [100, 110]]
-    assert {y for _, y in line(battle, scores.key["best fixed action"])} == {30}
+    assert line(battle, scores.key["data"]) == [[0, 10], [50, 60], [100, 110]]
+    assert {y for _, y in line(battle, scores.key["best_fixed"])} == {30}
     # 0 is random play, 1 the data at 100: of every game alike here
     (panel,) = figures.whole(mean).axes
     values = [y for _, y in line(panel, mean.key["agent"])]
@@ -83,7 +83,7 @@ def test_what_is_missing_is_a_gap(tmp_path):
     battle = figures.whole(scores).axes[0]
     drawn = line(battle, scores.key["agent"])
     assert drawn[::2] == [[0, 42.5], [100, 82.5]] and np.isnan(drawn[1][1])
-    assert np.isnan(line(battle, scores.key["cloning (cloning best)"])[0][1])
+    assert np.isnan(line(battle, scores.key["cloning (cloning_best)"])[0][1])
     assert scores.key.keys() == mean.key.keys()
     text = text_report.report(found, NAME, False)
     assert "cloning (1 episode)" in text.split(f"{NAME} = 50")[0]
