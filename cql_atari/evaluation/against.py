@@ -39,7 +39,8 @@ def charts(found: Sequence[Group], name: str) -> list[Chart]:
       name: of the number.
     """
     numbered = [group for group in found if group.at is not None]
-    counts = sorted({len(group.players) for group in numbered} - {1})
+    banded = (group for group in numbered if kind(group.name) not in _REFERENCES)
+    counts = sorted({len(group.players) for group in banded} - {1})
     by_t = bool(counts) and counts[0] >= _FEW
     seeds = f"{' to '.join(map(str, dict.fromkeys([*counts[:1], *counts[-1:]])))} seeds"
     bands = f"95 % interval over {seeds} (t)" if by_t else f"lowest to highest of {seeds}"
@@ -144,7 +145,9 @@ def _draw(
     if kind(label) not in _REFERENCES:
         none = Point(0, 0, None)
         ends = [by_number.get(at, none).ends or (np.nan, np.nan) for at in ticks]
-        panel.fill_between(ticks, *zip(*ends), color=style.colour, alpha=0.15, linewidth=0)
+        low, high = zip(*ends)
+        panel.fill_between(ticks, low, high, color=style.colour, alpha=0.15, linewidth=0)
+        panel.vlines(ticks, low, high, color=style.colour, alpha=0.4, linewidth=1)  # seen alone
 
 
 def _order(label: str) -> tuple[int, bool, str]:

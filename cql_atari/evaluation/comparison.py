@@ -40,7 +40,7 @@ class Difference(NamedTuple):
       value: of the means.
       ci95: its interval; None where there is none.
       above: in how many seeds it is above 0, of how many; None for single runs.
-      p: two-sided p-value of the hypothesis that it is 0; None where there is no interval.
+      p: two-sided p-value of the hypothesis that it is 0; None where that isn't tested.
       at: the number by which groups are compared, if any.
       clear: whether p is below 0.05 after Holm's correction for all rows of the comparison.
     """
@@ -159,8 +159,13 @@ def _of_single_runs(mine: Group, theirs: Group) -> list[Difference]:
 
 
 def _corrected(rows: Sequence[Difference]) -> list[Difference]:
-    tested = iter(intervals.holm([row.p for row in rows if row.p is not None]))
-    return [row._replace(clear=row.p is not None and next(tested) < 0.05) for row in rows]
+    """Beside others over seeds, or at several numbers, single runs aren't tested: the chance of
+    training is missing from their intervals.
+    """
+    if any(row.above or row.at is not None for row in rows):
+        rows = [row if row.above else row._replace(p=None) for row in rows]
+    corrected = iter(intervals.holm([row.p for row in rows if row.p is not None]))
+    return [row._replace(clear=row.p is not None and next(corrected) < 0.05) for row in rows]
 
 
 def sentence(comparison: Comparison, against: str | None = None) -> str:
@@ -178,10 +183,12 @@ def sentence(comparison: Comparison, against: str | None = None) -> str:
         return f"{head} games{clearly}: {', '.join(map(_in_words, rows))}."
     games = {row.game for row in rows}
     below = [row for row in rows if row.clear and row.value < 0]
+    untested = sum(row.p is None for row in rows)
+    single = f" Not tested, for a single seed: {untested}." if untested else ""
     return (
         f"{head} comparisons ({len(games)} games at {len(numbers)} values of "
         f"{against.replace('_', ' ')}), clearly in {_where(clear)}; it scores clearly lower in "
-        f"{_where(below)}."
+        f"{_where(below)}.{single}"
     )
 
 

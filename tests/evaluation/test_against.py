@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from made_up import write_scores, write_shares
+from matplotlib.collections import PolyCollection
 
 from cql_atari.evaluation import against, figures, groups, intervals, score_files, text_report
 
@@ -64,7 +65,8 @@ def test_bands_are_students_t_or_lowest_to_highest_of_few_seeds(folder, tmp_path
     for place, ends in ((folder, intervals.mean([41, 42, 43, 44])), (tmp_path, (41, 43))):
         scores, _ = against.charts(groups_of(place), NAME)
         battle = figures.whole(scores).axes[0]
-        agents = battle.collections[-1].get_paths()[0].vertices
+        *_, band = (c for c in battle.collections if isinstance(c, PolyCollection))
+        agents = band.get_paths()[0].vertices
         at_0 = [y for x, y in agents if x == 0]
         assert (min(at_0), max(at_0)) == pytest.approx(ends)
     assert "lowest to highest of 3 seeds" in scores.key

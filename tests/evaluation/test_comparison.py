@@ -80,6 +80,9 @@ def test_what_is_clear_is_corrected_for_all_rows(runs):
             Difference("d", 1.0, p=0.04)]  # fmt: skip
     assert [row.clear for row in comparison._corrected(rows)] == [True, False, False, False]
     assert [row.clear for row in comparison._corrected(rows[1:3])] == [True, False]
+    # A single run beside others over seeds isn't tested, and doesn't count.
+    mixed = [Difference("a", 1.0, p=0.001), Difference("b", 1.0, above=(2, 2), p=0.03)]
+    assert [row.clear for row in comparison._corrected(mixed)] == [False, True]
 
 
 def test_the_report_ends_in_what_the_agent_is_above(runs):
@@ -144,12 +147,16 @@ def test_scores_that_do_not_say_their_seed_are_alone(tmp_path, config):
 
 
 def test_sentences_over_several_numbers_say_where_it_is_clear():
-    rows = [Difference("Pong", 3.0, at=at, clear=at > 1) for at in (0, 10, 25)]
-    rows += [Difference("Qbert", -1.0, at=10, clear=True)]
+    rows = [Difference("Pong", 3.0, p=0.01, at=at, clear=at > 1) for at in (0, 10, 25)]
+    rows += [Difference("Qbert", -1.0, p=0.01, at=10, clear=True)]
     assert comparison.sentence(Comparison("agent", "cloning", rows), "percent_good") == (
         "The agent scores higher than cloning in 3 of 4 comparisons (2 games at 3 values of "
         "percent good), clearly in 2 (Pong at 10 and 25); it scores clearly lower in 1 (Qbert at "
         "10)."
+    )
+    alone = [rows[0], Difference("Pong", 3.0, at=10)]
+    assert comparison.sentence(Comparison("agent", "cloning", alone), "percent_good").endswith(
+        "clearly lower in none. Not tested, for a single seed: 1."
     )
 
 
