@@ -97,7 +97,7 @@ def whole(chart: Chart) -> Figure:
     width = max(1, min(count, chart.across or min(8, round(count**0.5 + 0.4))))
     height = max(1, -(-count // width))
     size = [chart.inches[0] * width, chart.inches[1] * height]
-    label = 0.5 + 0.075 * max(map(len, chart.key), default=0)
+    label = 0.6 + 0.06 * max(map(len, chart.key), default=0)
     columns = max(1, int(size[0] / label)) if count > 1 else 1
     if count > 1:
         size[1] += 0.18 * -(-len(chart.key) // columns)
