@@ -33,7 +33,8 @@ import reading
 from tqdm import tqdm
 
 from cql_atari.core.types import FRAME_SHAPE, STACK, Extent
-from cql_atari.data.dopamine.reader import read_episodes, survey
+from cql_atari.data.dopamine.format import DOPAMINE
+from cql_atari.data.dopamine.reader import survey
 from cql_atari.data.format import Source
 from cql_atari.data.packed import files
 from cql_atari.data.packed import writer as packed_writer
@@ -68,7 +69,7 @@ def parts_of(directories: dict[str, Path], episodes: int | None = None) -> Parts
     def part(game: str, path: Path) -> Recorded:
         return Recorded(
             survey(path, game, 0)[:episodes],
-            lambda: itertools.islice(read_episodes(path, game, [0]), episodes),
+            lambda: itertools.islice(DOPAMINE.read_episodes(path, game, [0]), episodes),
         )
 
     return {game: part(game, path) for game, path in directories.items()}

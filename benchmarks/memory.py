@@ -135,11 +135,12 @@ def measure_size(slots: int, rounds: int) -> None:
 
 def insert_per_second(directories: dict[str, Path]) -> float:
     """For a process of its own: frames/s of the games' files into their windows, all at once."""
-    from cql_atari.data.dopamine.reader import read_episodes
+    from cql_atari.data.dopamine.format import DOPAMINE
     from cql_atari.feed.replay import service, writer
 
     parts = {
-        game: [functools.partial(read_episodes, path, game)] for game, path in directories.items()
+        game: [functools.partial(DOPAMINE.read_episodes, path, game)]
+        for game, path in directories.items()
     }
     frames = sum(reading.count_frames(path) for path in directories.values())
     with service.serve_draws(list(parts), n_step=1) as replay:

@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from cql_atari.core.types import STACK
 from cql_atari.data.dopamine.files import fingerprints
-from cql_atari.data.dopamine.reader import read_episodes
+from cql_atari.data.dopamine.format import DOPAMINE
 from cql_atari.data.format import Source
 from cql_atari.data.packed import files
 from cql_atari.data.packed import writer as packed_writer
@@ -96,7 +96,9 @@ def measure_resident(directory: Path, game: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         target = files.folder(folder, game, 1)
         target.mkdir(parents=True)
-        packed_writer.write_suffix(target, 0, read_episodes(directory, game), {"left_out": []})
+        packed_writer.write_suffix(
+            target, 0, DOPAMINE.read_episodes(directory, game), {"left_out": []}
+        )
         for suffix in range(1, links):
             for first, other in zip(files.paths(target, 0), files.paths(target, suffix)):
                 os.link(first, other)
@@ -135,7 +137,9 @@ def measure_disk(directory: Path, game: str, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         target = files.folder(folder, game, 1)
         target.mkdir(parents=True)
-        packed_writer.write_suffix(target, 0, read_episodes(directory, game), {"left_out": []})
+        packed_writer.write_suffix(
+            target, 0, DOPAMINE.read_episodes(directory, game), {"left_out": []}
+        )
         for suffix in range(1, copies):
             for first, other in zip(files.paths(target, 0), files.paths(target, suffix)):
                 shutil.copyfile(first, other)

@@ -30,7 +30,8 @@ from tqdm import tqdm
 from cql_atari.core import games
 from cql_atari.core.types import FRAME_SHAPE
 from cql_atari.data.dopamine.files import open_group
-from cql_atari.data.dopamine.reader import PADS, read_episodes
+from cql_atari.data.dopamine.format import DOPAMINE
+from cql_atari.data.shared import PADS
 from cql_atari.envs.atari import AtariEnv
 
 GAMES = ("Seaquest", "Breakout")  # one that compresses poorly, one that does well
@@ -127,7 +128,7 @@ def count_frames(directory: Path) -> int:
 def frames_per_second(game: str, directory: Path) -> float:
     """Slots that `read_episodes` passes in a second, everything checked."""
     start = time.perf_counter()
-    for episode in read_episodes(directory, game):
+    for episode in DOPAMINE.read_episodes(directory, game):
         del episode  # a consumer that keeps it doubles the peak
     return count_frames(directory) / (time.perf_counter() - start)
 
@@ -147,7 +148,7 @@ def read_apart(game: str, directory: Path, started: float) -> tuple[float, float
       started: `time.monotonic()` before this process was started.
     """
     before = peak_mb()
-    next(read_episodes(directory, game))
+    next(DOPAMINE.read_episodes(directory, game))
     first = time.monotonic() - started
     frames_per_second(game, directory)
     return first, before, peak_mb()
@@ -191,7 +192,8 @@ def measure_memory(game: str, rounds: int) -> None:
             game=game,
             frames=count_frames(directory),
             array_mb=count_frames(directory) * math.prod(FRAME_SHAPE) / 1e6,
-            longest_episode_mb=max(e.frames.nbytes for e in read_episodes(directory, game)) / 1e6,
+            longest_episode_mb=max(e.frames.nbytes for e in DOPAMINE.read_episodes(directory, game))
+            / 1e6,
             first_episode_s_from_process_start=first,
             peak_mb_before_reading=before,
             peak_mb=after,

@@ -20,11 +20,14 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from cql_atari.core.types import Episode
-from cql_atari.data.dopamine import reader as dopamine
+from cql_atari.data.dopamine.format import DOPAMINE
 from cql_atari.data.rlds import reader as rlds
+from cql_atari.data.rlds.format import RLDS
+from cql_atari.data.shared import LONGEST
 from cql_atari.recording import scripted
 from cql_atari.recording.folder import Job
 from cql_atari.tools import convert
+from cql_atari.tools.selection import select_sources
 
 GAMES = ("Seaquest", "Breakout")  # one that compresses poorly, one that does well
 
@@ -41,7 +44,7 @@ def tfds_frames_per_second(folder: Path) -> float:
     builder = tfds.builder_from_directory(str(folder))
     start, frames = time.perf_counter(), 0
     for episode in builder.as_dataset("checkpoint_00"):
-        for steps in episode["steps"].batch(dopamine.LONGEST + 1):
+        for steps in episode["steps"].batch(LONGEST + 1):
             frames += len(steps["observation"])
     return frames / (time.perf_counter() - start)
 
@@ -57,7 +60,7 @@ def measure(game: str, steps: int, rounds: int) -> None:
         (data / game / "1").mkdir(parents=True)
         with tqdm(total=steps, desc=f"play {game}") as bar:
             scripted.play_job(job, data / game / "1", bar.update)
-        (conversion,) = convert.find_jobs(data, out, [], [], [])
+        (conversion,) = convert.make_jobs(select_sources(data, out), out)
         start = time.perf_counter()
         convert.convert_run(conversion, lambda steps: None)
         convert_seconds = time.perf_counter() - start
@@ -65,8 +68,8 @@ def measure(game: str, steps: int, rounds: int) -> None:
 
         results: dict[str, list[float]] = {"rlds": [], "gz": [], "tfds": [], "count": []}
         for _ in tqdm(range(rounds), desc=f"read {game}"):
-            results["gz"].append(frames_per_second(lambda: dopamine.read_episodes(logs, game)))
-            results["rlds"].append(frames_per_second(lambda: rlds.read_episodes(target, game)))
+            results["gz"].append(frames_per_second(lambda: DOPAMINE.read_episodes(logs, game)))
+            results["rlds"].append(frames_per_second(lambda: RLDS.read_episodes(target, game)))
             results["tfds"].append(tfds_frames_per_second(target))
             start = time.perf_counter()
             rlds.count(target, game, 0)

@@ -14,8 +14,8 @@ __version__ = "0.1.0"
 def load(run: str | Path, checkpoint: int | None = None) -> Loaded:
     """A trained run or an exported one, ready to act and to be asked for its values.
 
-    It reads JSON and plain arrays only: nothing of the folder is executed, so that anyone's may be
-    loaded.
+    It reads JSON and plain arrays only, and executes nothing in the folder: runs of unknown origin
+    can be loaded.
 
     Args:
       run: the folder of a run (`train --workdir`), or one that `export` wrote.

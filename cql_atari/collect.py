@@ -1,4 +1,4 @@
-"""Plays games in ALE and writes what it saw as DQN-Replay files.
+"""Plays games in ALE and writes the play as DQN-Replay files.
 
   python -m cql_atari.collect --data_dir=DIR --games=Breakout,Freeway --steps_per_game=40000
 
@@ -64,7 +64,6 @@ def _jobs(values: flags.FlagValues) -> list[Job]:
 
 
 def _define_flags() -> None:
-    # Not at import: every command has its own, and a test imports them all.
     flags.DEFINE_string("data_dir", None, "Where to write <Game>/<run>/.", required=True)
     flags.DEFINE_list("games", None, "Games, CamelCase, separated by commas.", required=True)
     flags.DEFINE_integer("steps_per_game", 40_000, "Agent steps (4 frames each).", lower_bound=1)
@@ -115,7 +114,7 @@ def main(_: list[str]) -> int:
 
 
 def _check_flags_fit(values: flags.FlagValues) -> None:
-    """Raises UserError where a flag was given that the way to play doesn't read."""
+    """Raises a UserError where a flag was given that this way to play doesn't use."""
     way, hint = f"--behaviour={values.behaviour}", ""
     unread: tuple[str, ...] = ("order", "gin_files", "gin_bindings")
     if values.mixture is not None:

@@ -247,7 +247,7 @@ def _name(statement: config_parser.BindingStatement, place: str) -> str:
 def _refused(place: str, statement: config_parser.ImportStatement) -> UserError:
     return UserError(
         f"{place}: {statement.format()!r} would run a module's code; nothing here needs that. "
-        "Delete the line, and read a stranger's gin file before you use it."
+        "Delete the line; read gin files of others before you use them."
     )
 
 

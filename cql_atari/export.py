@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     from cql_atari.training import export, load
 
     loaded = load.load(run, FLAGS.checkpoint)
-    logging.set_verbosity(logging.ERROR)  # TF-Agents and tf2onnx tell of their every step
+    logging.set_verbosity(logging.ERROR)  # TF-Agents and tf2onnx log every step
     selection = export.read_selection(run)
     data = "" if selection is None else manifest.as_table(selection)
     written = export.export(run, loaded, out, data)
@@ -44,7 +44,6 @@ def main(argv: list[str]) -> None:
 
 
 def _define_flags() -> None:
-    # Not at import: every command has its own, and a test imports them all.
     flags.DEFINE_string("out", None, "New folder for the export.", required=True)
     flags.DEFINE_integer("checkpoint", None, "The checkpoint of this step; default: the newest.")
 

@@ -76,7 +76,6 @@ def _with_progress(scenes: Iterator[Scene], max_steps: int, last: list[Scene]) -
 
 
 def _define_flags() -> None:
-    # Not at import: every command has its own, and a test imports them all.
     flags.DEFINE_string("out", None, "The video: a name that ends in .mp4 or .gif.", required=True)
     flags.DEFINE_string("game", None, "One of the run's games; default: its first.")
     flags.DEFINE_integer("checkpoint", None, "The checkpoint of this step; default: the newest.")

@@ -133,7 +133,6 @@ def _check_start(config: settings.Config) -> None:
 
 
 def _define_flags() -> None:
-    # Not at import: every command has its own, and a test imports them all.
     flags.DEFINE_multi_string("gin_files", [], "gin file; repeats, later ones win.")
     flags.DEFINE_multi_string("gin_bindings", [], "gin binding; repeats, wins over the files.")
     flags.DEFINE_string("workdir", "runs/train", "Folder of the run; the same one goes on with it.")

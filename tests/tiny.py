@@ -13,6 +13,7 @@ from cql_atari.core.types import Episode, Extent
 from cql_atari.feed import drawing, positions
 from cql_atari.feed.memory import store as memory
 from cql_atari.feed.sampling import BatchLaw
+from cql_atari.methods.method import Transitions
 
 MakeDataset = Callable[..., tf.data.Dataset]
 
@@ -79,6 +80,7 @@ def dataset(config: settings.Config, played: list[Episode] | None = None) -> Mak
     """Batches of the episodes in memory, as an open feed's: of rows of the global batches."""
     held, feed, k = store(config, played), config.feed, config.train.steps_per_call
     law = BatchLaw(feed.draws, feed.transitions_per_draw)
-    return lambda rows=slice(None): drawing.transitions(
-        held, law, feed.n_step, feed.discount, seed=0, start_step=0, steps_per_call=k, rows=rows
+    reads = Transitions(feed.n_step, feed.discount)
+    return lambda rows=slice(None): drawing.dataset(
+        held, law, reads, seed=0, start_step=0, steps_per_call=k, rows=rows
     )

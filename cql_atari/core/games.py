@@ -1,6 +1,6 @@
-"""The games: who trains, who is held out, action sets, reference scores and normalisation.
+"""The games: their roles, action sets, reference scores, and normalised scores.
 
-The table beside this file, `atari_games.csv`, holds one row a game: its role (40 `train`,
+The table `atari_games.csv`, beside this file, holds one row per game: its role (40 `train`,
 5 `held_out`), the ordered minimal action set (read from ale-py 0.12.1), random and human scores
 (DQN Zoo / Agent57 table: no-op starts, 30-minute cap) and four Dopamine baselines (mean of 5 runs).
 VideoPinball's random score is DQN Zoo's 16256.9 (Dopamine's family of code has 0.0).
@@ -118,7 +118,10 @@ def human_normalised(game: str, score: float) -> float | None:
 
 
 def dqn_normalised(game: str, score: float) -> float | None:
-    """Score relative to Dopamine's DQN at its last iteration, random at 0 (0 where unknown)."""
+    """(score - random) / (dqn - random), dqn: of Dopamine's DQN at its last iteration.
+
+    An unknown random score counts as 0; None where the game has no DQN score.
+    """
     row = spec(game)
     if row.dqn is None:
         return None

@@ -1,7 +1,6 @@
-"""What a parameter may be, written where it is declared: choices, or a range of numbers.
+"""The choices or the range of a parameter, written where the parameter is declared.
 
-`settings` declares with `choice` and `number`; `settings_check` reads the field's metadata and
-knows no parameter's name.
+`settings` declares parameters with `choice` and `number`; `settings_check` reads the metadata.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ def choice(default: str, *others: str, meant: Mapping[str, str] | None = None) -
     Args:
       default: the first choice.
       others: the other choices.
-      meant: wrong names that people try, and the choice that they mean.
+      meant: other names that people try, with the choice that they mean.
     """
     metadata = {"choices": (default, *others), "meant": meant or {}}
     return dataclasses.field(default=default, metadata=metadata)
@@ -53,7 +52,7 @@ def number(
       low: least value, of each number in a tuple.
       high: greatest value.
       above: `low` itself isn't allowed.
-      per_call: counts gradient steps: must be a multiple of train.steps_per_call.
+      per_call: whether it must be a multiple of train.steps_per_call.
     """
     metadata: dict[str, Any] = {"range": Range(low, high, above), "per_call": per_call}
     return dataclasses.field(default=default, metadata=metadata)

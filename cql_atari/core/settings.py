@@ -17,7 +17,7 @@ from cql_atari.core.types import UserError
 
 @dataclass(frozen=True)
 class Data:
-    """Which recorded play to learn from.
+    """The recorded play to learn from.
 
     Attributes:
       dir: folder with `<Game>/<run>/replay_logs/$store$_*_ckpt.K.gz`, or with RLDS as TensorFlow
@@ -32,8 +32,8 @@ class Data:
         the transfer phase's 1 %. Of a `.gz` group its first steps, of an RLDS split its first
         episodes (as the authors' later loader does).
       best_fraction: the share of a game's episodes to learn from, the best ones by return (the sum
-        of their clipped rewards), over all the runs and suffixes that are selected. Below 1 only
-        whole games count, as the return of a part isn't known. 0.1 is cloning's best 10 %.
+        of clipped rewards), over all selected runs and suffixes. Below 1 only whole games count, as
+        the return of a part isn't known. 0.1 is cloning's best 10 %.
       exclude: JSON file of what to leave out, as `python -m cql_atari.tools.verify --repair`
         writes it.
     """
@@ -52,9 +52,9 @@ class Feed:
     """How transitions become batches.
 
     Attributes:
-      kind: "replay" (Reverb), "memory" (everything in RAM) or "packed" (play that
-        `python -m cql_atari.tools.pack` packed, read from disk, however much it is). With the
-        last two every batch is uniform over all of the data, and a run resumes bit for bit.
+      kind: "replay" (Reverb), "memory" (everything in RAM) or "packed" (any amount of play that
+        `python -m cql_atari.tools.pack` packed, read from disk). With the last two every batch is
+        uniform over all of the data, and a run resumes bit for bit.
       draws: game draws a batch, uniform with replacement. Reconstructed: 128.
       transitions_per_draw: transitions from each drawn game. Reconstructed: 4; 128 x 4 = 512 [Q].
       n_step: steps of the n-step return. Reconstructed: 3.
@@ -68,8 +68,8 @@ class Feed:
         10 would take 5.6 GB.
       memory_gb: most that the memory feed may take, 10^9 bytes; None: 80 % of what is free.
       cache_dir: where the memory feed keeps its frames as a memory-mapped file in place of RAM.
-      servers: "host:port" of processes of `python -m cql_atari.tools.serve_replay` that hold the
-        replay; (): it is in this process.
+      servers: "host:port" of each `python -m cql_atari.tools.serve_replay` that holds the replay;
+        (): it is in this process.
     """
 
     kind: str = choice("replay", "memory", "packed", meant={"reverb": "replay", "ram": "memory"})
@@ -120,11 +120,11 @@ class Loss:
       v_max: the support is [v_min, v_max]. Reconstructed: 20.
       v_min: None: -v_max.
       double_q: whether the online network chooses the successor's action. Reconstructed: no.
-      mask_unused_actions: whether targets, CQL and cloning know only the actions that a game has.
-        Reconstructed; False as in one re-implementation, where only acting does.
-      auxiliary_cloning: weight of a cloning loss on one more output an action, which shares the
-        network but neither acts nor stands in a target: it only teaches features. Ours, not the
-        paper's; 0: there is no such output.
+      mask_unused_actions: whether targets, CQL and cloning use only the actions that a game has.
+        Reconstructed; False as in one re-implementation, which masks only when acting.
+      auxiliary_cloning: weight of a cloning loss on one more output per action, which shares the
+        network, but is used neither for acting nor for targets: it only trains features. Ours, not
+        the paper's; 0: there is no such output.
     """
 
     kind: str = choice("c51", "mse", "hl_gauss", "two_hot")
@@ -146,7 +146,7 @@ class Transformer:
       width: of every token; heads have 64 of it.
       steps: of the window that it sees.
       dropout: share of the activations, in training.
-      return_token: False: its cloning twin, which knows no returns.
+      return_token: False: its cloning twin, without returns.
       single_return_token: only the window's first return is seen and trained (the notebook's).
       class_weights: the cross-entropies of returns, actions and rewards weigh 1/120, 1/18 and 1/4
         (the notebook's means over classes); False: 1 each.
@@ -212,19 +212,19 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """How gradients become steps.
+    """The optimizer and its learning rate.
 
     Attributes:
       kind: "adam" or "lamb".
       learning_rate: 2e-4 [Q, App. B.3].
       epsilon: of the division; reconstructed (the DR3 setting).
       beta_2: memory of the squared gradients.
-      weight_decay: decoupled, of matrices and kernels.
+      weight_decay: decoupled; of matrices and kernels only.
       warmup_steps: over which the rate rises from 0.
       cosine: whether the rate then falls along a cosine, to 0 at train.steps.
       clip_norm: gradients are scaled down to this global norm; None: never.
-      encoder_learning_rate: of the encoder; None: the same; 0: the encoder stays as it is
-        ("frozen" in the transfer phase; which of the two the paper's figures show is unknown).
+      encoder_learning_rate: of the encoder; None: the same; 0: the encoder is frozen (of the
+        transfer phase it is unknown whether the paper's figures show frozen or trained encoders).
     """
 
     kind: str = choice("adam", "lamb")
@@ -240,7 +240,7 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Start:
-    """What a new run begins with, in place of fresh weights.
+    """What a new run takes over from another run, in place of random weights.
 
     Attributes:
       encoder_from: workdir of a pre-trained run whose newest checkpoint gives the encoder; the
@@ -329,8 +329,8 @@ class Evaluation:
     """Full episodes in ALE; protocol: method section 5, mostly reconstructed.
 
     Attributes:
-      every: gradient steps between evaluations during training, the first one before it; 0: only
-        at the end. Of a method that doesn't act: between its pictures.
+      every: gradient steps between evaluations during training, the first one before it begins; 0:
+        only at the end. With a method that doesn't act: between its pictures.
       curve_episodes: episodes a game at those.
       episodes: episodes a game at the end of the run and for `cql_atari.evaluate`.
       agent_steps: in place of `episodes`: whole episodes until they have this many agent steps a

@@ -1,7 +1,7 @@
-"""Whether a configuration's values have the right types and ranges, and go together.
+"""Checks that a configuration's values have the right types and ranges and fit each other.
 
-Choices and ranges of a parameter stand where it is declared, in `settings`; here is what any
-parameter is checked for, and the few rules about two or more of them.
+The choices and ranges of a parameter are declared in `settings`; here are the checks that every
+parameter has, and the few rules about several parameters.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 
 # 16 GB; the paper's largest network has 98 million weights with all heads. A recorded configuration
-# may be a stranger's: what no machine here can hold is refused before it is built.
+# may be of unknown origin: a network that no machine can hold is refused before it is built.
 _MOST_WEIGHTS = 4 * 10**9
 _MOST_LAYERS = 1_000
 
@@ -124,7 +124,7 @@ def _check_size(config: Config) -> None:
 
 
 def most_weights(config: Config) -> int:
-    """About the weights of the largest network with these sizes; none is built to count them."""
+    """About the number of weights of the largest network with these sizes, without building it."""
     network, transformer, masked = config.network, config.transformer, config.masked_autoencoder
     projected = dataclasses.replace(network, feed_forward=config.contrastive.projection)
     return max(

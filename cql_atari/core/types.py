@@ -1,4 +1,4 @@
-"""The types that pass between rooms: episodes, batches, losses, scores, the user's error."""
+"""The types that the parts of the package share: episodes, batches, losses, scores, UserError."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STACK = 4  # frames in a state (Mnih et al. 2015; Dopamine's preprocessing)
 FRAME_SHAPE = (84, 84)
 NUM_ACTIONS = 18  # the console's full action set, shared by every head
 FRAME_SKIP = 4  # emulator frames an agent step
-MAX_FRAMES = 108_000  # emulator frames of an episode, by default: half an hour
+MAX_FRAMES = 108_000  # emulator frames after which an episode is cut: half an hour
 
 
 class UserError(Exception):
@@ -26,7 +26,7 @@ class UserError(Exception):
 
 
 class Episode(NamedTuple):
-    """Consecutive steps of one episode, free of padding and of the file format's quirks.
+    """Consecutive steps of one episode, without padding, whatever the file format.
 
     Step t holds the frame o_t, the action a_t chosen at o_t and the reward r_t received after it.
     The frame that follows the last step is not recorded.
@@ -50,7 +50,7 @@ class Episode(NamedTuple):
 
 
 class Extent(NamedTuple):
-    """An `Episode` without its arrays: what counting transitions takes.
+    """An `Episode` without its arrays; enough to count its transitions.
 
     Attributes:
       steps: T.
@@ -114,19 +114,19 @@ class SequenceBatch(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """What a policy sees of N environments: D runs of N / D rows, the rows of a run share a game.
+    """What a policy sees of N environments; each of D groups of N / D rows shares a game.
 
     Attributes:
       frames: uint8 [N, 4, 84, 84], newest last; zeros before an episode's start.
       games: int32 [D], positions in the list of games.
-      environments: int32 [N], which environment a row is of, the same number at every step; -1 for
+      environments: int32 [N], the number of the row's environment, the same at every step; -1 for
         rows that only fill up the batch.
-      episodes: int32 [N], the episode's number among those of its game. What a policy draws by
-        chance depends on it, not on the environment, so that an episode can be played alone.
-      begins: bool [N], whether an episode begins here: what came before is over.
+      episodes: int32 [N], the episode's number among those of its game. A policy's random draws
+        depend on it, not on the environment, so that an episode can be played alone.
+      begins: bool [N], whether an episode begins here.
       actions: int32 [N], the action of the environment's last step, whether the policy or chance
         chose it; 0 where an episode begins.
-      rewards: float32 [N], raw, what came of that; 0 where an episode begins.
+      rewards: float32 [N], raw, received after that action; 0 where an episode begins.
     """
 
     frames: Array
@@ -139,7 +139,7 @@ class Observation(NamedTuple):
 
     @classmethod
     def first(cls, frames: Array, games: Array) -> Observation:
-        """The first one of as many episodes as there are rows."""
+        """The first observation of as many episodes as there are rows."""
         n = len(frames)
         zeros = np.zeros(n, np.int32)
         numbers = np.arange(n, dtype=np.int32)
@@ -182,8 +182,8 @@ class EpisodeScore(NamedTuple):
       length: agent steps (4 emulator frames each).
       truncated: whether the frame cap ended it.
       seed: the console's seed.
-      nth: the position of this episode in the sequence played with that seed; 0, but in scores from
-        before every episode had a seed of its own.
+      nth: the position of this episode in the sequence played with that seed; 0, except in old
+        scores, where several episodes share a seed.
       mode: ALE game mode.
       difficulty: ALE difficulty.
       rom_md5: MD5 of the ROM.

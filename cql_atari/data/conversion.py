@@ -1,18 +1,21 @@
-"""`conversion.json`: what `tools.convert` notes beside the suffixes that it has written.
+"""What converting leaves in a recording's folder: `conversion.json`, and unfinished files.
 
-It says of each suffix which files it was made of, and its episodes' extents, so that they needn't
-be counted again.
+`conversion.json` lists for each suffix the files that it was made of and the extents of its
+episodes, so that they needn't be counted again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from cql_atari.core.types import Extent, UserError
-from cql_atari.data.remote_file import exists, open_file
 from cql_atari.data.shared import BAD_JSON, PathLike
+from cql_atari.data.untrusted import exists, open_file
 from cql_atari.system.files import parse_json
 
 CONVERSION = "conversion.json"
@@ -61,11 +64,31 @@ def to_text(noted: Mapping[int, Converted]) -> str:
     return json.dumps({"format": CONVERSION_FORMAT, "splits": splits}) + "\n"
 
 
+@contextlib.contextmanager
+def partial_folder(folder: Path) -> Iterator[Path]:
+    """An empty hidden folder in a recording's folder, for unfinished files; removed at the end.
+
+    Raises:
+      UserError: for any OSError in the context: there is no room, or a file can't be written.
+    """
+    partial = folder / ".partial"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+        partial.mkdir(parents=True)
+        yield partial
+    except OSError as error:
+        raise UserError(
+            f"can't write {folder} ({error}); free some space or give another folder."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def noted_extents(path: PathLike, suffix: int, number: int) -> list[Extent] | None:
     """What is noted of a suffix's episodes, of which there are `number`; None where nothing is.
 
     Raises:
-      UserError: where it is of another number of episodes, and as `read_conversion`.
+      UserError: where the number of episodes differs, and as `read_conversion`.
     """
     if (converted := read_conversion(path).get(suffix)) is None:
         return None
@@ -78,7 +101,7 @@ def noted_extents(path: PathLike, suffix: int, number: int) -> list[Extent] | No
 
 
 def check_extents(path: PathLike, where: str, noted: Extent, found: Sequence[Extent]) -> None:
-    """Refuses an extent that isn't that of the episode `where`.
+    """Compares the noted extent of the episode `where` with what was found.
 
     Raises:
       UserError: naming the file.

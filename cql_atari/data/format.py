@@ -1,8 +1,8 @@
 """The contract of a format of recorded play: what it offers, and what its check finds.
 
 A format is a folder beside this file and one entry in `sources.FORMATS`; nothing else asks which
-formats there are. A *recording* is one run of one game; it consists of *suffixes*, numbered parts
-that are read, surveyed and left out by themselves.
+formats there are. A *recording* is one run of one game. It consists of *suffixes*, numbered parts
+of the run, each of which can be read, surveyed or left out on its own.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from cql_atari.core.types import Episode, Extent
-from cql_atari.data.shared import Fingerprints, LeftOut, PathLike, Ranges, Recording, Report
+from cql_atari.data.shared import EVERYTHING, Fingerprints, PathLike, Ranges, Recording, Report
 
 
 class Problem(NamedTuple):
-    """What is wrong with a file, or merely strange.
+    """Something wrong in a file, or a warning.
 
     Attributes:
-      entry: the first bad one; None where the damage tells no place.
+      entry: the first bad entry; None where the place isn't known.
       text: what was found and what was expected.
-      is_warning: whether it may be sound nevertheless; nothing is left out for it.
+      is_warning: whether the file may be sound nevertheless; nothing is left out for a warning.
     """
 
     entry: int | None
@@ -31,12 +31,12 @@ class Problem(NamedTuple):
 
 
 class FileCheck(NamedTuple):
-    """What came out for one file.
+    """The result of checking one file.
 
     Attributes:
       path: the file.
-      entries: its length; None where it can't be told.
-      problems: in no order; none if the file is sound.
+      entries: its length; None where it isn't known.
+      problems: in any order; none if the file is sound.
     """
 
     path: Path
@@ -49,7 +49,7 @@ class FileCheck(NamedTuple):
 
 
 class SuffixCheck(NamedTuple):
-    """What came out for one suffix.
+    """The result of checking one suffix.
 
     Attributes:
       files: one for each file that is or should be there.
@@ -60,45 +60,22 @@ class SuffixCheck(NamedTuple):
     left_out: list[tuple[int, int]]
 
 
-class Read(Protocol):
-    def __call__(
-        self,
-        path: PathLike,
-        game: str,
-        suffixes: Sequence[int] | None = None,
-        /,
-        *,
-        fraction: float = 1.0,
-        left_out: LeftOut | None = None,
-    ) -> Iterator[Episode]: ...
+# Of one suffix (path, game, suffix, fraction, gaps): its first part, without the ranges `gaps`.
+Read = Callable[[PathLike, str, int, float, Ranges], Iterator[Episode]]
+Survey = Callable[[PathLike, str, int, float, Ranges], list[Extent] | None]
 
 
-class Survey(Protocol):
-    def __call__(
-        self,
-        path: PathLike,
-        game: str,
-        suffix: int,
-        /,
-        *,
-        fraction: float = 1.0,
-        left_out: LeftOut | None = None,
-    ) -> list[Extent] | None: ...
+class Target(NamedTuple):
+    """The suffix that is to be written: its recording's folder, game, run, number."""
+
+    folder: Path
+    game: str
+    run: int
+    suffix: int
 
 
-class Write(Protocol):
-    def __call__(
-        self,
-        folder: Path,
-        partial: Path,
-        *,
-        game: str,
-        run: int,
-        suffix: int,
-        episodes: Iterable[Episode],
-        source: Mapping[str, Any],
-        report: Report,
-    ) -> list[Extent]: ...
+# (target, episodes, source, report) -> the extents of the episodes.
+Write = Callable[[Target, Iterable[Episode], Mapping[str, Any], Report], list[Extent]]
 
 
 class Writing(NamedTuple):
@@ -108,8 +85,8 @@ class Writing(NamedTuple):
       folder: (out_dir, game, run) -> the recording's folder.
       suffixes_there: which suffixes such a folder holds whole; none where it isn't there.
       write: adds a suffix of episodes; it is there whole or not at all, and noted in
-        `conversion.json` with the fingerprints of what it was made of. `partial` is an empty
-        folder on the same disk for unfinished files.
+        `conversion.json` with `source`, the fingerprints of what it was made of. Holds one episode.
+        Raises a UserError where it can't be written, and whatever the episodes raise.
     """
 
     folder: Callable[[Path, str, int], Path]
@@ -128,11 +105,12 @@ class Format:
       find_recordings: those in a local folder, which may be a data folder, a recording or in
         between.
       list_suffixes: of a recording, in numerical order; there is at least one.
-      read_episodes: streams the episodes; `fraction` is the first part of each suffix, `left_out`
-        what `check_suffix` says. All else is refused: what doesn't raise a UserError is sound.
-      survey: the extents of the episodes that `read_episodes` yields of one suffix, with their
-        returns, without reading it; None where that can't be done.
-      count: the same by reading, if need be.
+      read_suffix: streams the episodes of one suffix. `fraction` is the part to read, from the
+        beginning on; `gaps` is what to pass over, as `check_suffix` says. Anything wrong in the
+        rest raises a UserError when it is reached.
+      survey: the extents of the episodes that `read_suffix` yields, with their returns, without
+        reading it; None where that can't be done.
+      count: the same, by reading if need be.
       fingerprints: size and checksum of each of a suffix's files, without reading them whole.
       total_bytes: the work of `check_suffix`.
       check_suffix: checks one suffix without stopping at the first problem.
@@ -144,13 +122,36 @@ class Format:
     locate: Callable[[str, str, int], str | None]
     find_recordings: Callable[[Path], list[Recording]]
     list_suffixes: Callable[[PathLike], list[int]]
-    read_episodes: Read
+    read_suffix: Read
     survey: Survey
     count: Survey
     fingerprints: Callable[[PathLike, int], Fingerprints]
     total_bytes: Callable[[Path, int], int]
     check_suffix: Callable[[Path, str, int, Report], SuffixCheck]
     writing: Writing | None = None
+
+    def read_episodes(
+        self,
+        path: PathLike,
+        game: str,
+        suffixes: Sequence[int] | None = None,
+        *,
+        fraction: float = 1.0,
+        left_out: Mapping[int, Ranges] | None = None,
+    ) -> Iterator[Episode]:
+        """Streams the episodes of a recording, suffix after suffix.
+
+        Args:
+          path: its path.
+          game: CamelCase name.
+          suffixes: which to read, in this order; None: all, in numerical order.
+          fraction: the share of each suffix, from its beginning on (0 < fraction <= 1).
+          left_out: of a suffix, the ranges to pass over.
+        """
+        for suffix in self.list_suffixes(path) if suffixes is None else suffixes:
+            gaps = (left_out or {}).get(suffix, ())
+            if EVERYTHING not in gaps:
+                yield from self.read_suffix(path, game, suffix, fraction, gaps)
 
 
 class Source(NamedTuple):

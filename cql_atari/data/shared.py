@@ -1,4 +1,4 @@
-"""What the formats of recorded play share: names of folders, ranges, JSON, looks of frames."""
+"""What the formats of recorded play share: folders, ranges, returns, implausible frames."""
 
 from __future__ import annotations
 
@@ -6,28 +6,27 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from cql_atari.core.types import STACK, UserError
+from cql_atari.core.types import STACK, Episode, Extent, UserError
 
 PathLike = str | os.PathLike[str]
 Ranges = Sequence[tuple[int, int]]  # each [start, stop); of slots, episodes or steps
-LeftOut = Mapping[int, Ranges]  # by suffix
 Fingerprints = dict[str, list[int | str]]  # file name: [bytes, checksum in hexadecimal]
-Report = Callable[[int], None]  # told how much was done since its last call
+Report = Callable[[int], None]  # called with how much was done since its last call
 
 PADS = STACK - 1  # frames before an episode's first one that its first states need
 LONGEST = 27_000  # steps of an episode at Dopamine's cap of 108,000 emulator frames
 EVERYTHING = (0, 2**62)  # the range that leaves a whole suffix out
-# Steps from which frames that show nothing or never change are no accident of the game: a second
-# of play, over a minute.
+# Episodes with at least so many steps are implausible if their frames show nothing or never change:
+# a second of play, and a bit over a minute.
 _SECOND, _MINUTE = 16, 1_000
 _NUMBER = re.compile("0|[1-9][0-9]{0,8}")
-# What taking the content of unknown JSON apart may raise.
+# What reading JSON of unknown content may raise.
 BAD_JSON = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError)
 
 
@@ -48,7 +47,7 @@ class Recording(NamedTuple):
 
 
 def whole_number(name: str) -> int | None:
-    """The number that a name is, None where it isn't one: neither "01" nor "²" is."""
+    """The number that a name writes; None for other names, also for "01" and "²"."""
     return int(name) if _NUMBER.fullmatch(name) else None
 
 
@@ -64,45 +63,12 @@ def list_folder(directory: Path) -> list[str]:
         raise UserError(f"cannot list {directory}: {error.strerror}.") from error
 
 
-def find_runs(folder: Path, inside: str, games: Iterable[str]) -> list[Recording]:
-    """Recordings `<root>/<Game>/<run>/<inside>`, of a folder at any of these levels.
-
-    Of a known game a run's folder counts that is empty, too: its data are missing.
-
-    Raises:
-      UserError: where a folder can't be listed, or a symbolic link leads nowhere.
-    """
-    known = set(games)
-    base = Path(os.path.abspath(folder))
-
-    def runs_of(game: Path) -> Iterator[Path]:
-        for name in list_folder(game):
-            run = game / name
-            if whole_number(name) is None or not run.is_dir():
-                continue
-            empty = game.name in known and not os.listdir(run)
-            if os.path.lexists(run / inside) or empty:
-                yield run / inside
-
-    if base.name == inside and whole_number(base.parent.name) is not None:
-        paths = [base]
-    elif os.path.lexists(base / inside):
-        paths = [base / inside]
-    elif base.name in known:
-        paths = list(runs_of(base))
-    else:
-        paths = []
-        for name in list_folder(base):
-            child = base / name
-            if os.path.islink(child) and not child.exists():
-                raise UserError(f"{child} is a symbolic link that leads nowhere; correct it.")
-            if child.is_dir() and not name.startswith("."):
-                paths += runs_of(child)
-    return [
-        Recording(path.parents[1].name, run, str(path), str(path.parents[2]))
-        for path in paths
-        if (run := whole_number(path.parent.name)) is not None
-    ]
+def size_of(path: PathLike) -> int:
+    """Bytes of a local file; 0 where there is none."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
 
 
 def first_part(number: int, fraction: float) -> int:
@@ -122,9 +88,9 @@ def kept_ranges(number: int, fraction: float, gaps: Ranges) -> list[tuple[int, i
 
 
 def looks_wrong(blank: np.ndarray, still: np.ndarray, whole: bool) -> tuple[str, bool] | None:
-    """What is implausible about the frames of an episode, and whether it is but a warning.
+    """(what is implausible about an episode's frames, whether it is only a warning), or None.
 
-    Frames that never change may be play: an agent that never serves in Breakout sees such ones.
+    Frames that never change may be real: an agent that never serves in Breakout sees such ones.
 
     Args:
       blank: bool [T], whether a frame is of one colour.
@@ -139,7 +105,7 @@ def looks_wrong(blank: np.ndarray, still: np.ndarray, whole: bool) -> tuple[str,
 
 
 def blank_and_still(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What `looks_wrong` takes of frames [T, 84, 84]."""
+    """The arguments of `looks_wrong` for frames [T, 84, 84]."""
     flat = frames.reshape(len(frames), -1)
     return flat.max(axis=1) == flat.min(axis=1), (flat[1:] == flat[:-1]).all(axis=1)
 
@@ -149,8 +115,16 @@ def total_reward(rewards: np.ndarray, terminal: bool, starts: bool) -> float | N
     return float(rewards.sum(dtype=np.float64)) if terminal and starts else None
 
 
+def extent_of(episode: Episode) -> Extent:
+    """An episode's extent, with its return."""
+    terminal, starts = bool(episode.terminal), bool(episode.starts)
+    return Extent(
+        len(episode.frames), terminal, starts, total_reward(episode.rewards, terminal, starts)
+    )
+
+
 def merge(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """What the ranges hold, in ascending ranges that don't touch."""
+    """The union of the ranges, as ascending ranges that don't touch."""
     merged: list[tuple[int, int]] = []
     for start, stop in sorted(ranges):
         if merged and start <= merged[-1][1]:

@@ -17,10 +17,10 @@ from cql_atari.core.settings import Data
 from cql_atari.core.types import Episode, Extent, UserError
 from cql_atari.data.arrays.format import ARRAYS
 from cql_atari.data.dopamine.format import DOPAMINE
-from cql_atari.data.format import Format, Source
+from cql_atari.data.format import Format, Source, Survey
 from cql_atari.data.packed.format import PACKED
 from cql_atari.data.rlds.format import RLDS
-from cql_atari.data.shared import BAD_JSON, Ranges, Recording, first_part
+from cql_atari.data.shared import BAD_JSON, EVERYTHING, Ranges, Recording, first_part
 from cql_atari.system.files import parse_json
 
 # In the order of preference, for a run that is there in several formats.
@@ -31,17 +31,16 @@ EXCLUSIONS = "cql_atari exclusions 1"
 def find_sources(config: Data) -> list[Source]:
     """The recordings that the configuration selects, each checked to exist.
 
-    Tells the best episodes with `data.best_fraction`, too, which takes a survey: some 10 ms a `.gz`
-    group; RLDS that wasn't converted here must be read for it.
+    With `data.best_fraction` below 1 it chooses the best episodes, too. That takes a survey: some
+    10 ms per `.gz` group; RLDS that wasn't converted by us must be read for it.
 
     Raises:
       UserError: naming what is missing and the layouts that are expected.
     """
     if config.dir is None:
-        layouts = "\n  or ".join(kind.layout for kind in FORMATS)
         raise UserError(
             "data.dir is not set: it is the folder with your recorded play.\n"
-            f"  --gin_bindings=\"data.dir='/path/to/data'\"\nExpected inside:\n     {layouts}\n"
+            f"  --gin_bindings=\"data.dir='/path/to/data'\"\nExpected inside:\n     {layouts()}\n"
             "No data? launchers/get_data.sh fetches it, `python -m cql_atari.collect` plays.\n"
             "`make quickstart` does everything on play of its own."
         )
@@ -71,12 +70,12 @@ def find_sources(config: Data) -> list[Source]:
 
 
 def read_part(source: Source, suffix: int) -> Iterator[Episode]:
-    """The episodes of one suffix of a source, as its format's `read_episodes` streams them.
+    """The episodes of one suffix of a source, as its format's `read_suffix` streams them.
 
     Raises:
-      UserError: as `read_episodes`; or where a file isn't the one that was found.
+      UserError: as `read_suffix`; or where a file isn't the one that was found.
     """
-    kind = _format(source)
+    kind = format_of(source.format)
     found, now = source.files[suffix], kind.fingerprints(source.path, suffix)
     if changed := sorted(name for name in found.keys() | now if found.get(name) != now.get(name)):
         name = changed[0]
@@ -85,7 +84,9 @@ def read_part(source: Source, suffix: int) -> Iterator[Episode]:
             f"({_brief(found.get(name))} -> {_brief(now.get(name))}). Put the old one back, or "
             "begin another run with the new one."
         )
-    episodes = kind.read_episodes(source.path, source.game, [suffix], **_part(source))
+    if EVERYTHING in (gaps := source.left_out.get(suffix, ())):
+        return iter(())
+    episodes = kind.read_suffix(source.path, source.game, suffix, source.fraction, gaps)
     if source.best is None:
         return episodes
     if not (wanted := set(source.best[suffix])):
@@ -96,22 +97,20 @@ def read_part(source: Source, suffix: int) -> Iterator[Episode]:
 
 def survey(source: Source, suffix: int) -> list[Extent] | None:
     """The extents of the episodes that `read_part` yields; None where that takes reading them."""
-    extents = _format(source).survey(source.path, source.game, suffix, **_part(source))
-    return _only_best(extents, source, suffix)
+    return _extents(source, suffix, format_of(source.format).survey)
 
 
 def count(source: Source, suffix: int) -> list[Extent]:
     """The extents of the episodes that `read_part` yields, even if that takes reading them."""
     extents = survey(source, suffix)
     if extents is None:
-        counted = _format(source).count(source.path, source.game, suffix, **_part(source))
-        extents = _only_best(counted, source, suffix)
+        extents = _extents(source, suffix, format_of(source.format).count)
     assert extents is not None
     return extents
 
 
 def facts(source: Source, suffix: int) -> dict[str, Any]:
-    """All that decides what `read_part` yields, except for its folder; JSON-ready."""
+    """Everything that the episodes of `read_part` depend on, except the folder; ready for JSON."""
     return {
         "game": source.game,
         "run": source.run,
@@ -133,22 +132,28 @@ def recordings(directory: Path) -> list[tuple[Format, Recording]]:
     return [(kind, recording) for kind in FORMATS for recording in kind.find_recordings(directory)]
 
 
-def _format(source: Source) -> Format:
-    return next(kind for kind in FORMATS if kind.name == source.format)
+def layouts() -> str:
+    """What is expected in a data folder, for messages: a line per format."""
+    return "\n  or ".join(kind.layout for kind in FORMATS)
 
 
-def _part(source: Source) -> dict[str, Any]:
-    return {"fraction": source.fraction, "left_out": source.left_out}
+def format_of(name: str) -> Format:
+    """The format of that name."""
+    return next(kind for kind in FORMATS if kind.name == name)
 
 
-def _only_best(extents: list[Extent] | None, source: Source, suffix: int) -> list[Extent] | None:
+def _extents(source: Source, suffix: int, count: Survey) -> list[Extent] | None:
+    """What a format's `survey` or `count` says of the part of a suffix that is read."""
+    if EVERYTHING in (gaps := source.left_out.get(suffix, ())):
+        return []
+    extents = count(source.path, source.game, suffix, source.fraction, gaps)
     if extents is None or source.best is None:
         return extents
     return [extents[position] for position in source.best[suffix]]
 
 
 def _choose_best(sources: Sequence[Source], fraction: float) -> list[Source]:
-    """The sources with the best of each game's episodes; of equal ones the first."""
+    """The sources with the best of each game's episodes; among equal returns the earlier ones."""
     ranked: dict[str, list[tuple[float, int, int, int]]] = {}
     groups = [(nth, suffix) for nth, source in enumerate(sources) for suffix in source.suffixes]
     for nth, suffix in tqdm(groups, desc="ranking episodes", unit="file group", delay=2):
@@ -173,10 +178,10 @@ def _choose_best(sources: Sequence[Source], fraction: float) -> list[Source]:
 
 
 def _count_with_totals(source: Source, suffix: int) -> list[Extent]:
-    """`count`, with the return of every whole game: older conversions don't have it noted."""
+    """`count`, with the return of every whole game, which older conversions didn't note."""
     extents = count(source, suffix)
     if any(e.total is None and e.terminal and e.starts for e in extents):
-        extents = _format(source).count(source.path, source.game, suffix, **_part(source)) or []
+        extents = _extents(source, suffix, format_of(source.format).count) or []
     return extents
 
 
@@ -185,17 +190,16 @@ def _locate(directory: str, game: str, run: int) -> tuple[str, Format]:
     for kind in FORMATS:
         if path := kind.locate(directory, game, run):
             return path, kind
-    layouts = "\n  or ".join(kind.layout for kind in FORMATS)
     raise UserError(
         f"no recorded play of {game}, run {run}, in {directory}.{_hint(directory)}\n"
-        f"Expected there:\n     {layouts}\n"
+        f"Expected there:\n     {layouts()}\n"
         "Choose other data.games or data.runs, fetch it (launchers/get_data.sh), or collect it "
         "with `python -m cql_atari.collect`."
     )
 
 
 def _hint(directory: str) -> str:
-    """What is there instead of what was looked for."""
+    """What recorded play there is in place of what was asked for."""
     if "://" in directory:
         return ""
     here = Path(directory).absolute()

@@ -17,7 +17,7 @@ Player = Callable[[AtariEnv, np.ndarray, np.random.Generator], int]
 
 
 class Step(NamedTuple):
-    """A frame, what was done there, and what came of it.
+    """A step: frame, action and outcome.
 
     Attributes:
       frame: uint8 [84, 84].

@@ -1,6 +1,5 @@
-"""Atari games in ALE with Dopamine's preprocessing: one at a time (`AtariEnv`) or many at once.
-
-`vector.py` steps the many.
+"""Atari games in ALE with Dopamine's preprocessing: one at a time (`AtariEnv`), or several
+copies that are stepped together (`make_vector`).
 
 Preprocessing after Machado et al. 2018 as in Dopamine's `AtariPreprocessing`: frame skip 4, the
 maximum of the last two greyscale screens, 84x84 by area interpolation, no no-op starts, no fire
@@ -22,7 +21,7 @@ from cql_atari.core.types import FRAME_SHAPE, FRAME_SKIP, MAX_FRAMES, NUM_ACTION
 from cql_atari.envs import roms
 from cql_atari.envs.vector import LoopVector, NativeVector, Switches, VectorEnv
 
-ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner a copy of the console
+ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner for each console
 
 
 class AtariEnv:
@@ -116,9 +115,9 @@ class AtariEnv:
           action: index in the full 18-action set.
 
         Returns:
-          The next frame, uint8 [84, 84], the caller's to keep (at a terminal it may show older
-          screens, as Dopamine's does); the raw reward; whether the game is over; whether the
-          frame cap cut the episode here. After either flag, call `reset`.
+          The next frame, uint8 [84, 84], a new array (at a terminal it may show older screens, as
+          Dopamine's does); the raw reward; whether the game is over; whether the frame cap cut the
+          episode here. After either flag, call `reset`.
         """
         if not 0 <= action < NUM_ACTIONS:
             raise UserError(f"action {action} is not in the full set, 0 to {NUM_ACTIONS - 1}")
@@ -186,7 +185,7 @@ def make_vector(
 def _switches(
     game: str, mode: int | None, difficulty: int | None, rom_dir: str | Path | None
 ) -> tuple[Switches, bool]:
-    """What a console says that was put together so, and whether all of it is the default."""
+    """The switches of a console that is set up so, and whether all of them are the defaults."""
     one = AtariEnv(game, seed=0, mode=mode, difficulty=difficulty, rom_dir=rom_dir)
     return Switches(one.mode, one.difficulty, one.rom_md5), one.is_default
 

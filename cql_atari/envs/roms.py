@@ -1,10 +1,10 @@
 """Finds a game's ROM: ale-py's own, or a file of the user's that is known to load.
 
-ALE ends the process where a ROM is missing or isn't a cartridge, and may never return from a file
-of the right size that isn't one. So files that it doesn't know are tried in another process. Among
-these are older versions of the ROMs, which collected part of DQN-Replay.
+ALE ends the process if a ROM is missing or isn't a cartridge, and may hang on a file of the right
+size that isn't one. So files that it doesn't know, such as the older versions of the ROMs that
+collected part of DQN-Replay, are tried in another process first.
 
-A ROM is what its MD5 says. `rom_md5.csv`, beside this file, names those that recorded DQN-Replay
+The MD5 identifies a ROM. `rom_md5.csv`, beside this file, names those that recorded DQN-Replay
 (`recorded`: atari-py 0.2.5, whose ROMs its authors played; MD5s computed from its source package)
 and, where they differ, the ROMs of ale-py 0.12.1 (`ale_py`): 30 of these 61 games, and Kaboom,
 which has no recorded play; 23 of the 46 games of RLDS. Surround came after atari-py.
@@ -52,7 +52,7 @@ def rom_path(game: str, rom_dir: str | Path | None) -> Path:
 
 
 def locate(game: str, rom_dir: str | Path | None) -> Path:
-    """As `find`, but doesn't try a file that ale-py doesn't know."""
+    """As `rom_path`, but doesn't try a file that ale-py doesn't know."""
     rom = games.spec(game).rom
     if rom_dir is None:
         if path := ale_py.roms.get_rom_path(rom):
@@ -93,7 +93,7 @@ def recorded_md5(game: str, run: Path) -> str | None:
 
 
 class Recorded(Protocol):
-    """What is asked of the settings' `Data`, which say what these are."""
+    """The part of `settings.Data` that is used here."""
 
     @property
     def dir(self) -> str | None: ...
@@ -110,7 +110,7 @@ def find_others(data: Recorded, rom_dir: str | Path | None) -> list[str]:
 
     Args:
       data: what a policy learns from. Where that isn't on this machine, it is taken for DQN-Replay.
-      rom_dir: the ROMs to be played, as for `find`.
+      rom_dir: folder of the ROMs to be played; None: ale-py's own.
 
     Raises:
       UserError: as `locate`, for any of the games.
@@ -125,14 +125,14 @@ def find_others(data: Recorded, rom_dir: str | Path | None) -> list[str]:
 
 
 def warn_where_other(data: Recorded, rom_dir: str | Path | None) -> list[str]:
-    """Logs one warning that names `find_others`, which it returns, having tried every ROM."""
+    """Tries every ROM; logs a warning that names `find_others`, and returns them."""
     for game in data.games:
         rom_path(game, rom_dir)
     if others := find_others(data, rom_dir):
         logging.warning(
             "%d of %d games are evaluated with other ROMs than recorded their data, which may cost "
-            "score: %s. If you have the recorded ones (DQN-Replay: those of atari-py 0.2.5), give "
-            "their folder as evaluation.rom_dir.",
+            "score: %s. If you have the recorded ones (DQN-Replay: of atari-py 0.2.5), give their "
+            "folder as evaluation.rom_dir.",
             len(others), len(data.games), ", ".join(others),
         )  # fmt: skip
     return others

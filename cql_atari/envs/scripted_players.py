@@ -17,8 +17,8 @@ from cql_atari.core.types import UserError
 # RAM, uint8 [128], before the step -> index in the full action set, within the game's minimal set.
 Behaviour = Callable[[np.ndarray, np.random.Generator], int]
 
-# The same RAM and that of the step before, both int [128] -> action. Pure: velocities come from
-# the difference (which is zero at an episode's first step).
+# (RAM now, RAM at the step before; both int [128]) -> action. Pure: velocities come from the
+# difference, which is zero at an episode's first step.
 Script = Callable[[np.ndarray, np.ndarray], int]
 
 NOOP, FIRE, UP, RIGHT, LEFT, DOWN = range(6)

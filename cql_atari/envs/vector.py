@@ -1,4 +1,4 @@
-"""Several copies of an Atari game in step; `atari.make_vector` makes them.
+"""Several copies of an Atari game that are stepped together; `atari.make_vector` makes them.
 
 A step has two halves, so that copies of other games, and the network, can work in between.
 """
@@ -59,11 +59,12 @@ class VectorEnv(Protocol):
 
     def step(self, actions: np.ndarray) -> Stepped:
         """Both halves of a step."""
-        ...
+        self.send(actions)
+        return self.receive()
 
 
-class NativeVector:
-    """ale-py's vector environment, with its four defaults that contradict the protocol mended.
+class NativeVector(VectorEnv):
+    """ale-py's vector environment, with other values for four of its defaults.
 
     Bit for bit Dopamine's preprocessing (tests/envs/test_atari.py). Its threads work between `send`
     and `receive`.
@@ -102,21 +103,17 @@ class NativeVector:
         stacks, rewards, terminals, truncations, _ = self._envs.recv()
         return stacks, rewards.astype(np.float32), terminals, truncations
 
-    def step(self, actions: np.ndarray) -> Stepped:
-        self.send(actions)
-        return self.receive()
-
 
 class Single(Protocol):
-    """What `LoopVector` needs of `atari.AtariEnv`, which says more."""
+    """The part of `atari.AtariEnv` that `LoopVector` uses."""
 
     def reset(self, seed: int | None = None) -> np.ndarray: ...
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool]: ...
 
 
-class LoopVector:
-    """The same over single environments, one after the other, all of it in `receive`."""
+class LoopVector(VectorEnv):
+    """Steps single environments one after the other, all of it in `receive`."""
 
     def __init__(self, switches: Switches, envs: Sequence[Single], seed: int):
         self.switches = switches
@@ -150,10 +147,6 @@ class LoopVector:
                 )
         self._ended = terminals | truncations
         return self._stacks.copy(), rewards, terminals, truncations
-
-    def step(self, actions: np.ndarray) -> Stepped:
-        self.send(actions)
-        return self.receive()
 
 
 def _checked(actions: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ Chooser = Callable[[Observation], np.ndarray]
 
 
 class VectorStep(NamedTuple):
-    """What was seen and done in each of E copies, and what came of it.
+    """A step of each of E copies: frame, action and outcome.
 
     Attributes:
       frames: uint8 [E, 84, 84].
@@ -22,7 +22,7 @@ class VectorStep(NamedTuple):
       rewards: float32 [E], raw, received after the actions.
       terminals: bool [E], whether the game is over.
       truncations: bool [E], whether the frame cap cut the episode here.
-      live: bool [E]; where false the copy only began a new game, and nothing of it counts.
+      live: bool [E]; False where the copy only began a new game, which is no step.
     """
 
     frames: np.ndarray
@@ -34,7 +34,7 @@ class VectorStep(NamedTuple):
 
 
 class Copies(Protocol):
-    """What playing needs of `envs.atari.VectorEnv`, which has the shapes."""
+    """The part of `vector.VectorEnv` that acting uses."""
 
     def reset(self) -> np.ndarray: ...
 
@@ -67,7 +67,7 @@ def epsilon_greedy(
     actions: Sequence[int],
     rng: np.random.Generator,
 ) -> Chooser:
-    """The policy's best of `actions`, or any of them with the probability of the day."""
+    """The policy's best of `actions`; with the present probability `epsilon()` any of them."""
     allowed = np.array(actions, np.int32)
 
     def choose(seen: Observation) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Data sets of batches drawn from a store of whole episodes, in memory or packed.
 
-Every batch is a pure function of (seed, step): nothing is kept between batches, so that a run which
+Every batch is a pure function of (seed, step): nothing is kept between batches, so that a run that
 restarts at step s gets the batches of an uninterrupted run bit for bit. Stores of the same episodes
-give the same batches, whether from memory or from disk.
+give the same batches, in memory or on disk.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import functools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from cql_atari.core.types import FRAME_SHAPE, STACK, Batch, SequenceBatch, UserError
+from cql_atari.data.steps import Steps
 from cql_atari.feed import positions
 from cql_atari.feed.positions import Episodes, Positions
 from cql_atari.feed.sampling import BatchLaw, draw_transitions
@@ -24,24 +25,6 @@ from cql_atari.feed.transitions import LEAD, empty_frames
 from cql_atari.methods.method import Sequences, Transitions
 
 _SHARE_ROWS = 64  # rows that a thread fetches at a time
-
-
-class Steps(NamedTuple):
-    """W consecutive steps of an episode for each of R rows; zeros before its first and after its
-    last.
-
-    Attributes:
-      frames: uint8 [R, W, 84, 84], starting on a multiple of 64 bytes; of a store that shares its
-        frames their numbers, int64 [R, W].
-      actions: uint8 [R, W], of the full 18.
-      rewards: float32 [R, W].
-      returns: float32 [R, W], the sum of the rewards from each step to the episode's last.
-    """
-
-    frames: np.ndarray
-    actions: np.ndarray
-    rewards: np.ndarray
-    returns: np.ndarray
 
 
 class Store(Protocol):
@@ -53,13 +36,16 @@ class Store(Protocol):
 
     @property
     def shared(self) -> np.ndarray | None:
-        """All frames, uint8 [N + 1, 84, 84], the last one zeros, on a multiple of 64 bytes, where
-        TensorFlow is to gather them itself: half the processor time of any copy that Python makes.
+        """All frames, uint8 [N + 1, 84, 84], the last one zeros, on a multiple of 64 bytes, if
+        TensorFlow is to gather them itself: half the processor time of a copy made by Python.
         """
 
     def read(self, episode: np.ndarray, first: np.ndarray, out: Steps) -> None:
         """Reads the steps `first[r], first[r] + 1, ...` of episode `episode[r]` into row r of
-        `out`, which holds garbage; several threads call it at a time.
+        `out`; zeros before the episode's first step and after its last.
+
+        `out` is uninitialised, [R, W]; its frames begin on a multiple of 64 bytes or, where frames
+        are `shared`, are numbers of frames, int64 [R, W]. Several threads call this at a time.
         """
 
 
@@ -71,19 +57,9 @@ def find_positions(table: Episodes, reads: Transitions | Sequences) -> Positions
 
 
 def dataset(
-    store: Store, law: BatchLaw, reads: Transitions | Sequences, **position: Any
-) -> tf.data.Dataset:
-    """The batches that a method reads; `position`: as `transitions`, whose arguments it has."""
-    if isinstance(reads, Transitions):
-        return transitions(store, law, reads.n_step, reads.discount, **position)
-    return sequences(store, law, reads.length, **position)
-
-
-def transitions(
     store: Store,
     law: BatchLaw,
-    n_step: int,
-    discount: float,
+    reads: Transitions | Sequences,
     *,
     seed: int,
     start_step: int,
@@ -91,140 +67,42 @@ def transitions(
     rows: slice = slice(None),
     failures: list[UserError] | None = None,
 ) -> tf.data.Dataset:
-    """An endless data set of `Batch` with leading axes [K, B]; element i begins at step s + i * K.
+    """An endless data set of what a method reads, `Batch` or `SequenceBatch`, with leading axes
+    [K, B]; element i begins at step s + i * K.
 
     Args:
       store: the episodes.
-      law: the batch law.
-      n_step: the n of the transitions.
-      discount: gamma.
+      law: the batch law; with sequences its transitions are windows.
+      reads: transitions or windows.
       seed: non-negative.
       start_step: s, the learner step of the first batch.
       steps_per_call: K.
       rows: this host's rows of the global batch.
-      failures: where a damaged store is told: what iterating raises is TensorFlow's.
+      failures: takes the errors of a damaged store: iterating raises an error of TensorFlow's.
 
     Raises:
-      UserError: if a game has no transition.
+      UserError: if a game has no transition or window.
     """
-    table = store.episodes
-    factors = [np.float32(discount**k) for k in range(n_step + 1)]
-
-    def make(games: np.ndarray, episode: np.ndarray, step: np.ndarray) -> Batch:
-        steps = read_steps(store, episode, step - LEAD, STACK + n_step)
-        rewards = np.zeros(games.shape, np.float32)
-        for k in range(n_step):
-            rewards += factors[k] * steps.rewards[..., LEAD + k]
-        ended = table.terminal[episode] & (step + n_step >= table.steps[episode])
-        discounts = np.where(ended, np.float32(0), factors[n_step])
-        actions = steps.actions[..., LEAD].astype(np.int32)
-        return Batch(steps.frames, actions, rewards, discounts, games)
-
-    found = positions.transitions(table, n_step)
+    found = find_positions(store.episodes, reads)
     shape = (steps_per_call, len(range(law.batch_size)[rows]))
-    spec = Batch(
-        frames=tf.TensorSpec((*shape, STACK + n_step, *FRAME_SHAPE), tf.uint8),
-        actions=tf.TensorSpec(shape, tf.int32),
-        rewards=tf.TensorSpec(shape, tf.float32),
-        discounts=tf.TensorSpec(shape, tf.float32),
-        games=tf.TensorSpec(shape, tf.int32),
-    )
-    draw = _draws(
-        law, found, seed=seed, start_step=start_step, steps_per_call=steps_per_call, rows=rows
-    )
-    return _dataset(store, make, spec, draw, failures=failures)
-
-
-def sequences(
-    store: Store,
-    law: BatchLaw,
-    length: int,
-    *,
-    seed: int,
-    start_step: int,
-    steps_per_call: int,
-    rows: slice = slice(None),
-    failures: list[UserError] | None = None,
-) -> tf.data.Dataset:
-    """An endless data set of `SequenceBatch` with leading axes [K, B], as `transitions`.
-
-    The last step of a row's window is uniform over the steps of its game that `positions.windows`
-    allows: an episode that the recording cuts gives none, as its returns to go aren't known.
-
-    Args:
-      store: the episodes.
-      law: the batch law; its transitions are windows here.
-      length: T, the steps of a window.
-      seed, start_step, steps_per_call, rows, failures: as for `transitions`.
-
-    Raises:
-      UserError: if a game has no window.
-    """
-
-    def make(games: np.ndarray, episode: np.ndarray, step: np.ndarray) -> SequenceBatch:
-        first = step - (length - 1)
-        steps = read_steps(store, episode, first, length)
-        mask = first[..., None] + np.arange(length) >= 0
-        actions = steps.actions.astype(np.int32)
-        return SequenceBatch(steps.frames, actions, steps.rewards, steps.returns, games, mask)
-
-    found = positions.windows(store.episodes, length)
-    shape = (steps_per_call, len(range(law.batch_size)[rows]))
-    window = (*shape, length)
-    spec = SequenceBatch(
-        frames=tf.TensorSpec((*window, *FRAME_SHAPE), tf.uint8),
-        actions=tf.TensorSpec(window, tf.int32),
-        rewards=tf.TensorSpec(window, tf.float32),
-        returns=tf.TensorSpec(window, tf.float32),
-        games=tf.TensorSpec(shape, tf.int32),
-        mask=tf.TensorSpec(window, tf.bool),
-    )
-    draw = _draws(
-        law, found, seed=seed, start_step=start_step, steps_per_call=steps_per_call, rows=rows
-    )
-    return _dataset(store, make, spec, draw, failures=failures)
-
-
-Draw = Callable[[int], tuple[np.ndarray, np.ndarray, np.ndarray]]
-
-
-def _draws(
-    law: BatchLaw,
-    found: Positions,
-    *,
-    seed: int,
-    start_step: int,
-    steps_per_call: int,
-    rows: slice,
-) -> Draw:
-    """A function from the number of a call to games, episodes and steps, each [K, B]."""
-
-    def draw(call: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        first = start_step + call * steps_per_call
-        drawn = [draw_transitions(law, found.sizes, seed, first + k) for k in range(steps_per_call)]
-        games, nth = (np.stack(column)[:, rows] for column in zip(*drawn))
-        return games, *found.find(games, nth)
-
-    return draw
-
-
-def _dataset(
-    store: Store,
-    make: Callable[..., Any],
-    spec: Any,
-    draw: Draw,
-    *,
-    failures: list[UserError] | None,
-) -> tf.data.Dataset:
+    make: Callable[..., Any]
+    spec: Any
+    if isinstance(reads, Transitions):
+        make, spec = _make_transitions(store, reads), batch_spec(shape, reads.n_step)
+    else:
+        make, spec = _make_windows(store, reads.length), _sequence_spec(shape, reads.length)
     shared, types = None, [each.dtype for each in spec]
     if store.shared is not None:  # without a copy
         shared = tf.experimental.dlpack.from_dlpack(store.shared.__dlpack__())
         types = [tf.int64, *types[1:]]
 
-    def read(nth: np.ndarray) -> tuple[np.ndarray, ...]:
+    def read(call: np.ndarray) -> tuple[np.ndarray, ...]:
+        first = start_step + int(call) * steps_per_call
+        drawn = [draw_transitions(law, found.sizes, seed, first + k) for k in range(steps_per_call)]
+        games, nth = (np.stack(column)[:, rows] for column in zip(*drawn))
         try:
-            return tuple(make(*draw(int(nth))))
-        except UserError as error:  # TensorFlow passes on its text alone, in a long one of its own
+            return tuple(make(games, *found.find(games, nth)))
+        except UserError as error:  # TensorFlow wraps its text in a long one of its own
             if failures is not None:
                 failures.append(error)
             raise
@@ -240,6 +118,60 @@ def _dataset(
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False
     return tf.data.Dataset.counter().map(batch).prefetch(1).with_options(options)
+
+
+def _make_transitions(store: Store, reads: Transitions) -> Callable[..., Batch]:
+    """A function (games, episodes, steps, each [K, B]) -> the transitions of these steps."""
+    table, n_step = store.episodes, reads.n_step
+    factors = [np.float32(reads.discount**k) for k in range(n_step + 1)]
+
+    def make(games: np.ndarray, episode: np.ndarray, step: np.ndarray) -> Batch:
+        steps = read_steps(store, episode, step - LEAD, STACK + n_step)
+        rewards = np.zeros(games.shape, np.float32)
+        for k in range(n_step):
+            rewards += factors[k] * steps.rewards[..., LEAD + k]
+        ended = table.terminal[episode] & (step + n_step >= table.steps[episode])
+        discounts = np.where(ended, np.float32(0), factors[n_step])
+        actions = steps.actions[..., LEAD].astype(np.int32)
+        return Batch(steps.frames, actions, rewards, discounts, games)
+
+    return make
+
+
+def _make_windows(store: Store, length: int) -> Callable[..., SequenceBatch]:
+    """A function (games, episodes, steps, each [K, B]) -> the windows that end at these steps."""
+
+    def make(games: np.ndarray, episode: np.ndarray, step: np.ndarray) -> SequenceBatch:
+        first = step - (length - 1)
+        steps = read_steps(store, episode, first, length)
+        mask = first[..., None] + np.arange(length) >= 0
+        actions = steps.actions.astype(np.int32)
+        return SequenceBatch(steps.frames, actions, steps.rewards, steps.returns, games, mask)
+
+    return make
+
+
+def batch_spec(shape: tuple[int, int], n_step: int) -> Batch:
+    """The `tf.TensorSpec`s of transitions with leading axes [K, B]."""
+    return Batch(
+        frames=tf.TensorSpec((*shape, STACK + n_step, *FRAME_SHAPE), tf.uint8),
+        actions=tf.TensorSpec(shape, tf.int32),
+        rewards=tf.TensorSpec(shape, tf.float32),
+        discounts=tf.TensorSpec(shape, tf.float32),
+        games=tf.TensorSpec(shape, tf.int32),
+    )
+
+
+def _sequence_spec(shape: tuple[int, int], length: int) -> SequenceBatch:
+    window = (*shape, length)
+    return SequenceBatch(
+        frames=tf.TensorSpec((*window, *FRAME_SHAPE), tf.uint8),
+        actions=tf.TensorSpec(window, tf.int32),
+        rewards=tf.TensorSpec(window, tf.float32),
+        returns=tf.TensorSpec(window, tf.float32),
+        games=tf.TensorSpec(shape, tf.int32),
+        mask=tf.TensorSpec(window, tf.bool),
+    )
 
 
 def read_steps(store: Store, episode: np.ndarray, first: np.ndarray, count: int) -> Steps:

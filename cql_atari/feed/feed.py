@@ -1,4 +1,4 @@
-"""What a feed is to training: batches, what a checkpoint keeps of it, and numbers for the log."""
+"""What training knows of a feed: batches, its state for checkpoints, and scalars for the log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cql_atari.core.types import Array
 
 
 class Feed(NamedTuple):
-    """An open feed, whatever its batches come from.
+    """An open feed, of any kind.
 
     Attributes:
       batches: gives an endless data set, or iterable, of batches [K, B, ...] of a slice of every
@@ -17,11 +17,11 @@ class Feed(NamedTuple):
       state: what the checkpoint of a learner step must keep of the feed, JSON-ready; it is
         passed in when the feed is opened again at that step. Steps that are asked for never go
         down.
-      saved: told that the checkpoint that has the last `state` is on disk.
+      saved: called once the checkpoint with the last `state` is on disk.
       scalars: numbers for the log since it was last asked, by flat names. They may be asked for
         when the feed is closed, too.
-      check: raises what made the feed's own threads fail, if anything did: iterating over its
-        batches raises an error of TensorFlow's then.
+      check: raises the error of the feed's own threads, if there is one: iterating over its
+        batches only raises an error of TensorFlow's then.
     """
 
     batches: Callable[[slice], Iterable[Array]]

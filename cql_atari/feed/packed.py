@@ -1,8 +1,8 @@
 """The `packed` feed: draws from packed play on disk, uniform over all of it, however much it is.
 
-Resident are the indices, 16 bytes a segment of 8 steps and a few more an episode, and the batches
-under way. The play itself stays in its files (the kernel keeps in its page cache what it can)
-and decompressed by all cores, ahead of the learner.
+In memory are the indices (16 bytes per segment of 8 steps, and a few more per episode) and the
+next batches. The play itself stays in its files, of which the kernel caches what it can; all cores
+decompress it, ahead of the learner.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 
 from cql_atari.core.types import Extent, UserError
 from cql_atari.data.format import Source
-from cql_atari.data.packed import files, reader
+from cql_atari.data.packed import reader
 from cql_atari.data.packed.files import FIX, SEGMENT_STEPS, Index, count_segments, decompress
+from cql_atari.data.steps import Steps
 from cql_atari.feed import positions
-from cql_atari.feed.drawing import Steps
 from cql_atari.feed.positions import Episodes
 
 _OTHER_FILES = 256  # that a process may have open beside the segments
@@ -30,8 +30,8 @@ class Packed(NamedTuple):
 
     Attributes:
       episodes: the table of what is selected.
-      descriptors: of the segments' files, and ...
-      indices: of the same files, what is in them.
+      descriptors: of the segments' open files.
+      indices: what is in these files.
       file: int32 [E], the file of each episode.
       first: int64 [E], the number in its file of each episode's first segment.
       whole: int64 [E], steps of each episode as it was packed, where `episodes` has only the first.
@@ -72,7 +72,7 @@ class Packed(NamedTuple):
                     column[row, at:stop] = values[skip : skip + stop - at]
                 at = stop
 
-    def _segment(self, episode: int, number: int) -> files.Steps:
+    def _segment(self, episode: int, number: int) -> Steps:
         """An episode's segment of that number."""
         file = self.file[episode]
         index, at = self.indices[file], self.first[episode] + number
@@ -109,9 +109,8 @@ def open_packed(games: Sequence[str], found: Sequence[Source]) -> Packed:
     file, first, whole = [], [], []
     for source in sorted(found, key=lambda source: games.index(source.game)):
         for suffix in source.suffixes:
-            index, kept = reader.select(
-                source.path, suffix, fraction=source.fraction, left_out=source.left_out
-            )
+            gaps = source.left_out.get(suffix, ())
+            index, kept = reader.select(source.path, suffix, source.fraction, gaps)
             steps = np.array([extent.steps for extent in index.extents], np.int64)
             segments = count_segments(steps)
             chosen = list(range(len(kept))) if source.best is None else source.best[suffix]

@@ -1,4 +1,4 @@
-"""Which rows of a store's episodes can be drawn, and their numbers.
+"""The steps of a store's episodes that can be drawn, and their numbers.
 
 A store keeps whole episodes, whatever is drawn from them: transitions of any n, or windows of any
 length. Its transitions are numbered game by game, episode by episode, step by step, so that a draw

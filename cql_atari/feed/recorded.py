@@ -137,7 +137,7 @@ def open_replay(
       config: of the replay; `data.games` are its tables.
       found: the recorded play.
       places: where to go on, as `Feed.state` has them; games that it lacks begin at the start.
-      port, record: as `service.serve`.
+      port, record: as `service.serve_draws`.
 
     Raises:
       UserError: for places that aren't any.
@@ -170,8 +170,8 @@ def _place(saved: Any, num_parts: int) -> Place:
         return writer.read_place(saved, num_parts) if saved else Place()
     except (TypeError, ValueError, IndexError) as error:
         raise UserError(
-            f"where a game's data go on can't be read: {saved!r} ({error}). Without it the game's "
-            "data begin at the start."
+            f"the place where a game's data go on can't be read: {saved!r} ({error}). Without it "
+            "the game's data begin at the start."
         ) from error
 
 
@@ -239,7 +239,7 @@ def _each(found: Sequence[Source]) -> list[tuple[Source, int]]:
 
 
 def _cache_key(config: Config, found: Sequence[Source]) -> str:
-    """A key that changes with anything that changes a store; the folder of the data isn't in it."""
+    """A key that differs for different stores; it doesn't depend on the folder of the data."""
     facts = {
         "version": 4,  # of the store's layout and of what the readers make of the files
         "games": config.data.games,

@@ -12,10 +12,10 @@ from cql_atari.methods.method import Part
 
 
 def augmenter(config: Config, part: Part) -> Callable[[tf.Tensor, int], tf.Tensor]:
-    """A function (frames uint8 [B, C, H, W], salt) -> the same, changed as `augmentation` says.
+    """A function (frames uint8 [B, C, H, W], salt) -> frames, changed as `augmentation` says.
 
-    What it does differs from step to step, replica to replica and salt to salt, and a resumed run
-    does what it would have done. Where the settings are 0 the frames stay as they are.
+    The changes differ between steps, replicas and salts; a resumed run makes the same ones as an
+    uninterrupted run. Where the settings are 0 the frames stay as they are.
 
     Args:
       config: the run's.
@@ -51,7 +51,7 @@ def shift(frames: tf.Tensor, seed: tf.Tensor, pixels: int) -> tf.Tensor:
     rows = tf.clip_by_value(tf.range(height) + offsets[0], 0, height - 1)
     columns = tf.clip_by_value(tf.range(width) + offsets[1], 0, width - 1)
     moved = tf.gather(frames, rows, axis=2, batch_dims=1)
-    # Columns as rows: a gather of single bytes is three times as slow.
+    # Columns are gathered as rows: a gather of single bytes is three times as slow.
     moved = tf.transpose(tf.reshape(moved, [batch, channels * height, width]), [0, 2, 1])
     moved = tf.transpose(tf.gather(moved, columns, axis=1, batch_dims=1), [0, 2, 1])
     return tf.reshape(moved, [batch, channels, height, width])

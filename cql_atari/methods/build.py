@@ -22,23 +22,14 @@ def _module(name: str) -> Callable[[Config], Method]:
 
 
 _WHOLE = ("train.method", "network.feed_forward", "network.feature_norm")
+_LOSS = tuple(f"loss.{n}" for n in ("kind", "num_atoms", "v_min", "v_max", "auxiliary_cloning"))
 _TRANSFORMER = tuple(f"transformer.{name}" for name in ("depth", "width", "steps", "return_token"))
 METHODS: dict[str, Kind] = {
     "scaled_q": Kind(
         _module("scaled_q"),
         label="agent",
         online=True,
-        gives={
-            "encoder": (),
-            "whole_network": (
-                *_WHOLE,
-                "loss.kind",
-                "loss.num_atoms",
-                "loss.v_min",
-                "loss.v_max",
-                "loss.auxiliary_cloning",
-            ),
-        },
+        gives={"encoder": (), "whole_network": (*_WHOLE, *_LOSS)},
         networks=2,
         passes=4,
     ),

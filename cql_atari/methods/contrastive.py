@@ -24,12 +24,12 @@ def make(config: Config) -> Method:
     """Contrastive coding of a configuration.
 
     Raises:
-      UserError: for a discount of 0, which can't be told from an episode's end; and as the network.
+      UserError: for a discount of 0, which looks like an episode's end; and as the network.
     """
     if not config.feed.discount:
         raise UserError(
             "feed.discount = 0 with train.method = 'contrastive': a discount of 0 marks successors "
-            "that don't exist; set it above 0. Its size is of no matter."
+            "that don't exist; set it above 0. Its size doesn't matter."
         )
     network = ContrastiveNetwork(config.network, config.contrastive.projection, config.train.seed)
     reads = Transitions(config.feed.n_step, config.feed.discount)
@@ -39,7 +39,7 @@ def make(config: Config) -> Method:
         augment = augmentation.augmenter(config, optimizers[0])
 
         def loss(batch: Batch) -> dict[str, tf.Tensor]:
-            # Changed each in its own way: a common shift would give the pair away.
+            # Each is changed in its own way: a common shift would reveal the pair.
             states = network(augment(batch.frames[:, :STACK], 0))
             successors = network(augment(batch.frames[:, config.feed.n_step :], 1))
             return losses(network.scores(states, successors), batch.discounts > 0)
@@ -63,7 +63,7 @@ def losses(scores: tf.Tensor, exists: tf.Tensor) -> dict[str, tf.Tensor]:
     Args:
       scores: [B, B], of state i with successor j.
       exists: bool [B], whether the row's successor exists; where the episode ended before, the row
-        has no loss and is nobody's candidate.
+        has no loss and is no candidate of others.
 
     Returns:
       "loss/total" and "accuracy/successor", each float32 [B].

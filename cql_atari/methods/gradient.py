@@ -10,7 +10,7 @@ from cql_atari.methods.method import Learner
 
 
 class Sums(NamedTuple):
-    """What a gradient step tells.
+    """The result of a gradient step.
 
     Attributes:
       by_game: name -> float32 [G], this replica's sums over rows, and "count", the rows.

@@ -15,7 +15,7 @@ from cql_atari.methods.method import Learner, Method, Transitions
 from cql_atari.networks.decoder import Drawn, MaskedAutoencoder
 
 _SHOWN = 8  # states in the picture
-_GREY = 0.5  # what hides a cell in it
+_GREY = 0.5  # of hidden cells in it
 
 
 def make(config: Config) -> Method:
@@ -52,12 +52,12 @@ def losses(drawn: Drawn, frames: tf.Tensor) -> dict[str, tf.Tensor]:
     """Mean squared errors of pixels in [0, 1], each float32 [B].
 
     Args:
-      drawn: of the frames.
+      drawn: the reconstruction of the frames.
       frames: uint8 [B, 4, 84, 84].
 
     Returns:
-      "loss/total" over all pixels, "error/hidden" over those of hidden cells and "error/visible"
-      over the others.
+      "loss/total" over all pixels, "error/hidden" over the pixels of hidden cells and
+      "error/visible" over the others.
     """
     squares = tf.square(drawn.pixels - tf.cast(frames, tf.float32) / 255)
     by_pixel = tf.reduce_mean(squares, axis=1)
@@ -73,11 +73,11 @@ def losses(drawn: Drawn, frames: tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 def beside(frames: np.ndarray, drawn: Drawn) -> np.ndarray:
-    """A picture: the newest frames, below them what is visible of them, below that what is drawn.
+    """A picture in three rows: the newest frames, their visible parts, and the reconstructions.
 
     Args:
       frames: uint8 [B, 4, 84, 84].
-      drawn: of them.
+      drawn: their reconstruction.
 
     Returns:
       uint8 [3 * 84, B * 84, 1].

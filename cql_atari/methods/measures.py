@@ -1,4 +1,4 @@
-"""Measures of a Q-network for the log, each float32 [B]; one more is one more entry.
+"""Measures of a Q-network for the log, each float32 [B]; to add one, add an entry.
 
 They explain a run: whether targets bootstrap from actions that a game doesn't have, whether the
 support is too narrow, how far apart actions are, how strong CQL is against TD.
@@ -14,7 +14,7 @@ from cql_atari.core.types import NUM_ACTIONS
 def of_values(
     q: tf.Tensor, actions: tf.Tensor, games: tf.Tensor, own: tf.Tensor
 ) -> dict[str, tf.Tensor]:
-    """Of the online network's values in the states of a batch.
+    """Measures of the online network's values in the states of a batch.
 
     Args:
       q: [B, A].
@@ -29,7 +29,7 @@ def of_values(
       q_gap: between the game's two best actions.
       greedy_is_datas: 1 where the best of the game's actions is the data's.
       greedy_is_most_frequent: 1 where it is the one that the game's rows of this batch have most
-        often. Near 1: the network has learned the majority and nothing of the states.
+        often. Near 1: the network has learned the majority and nothing about the states.
     """
     mine = tf.where(own, q, q.dtype.min)
     greedy = tf.argmax(mine, axis=-1, output_type=actions.dtype)
@@ -60,7 +60,7 @@ def most_frequent(actions: tf.Tensor, games: tf.Tensor) -> tf.Tensor:
 def of_targets(
     chooser: tf.Tensor, own: tf.Tensor, available: tf.Tensor, target: tf.Tensor | None
 ) -> dict[str, tf.Tensor]:
-    """Of the targets.
+    """Measures of the targets.
 
     Args:
       chooser: [B, A], the values at s' whose argmax over `available` is the target's action.

@@ -1,9 +1,9 @@
-"""What a way to learn is: all that the rest of the package knows of one. `build.py` lists them.
+"""The contract of a method, a way to learn: all that the rest of the package knows of one.
 
     build(config) -> Method       the network, and how it acts
     method.learner() -> Learner   its loss, its optimizers, what its checkpoints hold
 
-Nothing outside this room asks which method it has before it. A new one is a module with a function
+Nothing outside `methods/` asks which method runs. A new one is a module with a function
 `make(config) -> Method` and a `Kind` in `build.METHODS`.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from cql_atari.core.types import Array, Observation, Policy
 
-if TYPE_CHECKING:  # that a command may ask for a `Kind` without waiting for TensorFlow
+if TYPE_CHECKING:  # so that a command can ask for a `Kind` without waiting for TensorFlow
     import tensorflow as tf
 
 
@@ -72,19 +72,20 @@ class Method(NamedTuple):
 
     Attributes:
       reads: what a batch holds.
-      network: all that acting needs; it is what remote actors get and what evaluation restores.
+      network: all that acting needs: remote actors receive it, evaluation restores it.
       act: makes a policy that remembers nothing yet, one for each evaluation or actor. None: the
         method doesn't act, so a run of it is not evaluated.
       learner: makes what trains the network, from its present weights on: called once, in the
         strategy's scope, after the network has what it takes over from another run.
       outputs: (frames uint8 [B, 4, 84, 84], games int32 [D]) -> what the network says of the
         states, by name, each float32 [B, 18, ...]; the greedy action is the best by the first one.
-        B = D * c, and each run of c rows shares a game. None: a state isn't all that it acts on.
+        B = D * c, and each run of c rows shares a game. None: it acts on more than a state.
       support: float32 [N], the values that "distributions" among the outputs are over.
-      watch: as `act`, but what it makes tells all that it goes by, by name, each [N, ...]: first
-        the scores of the actions; a network that is told the return to go has "returns" [N].
-      pictures: batch -> name -> uint8 [height, width, 1 or 3], what the network makes of some of
-        its rows; None: the method has nothing to show.
+      watch: as `act`, but it makes a function that gives everything that the action is chosen by,
+        by name, each [N, ...]: first the scores of the actions; with a network that is conditioned
+        on the return to go also "returns" [N].
+      pictures: batch -> name -> uint8 [height, width, 1 or 3], pictures of what the network makes
+        of some rows; None: there are none.
     """
 
     reads: Transitions | Sequences
@@ -104,8 +105,9 @@ class Kind(NamedTuple):
       make: builds it from a `Config`; imports TensorFlow.
       label: what its scores are called in reports.
       online: whether it can learn from what it plays itself.
-      gives: what a later run may take from a run of it, "encoder" or "whole_network", with the
-        settings that both must have in common (for an encoder, beside the encoder's own settings).
+      gives: what a later run may take over from a run of this method, "encoder" or
+        "whole_network", with the settings that both must have in common (for an encoder, beside the
+        encoder's own settings).
       networks: copies of the network that a checkpoint holds, beside the optimizers' moments.
       passes: forward passes that a gradient step costs; a backward pass counts as two.
     """

@@ -1,4 +1,4 @@
-"""Optimizers and learning rates beyond plain Adam, in the form that checkpoints know."""
+"""Optimizers and learning rates beyond plain Adam; checkpoints know Keras' legacy optimizers."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ class Lamb(tf.keras.optimizers.legacy.Optimizer):
     m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2, both corrected for their start at zero;
     r = m / (sqrt(v) + epsilon); x -= rate * |x| / |r + decay x| * (r + decay x).
 
-    As in the authors' code vectors (biases, scales and shifts of norms) neither decay nor have
-    their rate scaled: many begin at zero, which would hold them there. So does a matrix of zeros.
+    As in the authors' code, vectors (biases, scales and shifts of norms) neither decay nor have
+    their rate scaled: many begin at zero, and a scaled rate would keep them there. Neither is a
+    matrix of zeros scaled.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ def make_network(config: Config, num_atoms: int) -> QNetwork:
 
 
 def make_optimizers(config: Config, network: QNetwork) -> tuple[Part, ...]:
-    """One optimizer of everything trainable; a second one for an encoder with a rate of its own."""
+    """An optimizer of all trainable variables; two, where the encoder has a rate of its own."""
     encoder = network.encoder.trainable_variables
     known = {id(variable) for variable in encoder}
     rest = [v for v in network.trainable_variables if id(v) not in known]
@@ -65,26 +65,22 @@ def make_learner(
     optimizers: tuple[Part, ...],
     loss: Callable[[Any], dict[str, tf.Tensor]],
 ) -> Learner:
-    """What trains one network; a checkpoint holds that and its optimizers."""
+    """What trains one network; a checkpoint holds the network and its optimizers."""
+    by_rate = [part.optimizer for part in optimizers]
     return Learner(
         config.data.games,
         config.batch_size,
         loss,
         optimizers,
-        {"network": network, **saved_optimizers(optimizers)},
+        {"network": network, **dict(zip(("optimizer", "encoder_optimizer"), by_rate))},
         clip_norm=config.optimizer.clip_norm,
     )
-
-
-def saved_optimizers(parts: tuple[Part, ...]) -> dict[str, tf.keras.optimizers.Optimizer]:
-    """The optimizers by the names that checkpoints have for them."""
-    return dict(zip(("optimizer", "encoder_optimizer"), (part.optimizer for part in parts)))
 
 
 def random_seed(config: Config, part: Part, salt: int) -> tf.Tensor:
     """A seed int64 [2] that differs from step to step, replica to replica and salt to salt.
 
-    It is a function of the run's seed and these, so that a resumed run draws what it would have.
+    It depends on nothing else than the run's seed, so that a resumed run draws the same.
     """
     seed = tf.constant([config.train.seed % 2**62, salt], tf.int64)
     replica = tf.distribute.get_replica_context().replica_id_in_sync_group

@@ -1,4 +1,4 @@
-"""How a network of values acts: as a `Policy` of ours, and as TF-Agents' policy."""
+"""How a network that gives values of actions acts: as our `Policy`, and as TF-Agents' policy."""
 
 from __future__ import annotations
 

@@ -13,12 +13,12 @@ from cql_atari.core import games as games_lib
 from cql_atari.core.settings import Config, Loss
 from cql_atari.core.types import STACK, Batch, Losses, UserError
 from cql_atari.methods import augmentation, distributions, gradient, losses, measures, parts, policy
-from cql_atari.methods.method import Learner, Method, Transitions, crossed
+from cql_atari.methods.method import Method, Transitions, crossed
 from cql_atari.networks.q_network import QNetwork
 
 
 class Objective(NamedTuple):
-    """What the network's outputs mean and how they are trained.
+    """The meaning of the network's outputs, and how they are trained.
 
     Attributes:
       num_atoms: outputs an action that stand for its value.
@@ -131,19 +131,9 @@ class ScaledQAgent(tf_agent.TFAgent):
         self._available = self._own | (not config.loss.mask_unused_actions)
         optimizers = parts.make_optimizers(config, network)
         self._augment = augmentation.augmenter(config, optimizers[0])
-        self.learner = Learner(
-            config.data.games,
-            config.batch_size,
-            self.losses,
-            optimizers,
-            {
-                "network": network,
-                "target_network": target_network,
-                **parts.saved_optimizers(optimizers),
-            },
-            after_steps=self._after_steps,
-            clip_norm=config.optimizer.clip_norm,
-        )
+        learner = parts.make_learner(config, network, optimizers, self.losses)
+        saved = {**learner.saved, "target_network": target_network}
+        self.learner = learner._replace(saved=saved, after_steps=self._after_steps)
         q_function = make_q_function(self.objective, network)
         greedy = policy.GreedyPolicy(network, q_function, config.data.games)
         super().__init__(

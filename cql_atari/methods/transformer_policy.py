@@ -1,4 +1,4 @@
-"""How the decision transformer acts: what it remembers, and how it draws a return and an action."""
+"""How the decision transformer acts: its memory, and how it draws a return and an action."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Player:
     """A policy that remembers the steps of its window, of every environment.
 
     A return is drawn at the window's first frame, then an action given that return and the window.
-    The window moves with every step and its places have learned positions, so that what was
-    computed for an earlier step is of no use for the next one: all tokens run again.
+    The window moves with every step and its positions are learned, so nothing that was computed for
+    an earlier step can be reused: all tokens are computed again.
 
-    Its chance comes from `evaluation.seed`, the game's name and the episode's number, so that an
-    episode's actions don't depend on which others are played beside or before it.
+    Draws depend on `evaluation.seed`, the game's name and the episode's number, so that an
+    episode's actions don't depend on other episodes.
 
     Args:
       config: the run's.

@@ -2,8 +2,9 @@
 2406.06037: most cells are hidden, a transformer encodes the others, and a second transformer
 reconstructs all pixels.
 
-A map of H x W cells stands for H x W patches of the frame, of ceil(84 / H) pixels a side: 14 for a
-6 x 6 map as there, 8 for the 11 x 11 of the paper's ResNets; what overhangs the frame is cut off.
+The H x W cells of a map correspond to H x W patches of the frame, of ceil(84 / H) pixels a side: 14
+for a 6 x 6 map as in that paper, 8 for the 11 x 11 map of our paper's ResNets. Patches that extend
+beyond the frame are cut.
 
 Reconstructed: the class token is a learned vector plus the encoder's own pooling of the visible
 cells. Otherwise nothing would train a spatial embedding, which transfers with the encoder.

@@ -109,7 +109,7 @@ def _map_mean(x: tf.Tensor) -> tf.Tensor:
     if devices.on_accelerator():
         return tf.reduce_mean(x, [1, 2])
     # Faster on CPUs. XLA gets a sliding window, which its CPU compiler makes a reduction;
-    # whether a TPU's does was never seen.
+    # whether a TPU's does is unknown.
     return tf.nn.avg_pool2d(x, x.shape[1:3], 1, "VALID")[:, 0, 0]
 
 

@@ -1,1 +1,1 @@
-"""What `collect` does: play becomes files."""
+"""Collecting play: players or a learning agent play, and what they see becomes files."""

@@ -1,7 +1,8 @@
-"""What `collect --behaviour=online` does: an agent trains, and its experience is the collection.
+"""`collect --behaviour=online`: an agent trains, and its whole experience is the collection.
 
-Until all is played the run is in the hidden folder `<data_dir>/<Game>/.<run>.online`; the same
-command goes on with it. The agent itself stays beside its data, in `agent/`: a workdir as any.
+Until everything is played the collection is in the hidden folder `<data_dir>/<Game>/.<run>.online`;
+the same command goes on with it. The agent's own run stays beside its data, in `agent/`, which is a
+workdir like any other.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from cql_atari.feed.feed import Feed
 
 GIN_FILE = "gin_configs/collect_online.gin"
-Load = Callable[[Sequence[str]], Config]  # from bindings that win over all others
+Load = Callable[[Sequence[str]], Config]  # (bindings, which win over all others) -> configuration
 Train = Callable[..., bool]  # training.run.train
 
 
@@ -33,7 +34,7 @@ def make_config(job: Job, load: Load) -> Config:
     """The run's configuration: `GIN_FILE`, then the user's, then what the job says.
 
     Raises:
-      UserError: where the run can't be done so.
+      UserError: where such a run isn't possible.
     """
     from cql_atari.feed.online.complete import complete
 
@@ -61,7 +62,7 @@ def train_and_log(
     train: Train,
     should_stop: Callable[[], bool],
 ) -> bool:
-    """Collects the games that aren't there yet, one after the other.
+    """Collects the games that aren't collected yet, one after the other.
 
     Args:
       jobs: what to collect.
@@ -71,10 +72,11 @@ def train_and_log(
       should_stop: turns true when the process is asked to stop.
 
     Returns:
-      Whether all are there; False when it was asked to stop (what was played is saved then).
+      Whether all are collected; False when it was asked to stop (what was played is saved then).
 
     Raises:
-      UserError: before anything is played, where a job can't be done or another is in its place.
+      UserError: before anything is played, where a job isn't possible, or another collection is in
+        its place.
     """
     todo = []
     for job in jobs:

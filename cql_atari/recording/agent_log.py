@@ -1,18 +1,19 @@
 """An online agent's whole experience as DQN-Replay files, in step with the run's checkpoints.
 
-The format is one stream of episodes. With several environments, whole episodes go into it in the
+The files are one stream of episodes. With several environments, whole episodes go into it in the
 order in which they end, so suffixes are in the order of time.
 
 Each episode's steps go into a file of its own in `spool/` as they are played. A checkpoint of the
-run holds a mark: how far the stream of ended episodes reaches, and how many steps the others have.
-A run that goes on from a checkpoint deletes what is newer than its mark: that is played again, and
-its frames weren't counted. The episodes under way then can't go on, as their consoles are gone; up
-to the mark they are kept, stored as ended like games that the frame cap cuts (`"terminal": false`
-in `episodes.jsonl`). So the log holds each step that the checkpoint counts, once.
+run holds a mark: how many slots of the stream the ended episodes take, and how many steps the
+unfinished ones have. A run that goes on from a checkpoint deletes what is newer than its mark: that
+is played again, and the checkpoint doesn't count its frames. The episodes that were unfinished at
+the mark can't go on, as their consoles are gone. Their steps up to the mark are kept, stored as
+ended like games that the frame cap cuts (`"terminal": false` in `episodes.jsonl`). So the log holds
+each step that the checkpoint counts, once.
 
-`replay_logs/` and `episodes.jsonl` grow up to the mark of the oldest checkpoint that is kept, as
-the run may go back to any; the rest waits in the spool, 7.1 KB a step. Memory is that of one file
-group while it is written (7.1 KB a slot).
+`replay_logs/` and `episodes.jsonl` are written up to the mark of the oldest checkpoint that is
+kept, as the run may go back to any; the rest waits in the spool, 7.1 KB per step. Memory is that of
+one file group while it is written (7.1 KB per slot).
 """
 
 from __future__ import annotations
@@ -61,13 +62,13 @@ class Experience:
         self._marks: collections.deque[int] = collections.deque(maxlen=config.train.keep)
 
     def go_on(self, extra: Mapping[str, Any]) -> None:
-        """Brings the log to where a checkpoint stands.
+        """Sets the log back to the mark of a checkpoint.
 
         Args:
           extra: what `mark` gave to the checkpoint; {}: the run is new.
 
         Raises:
-          UserError: where the log lacks something.
+          UserError: where the log lacks steps.
         """
         self.close()
         if not extra:
@@ -121,7 +122,7 @@ class Experience:
                     self._append(Path(file.name), serial, steps)
 
     def mark(self) -> dict[str, Any]:
-        """What the next checkpoint has to hold; all of it is on disk then.
+        """The mark for the next checkpoint; all steps up to it are on disk then.
 
         Returns:
           `frames`: emulator frames acted so far, 4 a step; `experience`: for `go_on`.
@@ -142,12 +143,12 @@ class Experience:
             }
 
     def publish(self) -> None:
-        """Writes what every checkpoint that is kept has, once the newest one is saved."""
+        """Writes the steps that all kept checkpoints have; call it once the newest one is saved."""
         if len(self._marks) == self._marks.maxlen:
             self._publish(self._marks[0])
 
     def finish(self, extra: Mapping[str, Any]) -> None:
-        """Writes all that the run's last checkpoint has; the spool isn't needed any more."""
+        """Writes all steps of the run's last checkpoint; then the spool isn't needed any more."""
         self.go_on(extra)
         self._publish(self._slot, last=True)
 
@@ -167,7 +168,7 @@ class Experience:
     def _publish(self, end: int, last: bool = False) -> None:
         """Writes the groups and lines of the episodes that begin before the slot `end`.
 
-        Doing it again, or after it was cut short, makes no difference.
+        It can be repeated, also after it was interrupted, with the same result.
         """
         size = self._job.slots_per_file
         full = (end + 1) // size
@@ -220,7 +221,7 @@ class Experience:
         }
 
     def _read_logged(self) -> int:
-        """The slot after the last episode in `episodes.jsonl`, whose torn end is cut off."""
+        """The slot after the last episode in `episodes.jsonl`; cuts off an incomplete last line."""
         path = self._directory / EPISODES
         if not path.exists():
             return 0

@@ -1,4 +1,4 @@
-"""A collection's folder: what decides its contents, whether it is there, one process at a time."""
+"""A collection's folder: what its contents depend on, whether it exists, and locking it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ EPISODES = "episodes.jsonl"
 
 
 class Job(NamedTuple):
-    """One game to collect; what it writes is a function of these alone.
+    """One game to collect. The files depend on these values alone, except for behaviour "online",
+    where threads decide how acting and learning interleave.
 
-    But for behaviour "online", where threads decide how acting and learning interleave. Behaviour
-    "mixture" has no epsilons; `mixture` (as `scripted.format_mixture` writes it) names the players,
-    and `order` says when each plays.
+    Behaviour "mixture" has no epsilons; `mixture` (as `scripted.format_mixture` writes it) names
+    the players, and `order` says when each plays.
     """
 
     game: str
@@ -38,22 +38,22 @@ class Job(NamedTuple):
 
 
 def describe_job(job: Job, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What makes one collection differ from another, JSON-ready.
+    """The values that tell collections apart, ready for JSON.
 
     Args:
       job: what is played.
-      settings: what else decides it, by name.
+      settings: further values that the files depend on, by name.
 
     Raises:
       UserError: where there is no such ROM.
     """
     wanted = json.loads(json.dumps({**job._asdict(), **(settings or {})}))
-    del wanted["rom_dir"]  # the MD5 identifies a ROM, in whatever folder it is
+    del wanted["rom_dir"]  # the MD5 identifies the ROM, whatever its folder
     return {**wanted, "rom_md5": roms.md5(job.game, job.rom_dir)}
 
 
 def is_there(wanted: Mapping[str, Any], path: Path) -> bool:
-    """Whether a folder holds this very collection, as `describe_job` gave it.
+    """Whether a folder holds the collection that `describe_job` describes.
 
     Raises:
       UserError: where there is another one in its place.
@@ -80,7 +80,7 @@ def is_there(wanted: Mapping[str, Any], path: Path) -> bool:
 
 @contextlib.contextmanager
 def appearing(final: Path) -> Iterator[Path]:
-    """An empty hidden folder, this process's alone; becomes `final`, or goes where that fails."""
+    """An empty hidden folder, locked; it becomes `final` at the end, and is removed on an error."""
     partial = final.with_name(f".{final.name}.partial")
     with held(partial, final):
         try:
@@ -95,11 +95,10 @@ def appearing(final: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def held(folder: Path, final: Path) -> Iterator[None]:
-    """Makes a folder and holds it; the kernel lets go of it however the process ends.
+    """Makes a folder and locks it; the kernel frees the lock however the process ends.
 
     Raises:
       UserError: where another process holds it, and so collects `final`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with files.locked(folder, f"another process is collecting {final}; wait for it"):
+    with files.hold_folder(folder, f"another process is collecting {final}; wait for it"):
         yield

@@ -1,6 +1,6 @@
-"""What `collect` does, except for `--behaviour=online`: players that don't learn play, into files.
+"""`collect`, except for `--behaviour=online`: players that don't learn play games into files.
 
-A collection is one player's, or a mixture's: several players share its steps, episode by episode.
+One player plays a whole collection, or several share its steps, episode by episode (a mixture).
 """
 
 from __future__ import annotations
@@ -80,14 +80,14 @@ def parse_mixture(text: str) -> tuple[Part, ...]:
 
 
 def format_mixture(parts: Sequence[Part]) -> str:
-    """The one text for a mixture, however it was spaced; `parse_mixture` reads it."""
+    """A mixture as text that `parse_mixture` reads; equal mixtures give equal texts."""
     return "; ".join(
         f"{part.behaviour}*{part.share!r}@{','.join(map(repr, part.epsilons))}" for part in parts
     )
 
 
 def parts_of(job: Job) -> tuple[Part, ...]:
-    """Who plays a job, and for which share of it."""
+    """The players of a job."""
     if job.mixture is None:
         return (Part(job.behaviour, 1.0, job.epsilons),)
     return parse_mixture(job.mixture)
@@ -106,7 +106,7 @@ def check_players(job: Job) -> None:
 
 
 def player_maker(behaviour: str, game: str) -> Callable[[], Player]:
-    """What a behaviour means for a game: a function that makes a player for each episode.
+    """A function that makes the player of an episode.
 
     Args:
       behaviour: "checkpoint:<workdir>", greedy play by the newest checkpoint of a run of ours, or
@@ -138,7 +138,7 @@ def _checkpoint_player_maker(directory: Path, game: str) -> Callable[[], Player]
     position = np.array([run_games.index(game)], np.int32)
     actions = games.to_full_actions(game)
 
-    @functools.cache  # loaded where it plays, once
+    @functools.cache  # loaded once, in the process that plays
     def player() -> Player:
         from cql_atari.training import load
 
@@ -162,18 +162,18 @@ def _budgets(parts: Sequence[Part], steps: int) -> list[int]:
 def _next_part(
     order: str | None, budgets: list[int], lengths: list[list[int]], rng: np.random.Generator
 ) -> int:
-    """Whose turn it is.
+    """The number of the part that plays the next episode.
 
     Args:
       order: as the job has it.
-      budgets: each part's steps; not all of them are played.
+      budgets: each part's steps; some are left.
       lengths: of each part, its episodes' lengths so far, in steps.
       rng: asked only where the order is shuffled.
     """
     played = [sum(part) for part in lengths]
     if order != SHUFFLED:
         return int(np.argmax(sum(played) < np.cumsum(budgets)))
-    # Whose episodes are longer is drawn less often, so that the shares hold at all times.
+    # Players with longer episodes are drawn less often, so that the shares hold at all times.
     usual = sum(played) / max(sum(map(len, lengths)), 1) or 1.0
     weights = np.array([
         budget / (float(np.mean(part)) if part else usual) if done < budget else 0.0
@@ -203,7 +203,7 @@ def play_job(job: Job, directory: Path, report: Callable[[int], None]) -> None:
       report: called with the number of steps played since it was last called.
 
     Raises:
-      UserError: where others' episodes took up all steps of one of the players.
+      UserError: where a player got no step, as others' episodes took its share.
     """
     from cql_atari.data.dopamine.writer import ReplayWriter
     from cql_atari.envs import acting, atari
@@ -280,11 +280,11 @@ def is_collected(job: Job, data_dir: Path) -> bool:
 
 
 def collect_scripted(jobs: list[Job], data_dir: Path, processes: int) -> None:
-    """Collects the games that aren't there yet, up to `processes` at a time.
+    """Collects the games that aren't collected yet, up to `processes` at a time.
 
     Raises:
-      UserError: before anything is played, where a job can't be done; or the first that a worker
-        met, after the others have been stopped.
+      UserError: before anything is played, where a job isn't possible; or the first error of a
+        worker, after the others have stopped.
     """
     from cql_atari.system import worker_pool
 

@@ -1,8 +1,8 @@
-"""Episodes of one stream, a plain file each, on their way into DQN-Replay files.
+"""Episodes of one stream, a plain file each, that wait to become DQN-Replay files.
 
-A file holds the records of an episode's steps. Its name is `<start>.<serial>`: how many slots of
-the stream come before it (three blank ones before each episode, as in Dopamine's buffer), and a
-number of its own. While the episode goes on it is `under_way.<serial>`.
+A file holds the records of an episode's steps. Its name is `<start>.<serial>`: the number of slots
+of the stream before it (with three blank ones before each episode, as in Dopamine's buffer), and a
+number of its own. While the episode goes on the name is `under_way.<serial>`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STEP = np.dtype(
     [("frame", np.uint8, FRAME_SHAPE), ("action", np.int32), ("reward", np.float32),
      ("terminal", np.bool_), ("frames", np.int64), ("epsilon", np.float32)]
 )  # fmt: skip
-_LAST = "invalid_range_ckpt"  # the file of a group that appears last
+_LAST = "invalid_range_ckpt"  # the file of a group that is moved in last
 
 
 class Ended(NamedTuple):
@@ -53,7 +53,7 @@ def list_ended(spool: Path, end: int) -> list[Ended]:
 
 
 def count_groups(replay_logs: Path) -> int:
-    """How many whole groups there are, the last one perhaps not full."""
+    """How many complete groups there are; the last one may have free slots."""
     return len(list(replay_logs.glob(f"{_LAST}.*")))
 
 
@@ -66,13 +66,13 @@ def write_groups(
     done: int,
     end: int | None,
 ) -> None:
-    """Writes the groups from number `done` on; doing it again makes no difference.
+    """Writes the groups from number `done` on; it can be repeated with the same result.
 
     Args:
-      replay_logs: where they go; each is there whole once its last file is.
+      replay_logs: where they go; a group is complete once its last file is there.
       game: CamelCase name.
       slots_per_file: as `ReplayWriter`'s.
-      episodes: from the one on of which the groups before don't have the end.
+      episodes: from the first one on that doesn't end in an earlier group.
       done: full groups that are there.
       end: the slot after the last one to be written, where a group ends; None: write all.
     """

@@ -19,6 +19,7 @@ from cql_atari.data.format import Source
 from cql_atari.data.shared import BAD_JSON
 from cql_atari.feed.transitions import count_transitions
 from cql_atari.runs import folder
+from cql_atari.system import text
 from cql_atari.system.files import parse_json, write_whole
 
 _SHOWN = 20  # differences that an error lists
@@ -71,11 +72,7 @@ def as_table(manifest: dict[str, Any]) -> str:
         rows.append((game, kind, str(len(parts)), *(_text(_sum([parts], c)) for c in columns)))
     if len(games) > 1:
         rows.append(("all", "", *map(_text, totals)))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join(
-        "  ".join(f"{cell:<{w}}" if i < 2 else f"{cell:>{w}}" for i, (cell, w) in
-                  enumerate(zip(row, widths))).rstrip() for row in rows
-    )  # fmt: skip
+    return text.columns(rows, left=(0, 1))
 
 
 def record_manifest(manifest: dict[str, Any], directory: Path, begun: bool) -> None:
@@ -84,7 +81,7 @@ def record_manifest(manifest: dict[str, Any], directory: Path, begun: bool) -> N
     The folder of the data and the order of the games may differ.
 
     Args:
-      manifest: as `make`.
+      manifest: as `make_manifest`.
       directory: the folder of the run, or of a server.
       begun: whether it holds anything that other data would spoil.
 
@@ -97,8 +94,8 @@ def record_manifest(manifest: dict[str, Any], directory: Path, begun: bool) -> N
             old = _facts(parse_json(path.read_bytes()))
         except BAD_JSON as error:
             raise UserError(
-                f"{path} is damaged ({error!r}), so it can't be told whether the data are the "
-                "same. If you know they are, delete it; else choose another --workdir."
+                f"{path} is damaged ({error!r}), so we can't tell whether the data are the "
+                "same. If you know that they are, delete it; else choose another --workdir."
             ) from error
         new = _facts(manifest)
         changed = [

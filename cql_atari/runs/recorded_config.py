@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from cql_atari.core.settings_check import from_json
 from cql_atari.core.types import UserError
 from cql_atari.runs import folder
 from cql_atari.system import files
+from cql_atari.system.text import differences
 
 
 def record_config(workdir: Path, config: settings.Config, accept_change: bool) -> None:
@@ -22,11 +22,7 @@ def record_config(workdir: Path, config: settings.Config, accept_change: bool) -
     path, text = workdir / folder.CONFIG_GIN, settings.to_gin(config)
     changed = folder.has_begun(workdir) and path.exists() and path.read_text() != text
     if changed and not accept_change:
-        old = path.read_text().splitlines()
-        lines = difflib.unified_diff(
-            old, text.splitlines(), "recorded", "asked for", lineterm="", n=0
-        )
-        changes = [line for line in lines if not line.startswith("@@")]
+        changes = differences(path.read_text(), text, "recorded", "asked for")
         raise UserError(
             "\n".join([f"--workdir {workdir} was made with another configuration:", *changes])
             + "\nChoose another --workdir, or go on with the new one by --accept_config_change."

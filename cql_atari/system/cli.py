@@ -1,4 +1,4 @@
-"""What the command files share: a user's mistake is a plain message, never a traceback."""
+"""What the command files share: flags, exit codes, and a user's mistake as a plain message."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ EXIT_NO_READER = 141  # 128 + SIGPIPE
 def run(main: Callable[[list[str]], int | None], *, takes_arguments: bool = False) -> None:
     """Parses flags, runs `main` and exits with its code; 2 and one message for a `UserError`, 130
     for an interruption that `main` lets through, 141 where the reader of its output has left.
+
+    Commands define their flags just before they call this, not when they are imported: several of
+    them may be imported in one process.
 
     Args:
       main: takes the program's name and the arguments that are no flags.
@@ -68,6 +71,18 @@ def _parse(argv: list[str]) -> list[str]:
         usage = f"{(sys.modules['__main__'].__doc__ or '').strip()}\n\n" if len(argv) == 1 else ""
         print(f"{usage}error: {message.rstrip('.')}. --help lists all flags.", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+
+
+def numbers(flag: str) -> list[int]:
+    """The whole numbers that a list flag was given.
+
+    Raises:
+      UserError: where it has anything else, or one number twice.
+    """
+    values = flags.FLAGS[flag].value or []
+    if not all(value.isdecimal() for value in values) or len(set(values)) < len(values):
+        raise UserError(f"--{flag}={','.join(values)} must be different whole numbers, as in 0,1,2")
+    return [int(value) for value in values]
 
 
 def _has_no_reader() -> bool:

@@ -1,4 +1,4 @@
-"""What TensorFlow computes on."""
+"""The devices that TensorFlow sees."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def on_accelerator() -> bool:
 
 
 def accelerators() -> list[str]:
-    """What is visible beside processors, a name each; a GPU's own where TensorFlow tells it."""
+    """Names of the visible GPUs and TPU cores; a GPU's own name where TensorFlow knows it."""
     found = []
     for device in tf.config.list_physical_devices("GPU"):
         details = tf.config.experimental.get_device_details(device)

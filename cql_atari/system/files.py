@@ -1,4 +1,5 @@
-"""Files that are there whole or not at all, JSON from anyone, locks that end with their process."""
+"""Files that are written whole or not at all, JSON of unknown origin, locks, which end with their
+process."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """Renames a file or folder, whose content is synced, for good: the new name is on the disk."""
+    """Renames a file or folder whose content is synced; afterwards the new name is on the disk."""
     os.replace(source, target)
     sync(target.parent)
 
@@ -64,7 +65,7 @@ def parse_json(text: str | bytes) -> Any:
 def take_lock(path: Path) -> int | None:
     """Locks a folder, or a file that is made if need be, for this process.
 
-    The kernel lets go of the lock however the process ends.
+    The kernel frees the lock however the process ends.
 
     Returns:
       The descriptor that holds the lock until it is closed; None where another process has it.
@@ -73,7 +74,7 @@ def take_lock(path: Path) -> int | None:
     try:
         for attempt in range(_ATTEMPTS):
             if attempt:
-                time.sleep(0.02)  # `is_locked` in another process holds it as long as it looks
+                time.sleep(0.02)  # `is_locked` in another process holds it for a moment
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return descriptor
@@ -94,6 +95,21 @@ def is_locked(path: Path) -> bool:
     except BlockingIOError:
         return True
     return False
+
+
+@contextlib.contextmanager
+def hold_folder(folder: Path, in_use: str) -> Iterator[None]:
+    """Makes a folder and holds `take_lock` of it as long as the context lasts.
+
+    Raises:
+      UserError: where it can't be made; saying `in_use`, where another process has the lock.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"can't use {folder} ({error.strerror}); give another folder.") from error
+    with locked(folder, in_use):
+        yield
 
 
 @contextlib.contextmanager

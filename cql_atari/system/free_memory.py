@@ -1,4 +1,4 @@
-"""How much memory this process may still take: the machine's and its control groups' limits."""
+"""The memory that this process may still take, within the limits of machine and control groups."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _V2 = ("", "memory.max", "memory.current", "inactive_file")
 
 
 def free_bytes(root: Path = Path("/")) -> int:
-    """The least of what Linux calls available and what each control group above us leaves.
+    """The least of Linux's available memory and what is left in each of our control groups.
 
     Args:
       root: where /proc and /sys are.
@@ -32,7 +32,7 @@ def _left_by_groups(root: Path) -> Iterator[int]:
         if controllers and "memory" not in controllers.split(","):
             continue
         folder, limit, use, reclaimable = _V1 if controllers else _V2
-        # A container may see another path than the one that it is in: the parents' limits hold too.
+        # In a container the path may differ from the real one; the parents' limits hold, too.
         base = root / "sys/fs/cgroup" / folder
         group = base / path.strip("/")
         for place in [group, *group.parents]:

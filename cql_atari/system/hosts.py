@@ -1,4 +1,4 @@
-"""Which of several hosts this process is, from TF_CONFIG or SLURM's environment; no TensorFlow."""
+"""The hosts of a run and which of them this is, from TF_CONFIG or SLURM; without TensorFlow."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def find_hosts(strategy: str, environ: Mapping[str, str] = os.environ) -> Cluste
     TF_CONFIG wins over SLURM's variables.
 
     Raises:
-      UserError: where neither is set, or what they say doesn't fit together.
+      UserError: where neither is set, or the variables contradict each other.
     """
     if strategy != "multi_worker":
         return Cluster()
@@ -88,7 +88,7 @@ def _from_slurm(environ: Mapping[str, str]) -> Cluster:
 
 
 def expand_hosts(nodes: str) -> list[str]:
-    """SLURM's short form of a list of hosts, "a[01-03,7],b", one by one and in order."""
+    """The hosts of SLURM's short form, such as "a[01-03,7],b", one by one and in order."""
     hosts = []
     for prefix, ranges in re.findall(r"([^,\[]+)(?:\[([^]]*)\])?", nodes):
         for part in ranges.split(","):

@@ -1,4 +1,4 @@
-"""Ports that a server listens on: whether one is free, and who can reach it."""
+"""Ports of servers: whether one is free, and a warning of who can reach it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SIOCGIFADDR = 0x8915
 
 
 def check_free(port: int) -> None:
-    """Reverb would share a port with another server without a word.
+    """Refuses a port that is taken: Reverb would silently share it with another server.
 
     Raises:
       UserError: if another server listens there, or the port is reserved.
@@ -33,7 +33,7 @@ def check_free(port: int) -> None:
 
 
 def warn_if_open(port: int) -> None:
-    """Warns of others who can reach a port that is open on every interface; names public ones."""
+    """Warns if others can reach a port that is open on every interface; names public addresses."""
     found = [a for a in map(ipaddress.ip_address, _own_addresses()) if not a.is_loopback]
     if public := [str(address) for address in found if address.is_global]:
         logging.warning(

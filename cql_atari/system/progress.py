@@ -1,4 +1,4 @@
-"""One line that says how far long work is and how long it takes yet.
+"""One line with the progress of long work and the time that is left.
 
 On a terminal the line is overwritten, at most twice a second; in a log it is a new line, at most
 every ten seconds. Lines of nested work overwrite each other: only one is seen at a time.
@@ -18,10 +18,10 @@ class Progress:
     """The line of one piece of work; writes to standard error.
 
     Args:
-      title: stands before it.
+      title: the line's beginning.
       unit: what is counted, in the plural.
       total: how much there is to do; `show` may correct it.
-      done: how much is done already: it doesn't count for the speed.
+      done: how much was done before; it doesn't count for the speed.
       clock: seconds.
     """
 
@@ -42,7 +42,7 @@ class Progress:
         self._shown = self._began - (self._period if self._is_terminal else 0)
 
     def is_due(self) -> bool:
-        """Whether `show` would write: what is said may cost something to find out."""
+        """Whether `show` would write now; ask first where a note is costly to make."""
         return self._clock() - self._shown >= self._period
 
     def show(self, done: float, note: str = "") -> None:
@@ -50,7 +50,7 @@ class Progress:
 
         Args:
           done: all that is done by now.
-          note: stands at its end.
+          note: the line's end.
         """
         self.done = done
         if self.is_due():

@@ -1,4 +1,4 @@
-"""How a process is asked to stop."""
+"""Signals that ask a process to stop."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     SIGHUP comes when a terminal or an ssh connection ends: what is printed later goes nowhere,
     since writing there would fail. Where `nohup` ignores it, so do we.
 
-    It turns true in every thread at once, even while the main one is in a call that doesn't return
-    to Python, where no handler can run.
+    It turns true in every thread at once, even while the main thread is in a long call outside
+    Python, where no handler can run.
     """
     seen: list[int] = []
     told, wake = socket.socketpair()

@@ -1,4 +1,4 @@
-"""Does jobs in worker processes, under one progress bar; a failure or Ctrl-C stops them all."""
+"""Runs jobs in worker processes with one progress bar; a failure or Ctrl-C stops all of them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run_jobs(work: Work, jobs: Sequence[Any], processes: int, total_steps: int, 
     ]
     for item in [*jobs, *[None] * len(workers)]:
         waiting.put(item)
-    # Workers inherit this: Ctrl-C reaches them too, but it's for us to stop them.
+    # Workers inherit this: Ctrl-C reaches them too, but this process stops them.
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     for worker in workers:
         worker.start()
@@ -59,7 +59,7 @@ def run_jobs(work: Work, jobs: Sequence[Any], processes: int, total_steps: int, 
 
 
 def _follow(workers: Sequence[Any], messages: Any, bar: tqdm) -> None:
-    """Shows progress until every worker has ended well and every message is read."""
+    """Shows progress until all workers have ended without error and all messages are read."""
     while any(worker.is_alive() for worker in workers) or not messages.empty():
         try:
             message = messages.get(timeout=0.2)

@@ -1,14 +1,12 @@
 """python -m cql_atari.tools.act --learner=HOST:PORT: acts for an online run of another process.
 
-Its configuration comes from the learner. But this host decides which ROM files it opens
-(--rom_dir), and it refuses a network that might not fit in its free memory and more than 256
-copies of the game.
+The learner sends the configuration. But this host chooses the ROM files that it opens (--rom_dir),
+and refuses a network that might not fit in its free memory, and more than 256 copies of the game.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +21,7 @@ from cql_atari.core.settings_check import most_weights
 from cql_atari.core.types import UserError
 from cql_atari.system import cli, signals
 from cql_atari.system.free_memory import free_bytes
+from cql_atari.system.text import differences
 
 if TYPE_CHECKING:
     from cql_atari.feed.online.exchange import ActorEnd
@@ -45,7 +44,7 @@ def main(_: list[str]) -> int:
         config = link.config()
         if expected is not None:
             compare(config, expected, FLAGS.learner)
-        config = with_roms_of_here(config, FLAGS.rom_dir)
+        config = with_own_roms(config, FLAGS.rom_dir)
         check_limits(config, FLAGS.learner)
         print(f"acting for {FLAGS.learner} in {config.data.games[0]}", file=sys.stderr)
         finished = _act(config, link, should_stop)
@@ -55,7 +54,7 @@ def main(_: list[str]) -> int:
     return 0
 
 
-def with_roms_of_here(config: Config, rom_dir: str | None) -> Config:
+def with_own_roms(config: Config, rom_dir: str | None) -> Config:
     """The learner's configuration with this host's folder of ROM files (None: ale-py's own)."""
     evaluation = dataclasses.replace(config.evaluation, rom_dir=rom_dir)
     return dataclasses.replace(config, evaluation=evaluation)
@@ -78,15 +77,8 @@ def check_limits(config: Config, learner: str) -> None:
 
 def compare(theirs: Config, ours: Config, learner: str) -> None:
     """Raises a UserError with the difference where the learner has another configuration."""
-    lines = (settings.to_gin(theirs).splitlines(), settings.to_gin(ours).splitlines())
-    changes = [
-        line
-        for line in difflib.unified_diff(
-            *lines, fromfile="the learner's", tofile="this actor's", lineterm="", n=0
-        )
-        if not line.startswith("@@")
-    ]
-    if changes:
+    texts = settings.to_gin(theirs), settings.to_gin(ours)
+    if changes := differences(*texts, "the learner's", "this actor's"):
         raise UserError(
             "\n".join([f"the learner at {learner} has another configuration:", *changes])
             + "\nGive the learner's gin files and bindings, or none: an actor gets them from it."
@@ -94,10 +86,10 @@ def compare(theirs: Config, ours: Config, learner: str) -> None:
 
 
 def _act(config: Config, link: ActorEnd, should_stop: Callable[[], bool]) -> bool:
-    """Acts until told to stop, or until the learner says that it has finished: True then.
+    """Acts until told to stop (False), or until the learner says that it has finished (True).
 
     Raises:
-      UserError: once the learner is gone without having said so.
+      UserError: if the learner disappears before that.
     """
     import numpy as np
 
@@ -136,7 +128,6 @@ def _act(config: Config, link: ActorEnd, should_stop: Callable[[], bool]) -> boo
 
 
 def _define_flags() -> None:
-    # Not at import: every command has its own, and a test imports them all.
     flags.DEFINE_string("learner", None, "HOST:PORT that the learner shows.", required=True)
     flags.DEFINE_string("rom_dir", None, "This host's <rom>.bin files; default: ale-py's.")
     flags.DEFINE_multi_string("gin_files", [], "What the learner's configuration should be.")

@@ -1,8 +1,8 @@
 """Is this machine ready? python -m cql_atari.tools.doctor --gin_files=F --workdir=W
 
-Looks at Python, packages, devices, XLA, memory and disk for the chosen configuration, ROMs, data,
-ports and replay servers, for ten seconds at most. A line each: ok, or what is wrong and the command
-that fixes it; "note" is for what may be meant so. Ends with 1 where something is wrong.
+Checks Python, packages, devices, XLA, memory and disk for the chosen configuration, ROMs, data,
+ports and replay servers, for ten seconds at most. It prints a line for each: ok, or what is wrong
+and the command that fixes it; "note" is for what may be intended. Ends with 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from cql_atari.tools.installation import Finding, check_packages, check_python
 if TYPE_CHECKING:
     from cql_atari.core.settings import Config
 
-# Only the standard library up here: where packages are missing, this says which.
+# Only the standard library is imported up here: where packages are missing, this says which.
 
-SECONDS = 8.5  # from here on; then it prints what it has
+SECONDS = 8.5  # that the checks may take; then it prints what it has
 _STARTED = time.monotonic()
 _PROBE = """
 import json, sys
@@ -43,7 +43,7 @@ tell(parameters=sum(build.count_parameters(settings.from_dict(json.loads(sys.arg
 
 
 class Probe:
-    """A process apart that imports TensorFlow and tells, fact by fact, what works."""
+    """Another process that imports TensorFlow and prints, fact by fact, what works."""
 
     def __init__(self, config: Config):
         from cql_atari.core import settings
@@ -55,7 +55,7 @@ class Probe:
         )  # fmt: skip
 
     def ask(self, seconds: float) -> tuple[dict[str, Any], str]:
-        """What it told within that time, and why it told no more ("" where it told all)."""
+        """(facts printed within that time, why there are no more: "" where there are all)."""
         try:
             out, err = self._process.communicate(timeout=max(seconds, 0.1))
             code = self._process.returncode
@@ -68,7 +68,7 @@ class Probe:
 
 
 def diagnose(config: Config, workdir: Path, deadline: float) -> list[Finding]:
-    """All findings, in the order of the lines; what isn't done by the deadline says so."""
+    """All findings, in the order of the lines; a check that isn't done by the deadline is one."""
     from cql_atari.core.types import UserError
 
     probe = Probe(config)
@@ -124,7 +124,6 @@ def main(_: list[str]) -> int:
 
 
 def _define_flags() -> None:
-    # Not at import: every command has its own, and a test imports them all.
     from absl import flags
 
     flags.DEFINE_multi_string("gin_files", [], "gin file; repeats, later ones win.")

@@ -1,6 +1,6 @@
-"""What a configuration needs of this machine, a function for each: devices, memory, disk, data...
+"""Checks of what a configuration needs of this machine: devices, memory, disk, data and so on.
 
-`cql_atari.tools.doctor` asks them all. Only the standard library up here, as there.
+`cql_atari.tools.doctor` calls them. Only the standard library is imported up here, as there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _STAGES = {"gpus": "TensorFlow", "xla": "XLA", "reverb": "Reverb", "parameters":
 
 
 def check_devices(config: Config, facts: dict[str, Any], why: str) -> list[Finding]:
-    """What the probe told: devices, XLA, Reverb, the network; and where it stopped."""
+    """What the probe found: devices, XLA, Reverb, the network; and where it stopped."""
     findings = []
     if "gpus" in facts:
         gpus, draws = facts["gpus"], config.feed.draws
@@ -58,7 +58,7 @@ def check_devices(config: Config, facts: dict[str, Any], why: str) -> list[Findi
 
 
 def check_memory(config: Config) -> list[Finding]:
-    """What the feed will take here against what is free."""
+    """Whether the feed fits in the free memory."""
     from cql_atari.system.free_memory import free_bytes
     from cql_atari.tools.plan import replay_bytes
 
@@ -116,7 +116,7 @@ def check_roms(config: Config) -> list[Finding]:
 
 
 def check_data(config: Config) -> list[Finding]:
-    """Whether the recorded play that is selected is there, where it is read here."""
+    """Whether the selected recorded play is there, if this machine reads it."""
     from cql_atari.data import sources
 
     if not _reads(config):
@@ -149,7 +149,9 @@ def count_frames(config: Config) -> int | None:
 
 
 def check_ports(config: Config) -> list[Finding]:
-    """Whether a server can listen here and be reached; and the ports that we are to listen on."""
+    """Whether a server can listen here and be reached, also on the ports that are configured."""
+    from cql_atari.core.types import UserError
+
     try:
         with socket.create_server(("", 0)) as server:
             socket.create_connection(("localhost", server.getsockname()[1]), timeout=2).close()
@@ -162,16 +164,13 @@ def check_ports(config: Config) -> list[Finding]:
     if config.train.phase == "online" and config.online.actors == "remote" and config.online.port:
         ports["online.port"] = config.online.port
     if "TF_CONFIG" in os.environ:
-        from cql_atari.system.files import parse_json
+        from cql_atari.system.hosts import find_hosts
 
         try:
-            cluster = parse_json(os.environ["TF_CONFIG"])
-            task = cluster["task"]
-            address = cluster["cluster"][task["type"]][task["index"]]
-            ports["TF_CONFIG"] = int(address.rpartition(":")[2])
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            return [Finding("wrong", "ports", f"TF_CONFIG isn't as TensorFlow wants it: {error!r}",
-                            "unset TF_CONFIG")]  # fmt: skip
+            here = find_hosts("multi_worker")
+            ports["TF_CONFIG"] = int(here.addresses[here.host].rpartition(":")[2])
+        except (UserError, ValueError) as error:
+            return [Finding("wrong", "ports", str(error), "unset TF_CONFIG, or correct it")]
     for owner, port in ports.items():
         try:
             socket.create_server(("", port)).close()
@@ -183,7 +182,7 @@ def check_ports(config: Config) -> list[Finding]:
 
 
 def check_servers(config: Config) -> list[Finding]:
-    """Whether each of `feed.servers` answers; for `SERVER_SECONDS` in all, however many."""
+    """Whether each of `feed.servers` answers; takes `SERVER_SECONDS` in all, however many."""
     servers = config.feed.servers if _reads(config) else ()
     findings: dict[str, Finding] = {}
 
@@ -209,7 +208,7 @@ def check_servers(config: Config) -> list[Finding]:
             findings[address] = Finding("wrong", "servers", f"{address!r} is no address",
                                         "give feed.servers 'host:port' of each")  # fmt: skip
     deadline = time.monotonic() + SERVER_SECONDS
-    for thread in threads:  # a look-up of a name may take longer than any connection
+    for thread in threads:  # looking up a name may take longer than connecting
         thread.join(max(deadline - time.monotonic(), 0))
     for address in servers:
         if address not in findings:
@@ -218,7 +217,7 @@ def check_servers(config: Config) -> list[Finding]:
 
 
 def _reads(config: Config) -> bool:
-    """Whether recorded play is read, here or by servers."""
+    """Whether recorded play is read, here or by replay servers."""
     return config.train.phase == "offline" or config.online.offline_share > 0
 
 

@@ -1,4 +1,4 @@
-"""What is installed, against what this version was made with. Needs the standard library only."""
+"""Compares what is installed with what this version needs. Imports the standard library only."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def check_python() -> list[Finding]:
 
 
 def check_packages(lock: Path = LOCK) -> list[Finding]:
-    """Installed versions against requirements.lock; without a checkout, against the metadata."""
+    """Compares installed versions with requirements.lock or, without a checkout, the metadata."""
     if lock.exists():
         lines, all_at_once = lock.read_text().splitlines(), f"-r {lock}"
         pins = [line.split(";")[0] for line in lines if _applies(line)]

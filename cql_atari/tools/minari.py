@@ -1,4 +1,4 @@
-"""Play from and to Minari datasets: `read` makes arrays of one, `write` makes one of play.
+"""Converts Minari datasets to recorded play (`read`), and recorded play to Minari (`write`).
 
     python -m cql_atari.tools.minari read ID --data_dir=DIR --game=Breakout --run=1
     python -m cql_atari.tools.minari write ID --data_dir=DIR --game=Breakout --run=1
@@ -9,16 +9,15 @@ Read: observations are grey frames [84, 84] or [7056], or colour screens, which 
 are scaled by area (one screen a step: Dopamine's maximum of two can't be had any more). Actions are
 indices of the game's own set, or of all 18; rewards are clipped.
 
-Write: whole games and parts that begin with the game's start; what begins in its middle is left
-out. Actions are indices of all 18. As play doesn't hold the frame behind the last step, which
-Minari wants, the last frame stands there twice. Observations are [7056], a frame row by row: what
-looks like an image to Minari, such as [84, 84], it stores as JPEG, whose pixels differ.
+Write: whole games, and parts that begin with the start of a game; other parts are left out. Actions
+are indices of all 18. Minari wants the frame after the last step, which recorded play lacks: the
+last frame is repeated. Observations are [7056], a frame row by row: Minari would store what looks
+like an image, such as [84, 84], as JPEG, which changes pixels.
 """
 
 from __future__ import annotations
 
 import itertools
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from cql_atari.core import games
 from cql_atari.core.types import FRAME_SHAPE, NUM_ACTIONS, Episode, UserError
 from cql_atari.data import sources
 from cql_atari.data.arrays.format import ARRAYS
+from cql_atari.data.format import Target
 from cql_atari.system import cli
 
 FLAGS = flags.FLAGS
@@ -72,22 +72,11 @@ def read(dataset: Any, game: str, data_dir: Path, run: int) -> int:
     if writing.suffixes_there(folder):
         raise UserError(f"{folder} is there already; give another --run.")
     lookup = _lookup(game, int(getattr(dataset.action_space, "n", 0)))
-    episodes = (_from_minari(one, game, lookup) for one in dataset.iterate_episodes())
-    first = next(episodes)  # what is no Atari play is refused before there is a folder
-    partial = folder / ".partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        extents = writing.write(
-            folder, partial, game=game, run=run, suffix=0,
-            episodes=itertools.chain([first], episodes),
-            source={"minari": [dataset.id]}, report=lambda steps: None,
-        )  # fmt: skip
-    except OSError as error:
-        raise UserError(f"can't write {folder}: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return len(extents)
+    play = (_from_minari(one, game, lookup) for one in dataset.iterate_episodes())
+    first = next(play)  # anything but Atari play is refused before there is a folder
+    episodes = itertools.chain([first], play)
+    source = {"minari": [dataset.id]}
+    return len(writing.write(Target(folder, game, run, 0), episodes, source, lambda steps: None))
 
 
 def write(name: str, game: str, data_dir: Path, run: int) -> int:
@@ -138,7 +127,7 @@ def _episodes(game: str, data_dir: Path, run: int) -> Iterator[Episode]:
     if not here:
         raise UserError(f"no recorded play of {game}, run {run}, in --data_dir={data_dir}.")
     kind, found = here[0]
-    for episode in kind.read_episodes(found.path, game, kind.list_suffixes(found.path)):
+    for episode in kind.read_episodes(found.path, game):
         if episode.starts:
             yield episode
 
@@ -183,7 +172,6 @@ def _lookup(game: str, size: int) -> np.ndarray:
 
 
 def _define_flags() -> None:
-    # Not at import: every command has its own, and a test imports them all.
     flags.DEFINE_string("data_dir", None, "The data folder.", required=True)
     flags.DEFINE_string("game", None, "CamelCase name.", required=True)
     flags.DEFINE_integer("run", 1, "Number of the run.", lower_bound=1, upper_bound=5)

@@ -13,8 +13,6 @@ command goes on at the first suffix that isn't packed; finished ones stay as the
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -23,14 +21,13 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from cql_atari.core import games
-from cql_atari.core.settings import Data
 from cql_atari.core.types import UserError
 from cql_atari.data import sources
 from cql_atari.data.format import Source
 from cql_atari.data.packed import files
 from cql_atari.system import cli, signals
-from cql_atari.system.files import locked
+from cql_atari.system.files import hold_folder
+from cql_atari.tools.selection import count_steps, select_sources
 
 
 class Job(NamedTuple):
@@ -41,7 +38,7 @@ class Job(NamedTuple):
     directory: Path
 
     def facts(self) -> dict[str, Any]:
-        """What the index keeps of the source; the same while its files are."""
+        """What the index notes of the source; it changes only with the source's files."""
         source, suffix = self.source, self.suffix
         return {
             "format": source.format,
@@ -70,8 +67,9 @@ def pack_all(jobs: Sequence[Job], processes: int) -> None:
 
     todo = [job for job in jobs if not is_packed(job)]
     print(f"{len(todo)} suffixes to pack, {len(jobs) - len(todo)} there already.")
+    steps = sum(count_steps(job.source, job.suffix) for job in todo)
     if todo:
-        worker_pool.run_jobs(pack_suffix, todo, processes, sum(map(_count_steps, todo)), "pack")
+        worker_pool.run_jobs(pack_suffix, todo, processes, steps, "pack")
 
 
 def is_packed(job: Job) -> bool:
@@ -91,55 +89,13 @@ def is_packed(job: Job) -> bool:
     return True
 
 
-def find_jobs(data: Data, out_dir: Path, names: Sequence[str], runs: Sequence[int]) -> list[Job]:
-    """What to pack, in the order of games and runs.
-
-    Args:
-      data: the folder, suffixes and exclusions.
-      out_dir: the folder to pack into.
-      names: the games; (): every game of which the folder holds the first run that is asked for.
-      runs: which runs of each.
-
-    Raises:
-      UserError: as `sources.find_sources`, or where both folders are the same.
-    """
-    if os.path.realpath(str(data.dir)) == os.path.realpath(out_dir):
-        raise UserError(f"--out_dir={out_dir} is --data_dir, too; give a folder of its own.")
-    names = names or [game for game in games.table() if _holds(data, game, runs[0])]
-    if not names:
-        raise UserError(f"--data_dir={data.dir} holds no recorded play of run {runs[0]}.")
-    found = sources.find_sources(dataclasses.replace(data, games=tuple(names), runs=tuple(runs)))
+def make_jobs(found: Sequence[Source], out_dir: Path) -> list[Job]:
+    """A job for each suffix of the sources."""
     return [
         Job(source, suffix, files.folder(out_dir, source.game, source.run))
         for source in found
         for suffix in source.suffixes
     ]
-
-
-def _holds(data: Data, game: str, run: int) -> bool:
-    with contextlib.suppress(UserError):
-        return bool(
-            sources.find_sources(Data(dir=data.dir, games=(game,), runs=(run,), suffixes=None))
-        )
-    return False
-
-
-def _count_steps(job: Job) -> int:
-    """For the progress bar; 0 where counting would take reading."""
-    return sum(extent.steps for extent in sources.survey(job.source, job.suffix) or ())
-
-
-@contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Makes a folder and holds it for this process."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"can't use --out_dir={directory} ({error.strerror}); give another one."
-        ) from error
-    with locked(directory, f"another process is packing into {directory}; wait for it."):
-        yield
 
 
 def _summary(jobs: Sequence[Job]) -> Iterator[str]:
@@ -157,14 +113,7 @@ def _summary(jobs: Sequence[Job]) -> Iterator[str]:
         )
 
 
-def _numbers(name: str, values: Sequence[str]) -> tuple[int, ...]:
-    if not all(value.isdecimal() for value in values) or len(set(values)) < len(values):
-        raise UserError(f"--{name}={','.join(values)} must be different whole numbers, as in 0,1,2")
-    return tuple(map(int, values))
-
-
 def _define_flags() -> None:
-    # Not at import: every command has its own, and a test imports them all.
     flags.DEFINE_string("data_dir", None, "Recorded play, as for data.dir.", required=True)
     flags.DEFINE_string("out_dir", None, "Where the packed play goes.", required=True)
     flags.DEFINE_list("games", [], "Games, CamelCase, separated by commas; default: all there.")
@@ -179,13 +128,15 @@ def _define_flags() -> None:
 
 def main(_: list[str]) -> int:
     values = flags.FLAGS
-    suffixes = _numbers("suffixes", values.suffixes) or None
-    data = Data(dir=values.data_dir, suffixes=suffixes, exclude=values.exclude)
     out_dir = Path(values.out_dir)
-    jobs = find_jobs(data, out_dir, values.games, _numbers("runs", values.runs))
+    found = select_sources(
+        Path(values.data_dir), out_dir, values.games, runs=cli.numbers("runs"),
+        suffixes=cli.numbers("suffixes"), exclude=values.exclude,
+    )  # fmt: skip
+    jobs = make_jobs(found, out_dir)
     signals.interrupt_on_sigterm()
     try:
-        with _alone(out_dir):
+        with hold_folder(out_dir, f"another process is packing into {out_dir}; wait for it."):
             pack_all(jobs, values.processes)
     except KeyboardInterrupt:
         print("stopped; the same command goes on at the unfinished suffixes.", file=sys.stderr)

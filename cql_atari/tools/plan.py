@@ -1,9 +1,8 @@
-"""What a configuration will take: python -m cql_atari.tools.plan --gin_files=F.
+"""What a configuration will cost: python -m cql_atari.tools.plan --gin_files=F.
 
 Prints bytes and operations a step, parameters, checkpoint, replay and network traffic, hosts that
 feed, and the time and price of the whole run for given devices. Arithmetic only: nothing is
-trained, no data are read. `docs/scaling.md` explains each line and holds the measured rates that it
-starts from.
+trained, no data are read. `docs/scaling.md` explains each line and has the measured rates.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ FEED_HOST_CORES = 48
 
 _FLOAT_BYTES = 4
 _OPTIMIZER_SLOTS = 2  # Adam's two moments
-_MOST_REPLICAS = 64  # of a plan that isn't told how many: the paper's
+_MOST_REPLICAS = 64  # the paper's; without --replicas
 
 
 class Devices(NamedTuple):
@@ -236,7 +235,6 @@ def main(_: list[str]) -> int:
 
 
 def _define_flags() -> None:
-    # Not at import: every command has its own, and a test imports them all.
     flags.DEFINE_multi_string("gin_files", [], "gin file; repeats, later ones win.")
     flags.DEFINE_multi_string("gin_bindings", [], "gin binding; repeats, wins over the files.")
     flags.DEFINE_integer(

@@ -1,8 +1,8 @@
 """python -m cql_atari.tools.serve_replay --gin_files=... --port=8000: replay for other hosts.
 
-A learner finds it by `feed.servers = ('host:8000',)`. Several servers share a run's games by
---games. Where every game's draws go on is kept in the folder --workdir: a server that is started
-again goes on there, once it has read what its windows held.
+A learner finds it by `feed.servers = ('host:8000',)`. Several servers can share a run's games, see
+--games. The folder --workdir holds the place where every game's draws go on: a server that is
+started again goes on there, once it has read again what its windows held.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
 
@@ -25,7 +25,7 @@ from cql_atari.data import sources
 from cql_atari.data.format import Source
 from cql_atari.runs import folder as workdir
 from cql_atari.runs import manifest
-from cql_atari.system import cli, files, signals
+from cql_atari.system import cli, files, signals, text
 
 if TYPE_CHECKING:
     from cql_atari.feed.replay.writer import Writers
@@ -36,7 +36,7 @@ _LOG_SECONDS = 30.0
 
 
 def main(_: list[str]) -> int:
-    config = share(config_lib.load(FLAGS.gin_files, FLAGS.gin_bindings), FLAGS.games)
+    config = choose_games(config_lib.load(FLAGS.gin_files, FLAGS.gin_bindings), FLAGS.games)
     found = sources.find_sources(config.data)
     folder = Path(FLAGS.workdir)
     logging.set_verbosity(logging.INFO)
@@ -50,7 +50,7 @@ def main(_: list[str]) -> int:
     return signals.EXIT_INTERRUPTED
 
 
-def share(config: settings.Config, games: list[str]) -> settings.Config:
+def choose_games(config: settings.Config, games: list[str]) -> settings.Config:
     """The configuration with only these of its games; all of them where none is named.
 
     Raises:
@@ -100,72 +100,50 @@ def watch(address: str, writers: Writers, folder: Path, should_stop: Callable[[]
     import reverb
 
     client = reverb.Client(address)
-    before: dict[str, Measure] = {}
-    due = 0.0
+    taken: dict[str, int] = {}
+    due, before = 0.0, time.monotonic()
     while not should_stop():
         writers.check()
-        if time.monotonic() >= due:
-            due = time.monotonic() + _LOG_SECONDS
-            now = measure_traffic(client.server_info(), writers.filled(), time.monotonic())
-            logging.info("\n%s", show_traffic(before, now))
-            before = now
+        if (now := time.monotonic()) >= due:
+            table, taken = show_traffic(client.server_info(), writers.filled(), taken, now - before)
+            logging.info("\n%s", table)
             write_places(folder, writers)
+            due, before = now + _LOG_SECONDS, now
         time.sleep(_POLL_SECONDS)
     write_places(folder, writers)
 
 
-class Measure(NamedTuple):
-    """What has happened to a game by a time.
+def show_traffic(
+    tables: Mapping[str, Any],
+    filled: Mapping[str, tuple[int, int]],
+    before: Mapping[str, int],
+    seconds: float,
+) -> tuple[str, dict[str, int]]:
+    """A table of all games: the window, segments that learners take a second, and who waits.
 
-    Attributes:
-      seconds: the time.
-      held: segments in the window.
-      size: segments that it will hold.
-      queued: drawn segments that wait for a learner.
-      full: whether no more fit in the queue.
-      taken: segments that learners have taken.
+    Args:
+      tables: a server's `server_info`.
+      filled: as `Writers.filled`.
+      before: the segments that learners had taken `seconds` ago; none of a game that isn't there.
+      seconds: the time since then.
+
+    Returns:
+      (text, the segments that learners have taken by now).
     """
-
-    seconds: float
-    held: int
-    size: int
-    queued: int
-    full: bool
-    taken: int
-
-
-def measure_traffic(
-    tables: Mapping[str, Any], filled: Mapping[str, tuple[int, int]], seconds: float
-) -> dict[str, Measure]:
-    """The games of a server's `server_info` and of `Writers.filled`."""
-    return {
-        game: Measure(
-            seconds, held, size, tables[game].current_size,
-            tables[game].current_size >= tables[game].max_size,
-            tables[game].rate_limiter_info.sample_stats.completed,
-        )
-        for game, (held, size) in filled.items()
-    }  # fmt: skip
-
-
-def show_traffic(before: Mapping[str, Measure], now: Mapping[str, Measure]) -> str:
-    """A table of all games: the window, segments taken since `before`, and who waits."""
-    rows: list[tuple[str, ...]] = [("game", "window", "queued", "taken/s", "waiting")]
-    for game, new in now.items():
-        old = before.get(game, new._replace(seconds=new.seconds - 1))
-        rate = (new.taken - old.taken) / (new.seconds - old.seconds)
-        waiting = "writer" if new.full else "learner" if not new.queued else "-"
-        window = f"{new.held:,} of {new.size:,}"
-        rows.append((game, window, f"{new.queued}", f"{rate:,.1f}", waiting))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join(
-        "  ".join(f"{cell:<{w}}" if i in (0, 4) else f"{cell:>{w}}" for i, (cell, w) in
-                  enumerate(zip(row, widths))).rstrip() for row in rows
-    )  # fmt: skip
+    rows = [("game", "window", "queued", "taken/s", "waiting")]
+    taken = {game: tables[game].rate_limiter_info.sample_stats.completed for game in filled}
+    for game, (held, size) in filled.items():
+        queued, rate = tables[game].current_size, 0.0
+        if game in before:
+            rate = (taken[game] - before[game]) / seconds
+        is_full = queued >= tables[game].max_size
+        waiting = "writer" if is_full else "-" if queued else "learner"
+        rows.append((game, f"{held:,} of {size:,}", f"{queued}", f"{rate:,.1f}", waiting))
+    return text.columns(rows, left=(0, 4)), taken
 
 
 def read_places(folder: Path) -> dict[str, Any]:
-    """Where the games' draws of the server before stood; {} where there was none."""
+    """Where the games' draws go on, as the server noted before it ended; {} if it is new."""
     path = folder / workdir.PLACES
     if not path.exists():
         return {}
@@ -187,12 +165,11 @@ def write_places(folder: Path, writers: Writers) -> None:
 
 
 def _define_flags() -> None:
-    # Not at import: every command has its own, and a test imports them all.
     flags.DEFINE_multi_string("gin_files", [], "gin file; repeats, later ones win.")
     flags.DEFINE_multi_string("gin_bindings", [], "gin binding; repeats, wins over the files.")
     flags.DEFINE_list("games", [], "Which of data.games to serve; all by default.")
     flags.DEFINE_integer("port", 8000, "To listen on, on every interface.", 1, 65_535)
-    flags.DEFINE_string("workdir", "runs/replay", "Folder of this server: where it stood.")
+    flags.DEFINE_string("workdir", "runs/replay", "Folder of this server, to go on from.")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Checks recorded play: every file to its end, every value; says what is wrong and where.
+"""Checks recorded play, every file to its end and every value; says what is wrong and where.
 
   python -m cql_atari.tools.verify DIR [--repair=FILE]
 
 DIR is a data folder or any folder in it that holds recorded play of one or more runs. Prints a line
-a file, those with something wrong at last, and exits with 1 if there are any; a warning alone is no
-error. `--repair` writes what must be left out to FILE, for `data.exclude`; nothing is ever written
+per file, those with problems last, and exits with 1 if any file is wrong; warnings alone don't
+count. `--repair` writes to FILE what must be left out, for `data.exclude`; nothing is ever written
 into DIR.
 """
 
@@ -31,7 +31,7 @@ from cql_atari.system import cli, signals
 from cql_atari.system.files import write_whole
 
 EXIT_WRONG = 1
-EXIT_STOPPED = 130  # as the shell's for Ctrl-C: nothing is kept, the next check starts afresh
+EXIT_STOPPED = 130  # as after Ctrl-C in a shell: nothing is kept
 _SHOWN = 5  # problems of a file
 
 # {"Game/run": {suffix: ranges}}
@@ -51,8 +51,9 @@ def recordings_in(directory: Path) -> list[tuple[Format, Recording]]:
     """
     found = sources.recordings(directory)
     if not found:
-        layouts = "\n  or ".join(kind.layout for kind in sources.FORMATS)
-        raise UserError(f"{directory} holds no recorded play. Expected inside:\n     {layouts}")
+        raise UserError(
+            f"{directory} holds no recorded play. Expected inside:\n     {sources.layouts()}"
+        )
     for _, recording in found:
         games.spec(recording.game)
     return found
@@ -63,7 +64,7 @@ def check(found: Found, show: Callable[[Sequence[FileCheck]], None]) -> Exclusio
 
     Args:
       found: what to check.
-      show: called with what came out for the files of each suffix, in order.
+      show: called with the results for the files of each suffix, in order.
 
     Returns:
       What to leave out, as in the file for `data.exclude`.
@@ -116,7 +117,7 @@ def _report(bar: tqdm, stop: threading.Event, done: int) -> None:
 
 
 class _Table:
-    """Prints a line a sound file at once; keeps the others, and what is wrong with them, for last.
+    """Prints the line of a sound file at once, and the lines of all others at the end.
 
     Attributes:
       files, wrong, strange: how many there were; how many with errors, and with warnings only.
@@ -151,7 +152,7 @@ class _Table:
 
 
 def _check_repair_path(repair: Path, directory: Path, found: Found) -> None:
-    """Refuses what would be written into the data, can't be written, or would mean two things."""
+    """Refuses a file in the data or that can't be written, and data with a run in two formats."""
     recordings = [recording for _, recording in found]
     if len({recording[:2] for recording in recordings}) < len(recordings):
         raise UserError("the folder holds a run in two formats; give --repair one of them as DIR.")
@@ -197,7 +198,6 @@ def main(argv: list[str]) -> int:
 
 
 def _define_flags() -> None:
-    # Not at import: every command has its own, and a test imports them all.
     flags.DEFINE_string("repair", None, "Write here what must be left out, for data.exclude.")
 
 

@@ -30,7 +30,7 @@ _OPSET = 17  # of ONNX
 
 
 def export(run: Path, loaded: Loaded, out: Path, data: str) -> list[str]:
-    """Writes everything that a method's kind allows; the folder is there whole or not at all.
+    """Writes all that the method allows; the folder is there whole or not at all.
 
     Args:
       run: the folder that `loaded` came from: its scores and its manifest go with it.
@@ -66,7 +66,7 @@ def export(run: Path, loaded: Loaded, out: Path, data: str) -> list[str]:
 
 
 def _write(run: Path, loaded: Loaded, out: Path) -> tuple[Scores | None, Shapes]:
-    """Everything but the card; returns what else goes into that."""
+    """Writes everything except the card; returns the scores and shapes that the card shows."""
     method, config = loaded.method, without_paths(loaded.config)
     (out / folder.CONFIG).write_text(json.dumps(settings.to_dict(config), indent=1) + "\n")
     weights.save(out / weights.FILE, method.network, {"step": str(loaded.step)})
@@ -156,7 +156,7 @@ def _save_onnx(path: Path, loaded: Loaded) -> None:
 
 
 def without_paths(config: Config) -> Config:
-    """The configuration without the places of this machine: where data, ROMs and others lay."""
+    """The configuration without the paths and addresses of this machine."""
     places: dict[str, dict[str, Any]] = {
         "data": {"dir": None, "exclude": None},
         "feed": {"cache_dir": None, "servers": ()},

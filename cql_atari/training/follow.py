@@ -1,4 +1,4 @@
-"""Evaluates checkpoints of a run: some of those that are there, or each as training saves it."""
+"""Evaluates checkpoints of a run: existing ones, or each one as training saves it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ POLL_SECONDS = 1.0
 
 
 class Evaluation(NamedTuple):
-    """What to do with each checkpoint.
+    """How to evaluate checkpoints.
 
     Attributes:
-      run: whose.
+      run: the run.
       config: the run's, with the settings of `evaluation` that are asked for.
       games: those to play.
       out: the folder for the scores; it may be the run's own.
@@ -69,10 +69,10 @@ def evaluate(todo: Evaluation, step: int | None) -> tuple[int, dict[str, Any]]:
 
 
 def evaluate_each(todo: Evaluation, steps: Iterable[int]) -> list[str]:
-    """Evaluates checkpoints; what is wrong with one doesn't keep the others from it.
+    """Evaluates checkpoints; an error in one doesn't stop the evaluation of the others.
 
     Returns:
-      What was wrong, a message each.
+      The errors, as messages.
 
     Raises:
       KeyboardInterrupt: as `evaluate`.
@@ -94,11 +94,11 @@ def evaluate_each(todo: Evaluation, steps: Iterable[int]) -> list[str]:
 def follow(todo: Evaluation) -> tuple[bool, list[str]]:
     """Evaluates every checkpoint once, as training saves it, until no process trains any more.
 
-    A trainer holds the lock of its folder as long as it lives, however it ends. While it does, the
-    steps that it evaluates itself are its own.
+    A training process holds the lock of its folder until it ends. Until then the steps that it
+    evaluates itself are left to it.
 
     Returns:
-      Whether the training is finished; what was wrong with checkpoints, as `evaluate_each`.
+      Whether the training is finished; errors, as `evaluate_each`.
 
     Raises:
       UserError: where nobody trains and there is no checkpoint.
@@ -131,7 +131,7 @@ def follow(todo: Evaluation) -> tuple[bool, list[str]]:
 
 
 def _is_done(todo: Evaluation, step: int, training: bool) -> bool:
-    """Whether a step is evaluated in the folder, or is the trainer's to evaluate there."""
+    """Whether a step was evaluated in the folder, or the training process will do so."""
     if todo.out.resolve() != todo.run.directory.resolve():
         return False  # `evaluate` looks whether its scores are there
     config = todo.run.config

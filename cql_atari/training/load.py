@@ -1,4 +1,4 @@
-"""A recorded run's network, or an exported one, ready to act."""
+"""Loads the network of a recorded or exported run, ready to act."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Loaded(NamedTuple):
     Attributes:
       act: makes a policy that remembers nothing yet; each evaluation or actor takes its own.
       config: what the run was made from; a row's game is a position in `config.data.games`.
-      step: of the checkpoint, in gradient steps.
+      step: the checkpoint's, in gradient steps.
       method: its network and what else can be done with it: `method.outputs` are its Q-values.
     """
 
@@ -37,7 +37,7 @@ class Run(NamedTuple):
     Attributes:
       directory: its folder.
       config: its configuration.
-      method: its network is of no meaning before `restore`.
+      method: its network has random weights before `restore`.
     """
 
     directory: Path
@@ -81,7 +81,7 @@ def open_run(directory: Path) -> Run:
 
 
 def restore(run: Run, step: int | None = None) -> int:
-    """Brings in the weights of a checkpoint: that of `step`, or the newest intact one.
+    """Restores the weights of the checkpoint of `step`, or of the newest intact one.
 
     Returns:
       Its step.

@@ -1,4 +1,4 @@
-"""The learner: k gradient steps a call of one compiled function, and the loop that says when."""
+"""The compiled function that makes k gradient steps a call, and the main loop."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def make_train_call(
 
 
 def replica_step(learner: Learner, batches: Any, k: tf.Tensor) -> gradient.Sums:
-    """What a replica does in a gradient step: all of it can be compiled by XLA, for a TPU too.
+    """One replica's part of a gradient step; XLA can compile all of it, for a TPU too.
 
     Args:
       learner: what learns.
@@ -102,18 +102,18 @@ def learn(
 ) -> bool:
     """The main loop, from the learner's own step counter to `config.steps`.
 
-    What has a period is done where a call of the training function reaches or passes a multiple of
-    it: a run may go on from a step that is no multiple of `steps_per_call`.
+    Whatever has a period is done when a call of the training function reaches or passes a multiple
+    of it, as a run may go on from a step that is no multiple of `steps_per_call`.
 
     Args:
       learner: what learns.
       train_call: as `make_train_call`.
       batches: placed on the devices.
-      config: when what is done.
+      config: steps and periods.
       save: of a step.
       log: of a step.
       evaluate: of a step; called every `evaluate_every` steps, from the first step here on, but not
-        at the end. It returns early where the process is asked to stop.
+        at the end. It returns early if the process is asked to stop.
       evaluate_every: 0: never.
       should_stop: whether this process is asked to stop.
       agree: (whether this host would stop) -> whether any would; all hosts call it together.
@@ -173,7 +173,7 @@ def learn(
 
 
 class _Meter:
-    """Sums over the steps since the last log line, and where the time went."""
+    """Sums over the steps since the last log line, and the time that they took."""
 
     def __init__(self, games: tuple[str, ...]):
         self._games = games
@@ -207,7 +207,7 @@ class _Meter:
         self._steps_timed += made
 
     def loss(self) -> float:
-        """The mean of what is minimised since the last log line."""
+        """The mean of the minimised loss since the last log line."""
         return float(self._sums[_TOTAL].sum() / self._sums[_COUNT].sum())
 
     def read(self) -> Scalars:

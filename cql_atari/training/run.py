@@ -138,7 +138,7 @@ def train(
 
 
 def use_xla(jit_compile: bool | None) -> bool:
-    """XLA on accelerators only, unless told: on CPUs it is slower than oneDNN."""
+    """XLA on accelerators only, by default: on CPUs it is slower than oneDNN."""
     return devices_lib.on_accelerator() if jit_compile is None else jit_compile
 
 
@@ -151,8 +151,9 @@ def make_evaluate(
 ) -> Callable[[int, int | None], dict[str, float] | None]:
     """A function (step, episodes) that evaluates the agent and returns scalars for the logs.
 
-    {}: the method doesn't act, or a run that goes on at `start` has these scores already. None: it
-    was asked to stop before it was done; a run that goes on with the same weights plays the rest.
+    It returns {} if the method doesn't act, or if the scores of the step at which a run goes on are
+    there already; None if it was asked to stop before it was done (a run that goes on with the same
+    weights plays the rest).
     """
     if method.act is None:
         logging.warning(
@@ -183,8 +184,8 @@ def make_evaluate(
 def make_show(
     method: Method, devices: tf.distribute.Strategy, directory: Path
 ) -> tuple[Callable[[Iterator[Any]], Iterator[Any]], Callable[[int], None]]:
-    """What makes a method's pictures: a function that passes batches on and remembers the last one,
-    and one that shows what the network makes of that at a step.
+    """Two functions for a method's pictures: one passes batches on and remembers the last one, the
+    other logs the pictures of that batch at a step.
     """
     make = method.pictures
     if make is None:

@@ -24,7 +24,7 @@ PROTOCOL = (
 
 
 class Task(NamedTuple):
-    """What scores depend on.
+    """Everything that scores depend on.
 
     Attributes:
       step: of the weights.
@@ -39,7 +39,7 @@ class Task(NamedTuple):
     protocol: dict[str, Any]
 
     def key(self) -> dict[str, Any]:
-        """All of it, JSON-ready, without what only says when and how fast to play."""
+        """All of it, ready for JSON, without settings that only say when and how fast to play."""
         # With the number of environments a call's shape changes, and so may a value's last bit.
         protocol = {**essence(self.protocol), "envs_per_game": self.protocol["envs_per_game"]}
         return {**self._asdict(), "games": list(self.games), "protocol": protocol}
@@ -117,7 +117,7 @@ def summary_of(directory: Path, step: int) -> dict[str, Any]:
 
 
 def essence(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a protocol scores depend on."""
+    """The part of a protocol that scores depend on."""
     return {name: protocol.get(name) for name in PROTOCOL}
 
 
@@ -136,7 +136,7 @@ def protocol_of(config: Config, episodes: int | None = None) -> dict[str, Any]:
 
 
 def fingerprint(network: tf.keras.Model) -> str:
-    """What tells these weights from others, in hexadecimal."""
+    """A checksum of the weights, in hexadecimal."""
     checksum = 0
     for variable in network.variables:
         checksum = zlib.crc32(variable.numpy().tobytes(), checksum)

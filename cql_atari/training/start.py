@@ -1,4 +1,4 @@
-"""How a run begins: where it was stopped, else with a pre-trained encoder, else from scratch."""
+"""How a run begins: at its newest checkpoint, with a pre-trained encoder, or from scratch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cql_atari.methods.method import Learner, Method
 from cql_atari.runs import checkpoint, folder, recorded_config
 from cql_atari.system import files
 
-# What makes one kind of encoder differ from another of its kind.
+# The settings that must agree, by kind of encoder.
 _SETTINGS = {
     "nature": (),
     "impala": ("impala_width",),
@@ -30,7 +30,7 @@ _SETTINGS = {
 def begin(
     method: Method, config: Config, directory: Path, scope: Callable[[], AbstractContextManager]
 ) -> tuple[Learner, int]:
-    """Brings a run to where it stands; its own checkpoint comes before anything else.
+    """Restores a run's newest checkpoint; a new run begins with what `start` says.
 
     A new run with `start.encoder_from` takes that run's encoder, or all, and notes in `start.json`
     where it is from.
@@ -46,7 +46,7 @@ def begin(
 
     Raises:
       UserError: where the own checkpoints don't fit or hold weights that are not finite, or the
-        encoder can't be had.
+        encoder can't be taken over.
     """
     checkpoints = directory / folder.CHECKPOINTS
     if not checkpoint.steps(checkpoints) and config.start.encoder_from is not None:
@@ -92,7 +92,7 @@ def _is_finite(variable: tf.Variable) -> bool:
 
 
 def _take_over(method: Method, config: Config, run: Path, directory: Path) -> None:
-    """Gives a new network what `start` says of another run, and notes it in `start.json`."""
+    """Takes over what `start` names from another run, and notes it in `start.json`."""
     theirs, whole = recorded_config.read_config(run), config.start.whole_network
     problems, step = _differences(theirs, config, method.network), None
     what, part = ("whole_network", "whole network") if whole else ("encoder", "encoder")
@@ -104,7 +104,7 @@ def _take_over(method: Method, config: Config, run: Path, directory: Path) -> No
     if problems:
         raise UserError(
             "\n  ".join([f"start.encoder_from = {str(run)!r} can't give its {part}:", *problems])
-            + f"\nUse the gin files of its network (all of it stands in {run / folder.CONFIG_GIN})."
+            + f"\nUse the gin files of its network (they are all in {run / folder.CONFIG_GIN})."
         )
     note = {"encoder_from": str(run.resolve()), "step": step, "whole_network": whole}
     logging.info("%s of %s at step %d", "network" if whole else "encoder", run.resolve(), step)
@@ -112,7 +112,7 @@ def _take_over(method: Method, config: Config, run: Path, directory: Path) -> No
 
 
 def _differences(theirs: Config, config: Config, network: tf.keras.Model) -> list[str]:
-    """Why a network can't take over what `start` asks for, as far as settings tell."""
+    """Why a network can't take over what `start` names, as far as the settings show it."""
     whole = config.start.whole_network
     what = "whole_network" if whole else "encoder"
     if not _shared(what, theirs, config):

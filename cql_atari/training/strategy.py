@@ -1,9 +1,9 @@
-"""Devices: which `tf.distribute` strategy, how a batch divides over it, how batches get there.
+"""Devices: the `tf.distribute` strategy, and how a batch is divided and placed on them.
 
-Variables live on every replica, batches are spread over the replicas by whole draws. There are two
+Variables live on every replica; batches are spread over the replicas by whole draws. There are two
 ways to place a batch. Each host feeds the replicas that it drives ("by hosts": one host, or one
-process a host). Or one process, the coordinator, pulls every batch and hands each replica its rows:
-a TPU pod needs this, for the servers on its other hosts know neither Reverb's op nor Python.
+process a host). Or one process, the coordinator, draws every batch and gives each replica its rows:
+a TPU pod needs this, as the servers on its other hosts have neither Reverb's op nor Python.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def _place_by_hosts(
         return tf.data.Dataset.from_tensor_slices(_for_device(strategy, type(batch)(*parts)))
 
     def dataset_of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        # That it is endless must be known: otherwise hosts ask each other before each element.
+        # Declared endless: otherwise the hosts ask each other before each element.
         endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
         rows = split.rows(context.input_pipeline_id)
         return make_dataset(rows).flat_map(spread).apply(endless)
@@ -206,7 +206,7 @@ def pack_frames(frames: tf.Tensor) -> tf.Tensor:
 
 
 def unpack_frames(frames: tf.Tensor) -> tf.Tensor:
-    """What was packed, on the device; frames that weren't packed as they are."""
+    """The inverse of `pack_frames`, on the device; frames that weren't packed stay as they are."""
     if frames.dtype == tf.uint8:
         return frames
     *lead, words = frames.shape
@@ -242,7 +242,7 @@ def check_same_start(strategy: tf.distribute.Strategy, step: int) -> None:
 
 
 def lost_host_message(error: Exception) -> str:
-    """What to tell the user after one of `LOST_HOST` in a run on several hosts."""
+    """The message for the user after one of `LOST_HOST` in a run on several hosts."""
     return (
         f"another host is gone ({str(error).splitlines()[0]}). Run the same command on all hosts: "
         "it goes on from the newest checkpoint."

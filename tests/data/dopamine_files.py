@@ -11,7 +11,7 @@ import pytest
 from dopamine.replay_memory.circular_replay_buffer import OutOfGraphReplayBuffer
 
 from cql_atari.core.types import STACK, Episode, UserError
-from cql_atari.data.dopamine.reader import read_episodes
+from cql_atari.data.dopamine.format import DOPAMINE
 
 GAME = "Breakout"
 CAPACITY = 40
@@ -84,7 +84,7 @@ def file_of(run: Path, name: str, suffix: int = 0) -> Path:
 
 
 def read_all(run: Path, suffixes: list[int] | None = None) -> list[Episode]:
-    return list(read_episodes(run, GAME, suffixes))
+    return list(DOPAMINE.read_episodes(run, GAME, suffixes))
 
 
 def load(path: Path) -> np.ndarray:

@@ -20,7 +20,7 @@ from tensorflow_datasets.rl_unplugged.rlu_atari_checkpoints_ordered import (
 
 from cql_atari.core import games
 from cql_atari.core.types import UserError
-from cql_atari.data.rlds import reader
+from cql_atari.data.rlds.format import RLDS
 from cql_atari.envs.atari import AtariEnv
 
 GAME = "Breakout"
@@ -145,6 +145,6 @@ def change_record(folder: Path, change, suffix: int = 0, index: int = 0) -> None
 def check_error(folder: Path | str, *words: str) -> None:
     """Reading must raise a UserError that holds all these words."""
     with pytest.raises(UserError) as info:
-        list(reader.read_episodes(folder, GAME))
+        list(RLDS.read_episodes(folder, GAME))
     for word in words:
         assert word in str(info.value)

@@ -14,7 +14,7 @@ from dopamine_files import GAME, steps_of, write_run
 from cql_atari.core.settings import Data
 from cql_atari.core.types import Episode, Extent, UserError
 from cql_atari.data import sources
-from cql_atari.data.dopamine import reader as dopamine
+from cql_atari.data.dopamine.format import DOPAMINE
 from cql_atari.data.format import FileCheck, Format, SuffixCheck
 from cql_atari.data.shared import Recording
 from cql_atari.runs import manifest
@@ -38,7 +38,7 @@ def test_all_suffixes_or_those_that_are_named(data_dir):
     (found,) = sources.find_sources(data(data_dir))
     assert (found.game, found.run, found.format, found.suffixes) == (GAME, 1, "dopamine", (0, 1))
     assert sources.find_sources(data(data_dir, suffixes=(1,)))[0].suffixes == (1,)
-    assert found.files[1] == dopamine.fingerprints(found.path, 1)
+    assert found.files[1] == DOPAMINE.fingerprints(found.path, 1)
 
 
 def test_an_absent_suffix_run_or_game_is_named(data_dir):
@@ -108,7 +108,7 @@ def test_a_file_that_is_replaced_by_another_sound_one_is_noticed(data_dir, tmp_p
     logs = data_dir / GAME / "1" / "replay_logs"
     for path in other.glob("*_ckpt.0.gz"):
         shutil.copy(path, logs / path.name)
-    assert list(dopamine.read_episodes(logs, GAME, [0]))  # sound in itself
+    assert list(DOPAMINE.read_episodes(logs, GAME, [0]))  # sound in itself
     with pytest.raises(UserError, match=r"_ckpt.0.gz was replaced while the run used it"):
         sources.read_part(source, 0)
     assert list(sources.read_part(source, 1))
@@ -137,14 +137,13 @@ def toy_format() -> Format:
         text = (Path(path) / f"{suffix}.txt").read_text()
         return [(int(line.split()[0]), float(line.split()[1])) for line in text.splitlines()]
 
-    def read(path, game, suffixes=None, *, fraction=1.0, left_out=None):
-        for suffix in suffixes:
-            for steps, reward in lines(path, suffix):
-                rewards = np.full(steps, reward, np.float32)
-                frames = np.ones((steps, 84, 84), np.uint8)
-                yield Episode(game, frames, np.zeros(steps, np.int32), rewards, True)
+    def read(path, game, suffix, fraction, gaps):
+        for steps, reward in lines(path, suffix):
+            rewards = np.full(steps, reward, np.float32)
+            frames = np.ones((steps, 84, 84), np.uint8)
+            yield Episode(game, frames, np.zeros(steps, np.int32), rewards, True)
 
-    def survey(path, game, suffix, *, fraction=1.0, left_out=None):
+    def survey(path, game, suffix, fraction, gaps):
         return [Extent(steps, True, True, steps * r) for steps, r in lines(path, suffix)]
 
     def check(path, game, suffix, report):
@@ -156,7 +155,7 @@ def toy_format() -> Format:
         locate=locate,
         find_recordings=find,
         list_suffixes=lambda path: sorted(int(p.stem) for p in Path(path).glob("*.txt")),
-        read_episodes=read,
+        read_suffix=read,
         survey=survey,
         count=survey,
         fingerprints=lambda path, k: {f"{k}.txt": [(Path(path) / f"{k}.txt").stat().st_size, ""]},

@@ -24,6 +24,7 @@ from cql_atari.feed.memory import cache
 from cql_atari.feed.memory import store as memory
 from cql_atari.feed.sampling import BatchLaw, draw_transitions
 from cql_atari.feed.transitions import block
+from cql_atari.methods.method import Sequences, Transitions
 
 GAMES = ("Pong", "Breakout")
 LAW = BatchLaw(draws=4, transitions_per_draw=2)
@@ -85,13 +86,13 @@ def store(request, tmp_path_factory):
 
 def take(store, count, n_step=3, **kwargs):
     settings = {"seed": 1, "start_step": 0, "steps_per_call": 3} | kwargs
-    data = drawing.transitions(store, LAW, n_step, 0.9, **settings)
+    data = drawing.dataset(store, LAW, Transitions(n_step, 0.9), **settings)
     return list(data.take(count).as_numpy_iterator())
 
 
 def take_windows(store, count, length=4, law=LAW, **kwargs):
     settings = {"seed": 1, "start_step": 0, "steps_per_call": 3} | kwargs
-    data = drawing.sequences(store, law, length, **settings)
+    data = drawing.dataset(store, law, Sequences(length), **settings)
     return list(data.take(count).as_numpy_iterator())
 
 
@@ -196,14 +197,14 @@ def test_row_slices_partition_the_batch(store, take):
 
 def test_element_specs(store):
     options = {"seed": 0, "start_step": 0, "steps_per_call": 3}
-    assert drawing.transitions(store, LAW, 5, 0.9, **options).element_spec == Batch(
+    assert drawing.dataset(store, LAW, Transitions(5, 0.9), **options).element_spec == Batch(
         frames=tf.TensorSpec((3, 8, 9, 84, 84), tf.uint8),
         actions=tf.TensorSpec((3, 8), tf.int32),
         rewards=tf.TensorSpec((3, 8), tf.float32),
         discounts=tf.TensorSpec((3, 8), tf.float32),
         games=tf.TensorSpec((3, 8), tf.int32),
     )
-    assert drawing.sequences(store, LAW, 6, **options).element_spec == SequenceBatch(
+    assert drawing.dataset(store, LAW, Sequences(6), **options).element_spec == SequenceBatch(
         frames=tf.TensorSpec((3, 8, 6, 84, 84), tf.uint8),
         actions=tf.TensorSpec((3, 8, 6), tf.int32),
         rewards=tf.TensorSpec((3, 8, 6), tf.float32),

@@ -18,7 +18,6 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from cql_atari.core.settings import Data
 from cql_atari.core.types import UserError
 from cql_atari.data import sources
 from cql_atari.data.dopamine.format import DOPAMINE
@@ -28,6 +27,7 @@ from cql_atari.feed.replay.interleave import Open, Position
 from cql_atari.methods.method import Sequences, Transitions
 from cql_atari.runs import checkpoint
 from cql_atari.tools import pack as pack_tool
+from cql_atari.tools.selection import select_sources
 
 pytestmark = pytest.mark.slow
 
@@ -154,7 +154,7 @@ def test_a_window_longer_than_any_episode_is_refused_before_all_is_read(data, re
 
 def test_packed_play_gives_the_batches_of_the_files_that_were_packed(data, tmp_path):
     """Each n-step return and each window of the memory feed, bit for bit; then of a part of it."""
-    jobs = pack_tool.find_jobs(Data(dir=str(data), suffixes=None), tmp_path, (), (1,))
+    jobs = pack_tool.make_jobs(select_sources(data, tmp_path, runs=[1]), tmp_path)
     for job in jobs:
         pack_tool.pack_suffix(job, lambda steps: None)
     for n_step in (1, 5):

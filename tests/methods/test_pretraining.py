@@ -169,8 +169,8 @@ def test_any_method_may_shift_its_frames(method):
         reads = learner.reads
         learner = learner.learner()
         if hasattr(reads, "length"):
-            open_store = recorded.drawing.sequences(
-                tiny.store(settings), recorded.BatchLaw(4, 2), 4, seed=0, start_step=0,
+            open_store = recorded.drawing.dataset(
+                tiny.store(settings), recorded.BatchLaw(4, 2), reads, seed=0, start_step=0,
                 steps_per_call=1,
             )  # fmt: skip
             batch = next(iter(open_store))

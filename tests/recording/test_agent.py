@@ -15,7 +15,7 @@ from dopamine.replay_memory.circular_replay_buffer import OutOfGraphReplayBuffer
 
 from cql_atari import config as config_lib
 from cql_atari.core.types import UserError
-from cql_atari.data.dopamine.reader import read_episodes
+from cql_atari.data.dopamine.format import DOPAMINE
 from cql_atari.recording import agent, spool
 from cql_atari.recording.folder import Job, describe_job, is_there
 from cql_atari.runs import checkpoint, recorded_config
@@ -144,7 +144,7 @@ def check_files(final: Path, episodes: list[dict], slots: int) -> None:
         added = count
     assert ends == [episode["slot"] + 2 + episode["length"] for episode in episodes]
 
-    read = list(read_episodes(logs, "Breakout"))
+    read = list(DOPAMINE.read_episodes(logs, "Breakout"))
     stale = [k for k in range(SLOTS - 1, slots, SLOTS)
              if any(0 <= k - e["slot"] - 3 < e["length"] for e in episodes)]  # fmt: skip
     steps = sum(episode["length"] for episode in episodes) - len(stale)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from cql_atari.core import games
 from cql_atari.core.types import UserError
-from cql_atari.data.dopamine.reader import read_episodes
+from cql_atari.data.dopamine.format import DOPAMINE
 from cql_atari.envs.vector_acting import VectorStep
 from cql_atari.recording import spool
 from cql_atari.recording.agent_log import Experience
@@ -224,7 +224,8 @@ def check(directory: Path, slots_per_file: int, model: Model) -> None:
         suffixes = spool.count_groups(directory / "replay_logs")
         stale = sum(slot[0] > 0 for slot in expected[capacity - 1 :: capacity])
         found = sum(
-            len(e.frames) for e in read_episodes(directory / "replay_logs", "SpaceInvaders")
+            len(e.frames)
+            for e in DOPAMINE.read_episodes(directory / "replay_logs", "SpaceInvaders")
         )
         assert suffixes >= 1 and found == sum(map(len, model.ended)) - stale
 

@@ -71,8 +71,8 @@ def test_another_configuration_is_refused_with_the_difference():
 
 def test_the_learner_does_not_say_which_folder_is_opened_here():
     theirs = tiny.config("evaluation.rom_dir = '/etc'")
-    assert act.with_roms_of_here(theirs, None).evaluation.rom_dir is None
-    ours = act.with_roms_of_here(theirs, "/roms")
+    assert act.with_own_roms(theirs, None).evaluation.rom_dir is None
+    ours = act.with_own_roms(theirs, "/roms")
     assert ours == tiny.config("evaluation.rom_dir = '/roms'")
 
 

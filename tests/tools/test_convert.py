@@ -19,14 +19,19 @@ import pytest
 
 from cql_atari.core.types import UserError
 from cql_atari.data.arrays import reader as arrays
+from cql_atari.data.arrays.format import ARRAYS
 from cql_atari.data.dopamine import files as replay_files
 from cql_atari.data.dopamine import reader as dopamine
+from cql_atari.data.dopamine.format import DOPAMINE
 from cql_atari.data.rlds import files as rlds_files
 from cql_atari.data.rlds import reader as rlds
+from cql_atari.data.rlds.format import RLDS
 from cql_atari.recording import scripted
 from cql_atari.recording.folder import Job
 from cql_atari.system import signals
+from cql_atari.system.files import hold_folder
 from cql_atari.tools import convert
+from cql_atari.tools.selection import count_steps, select_sources
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +73,7 @@ def target_of(out: Path) -> Path:
 
 
 def job_of(data: Path, out: Path) -> convert.Job:
-    (job,) = convert.find_jobs(data, out, [], [], [])
+    (job,) = convert.make_jobs(select_sources(data, out), out)
     return job
 
 
@@ -81,8 +86,8 @@ def wait_for(condition, process: subprocess.Popen) -> None:
 
 
 def assert_same_episodes(data: Path, out: Path) -> None:
-    expected = list(dopamine.read_episodes(data / GAME / "1" / "replay_logs", GAME))
-    found = list(rlds.read_episodes(target_of(out), GAME))
+    expected = list(DOPAMINE.read_episodes(data / GAME / "1" / "replay_logs", GAME))
+    found = list(RLDS.read_episodes(target_of(out), GAME))
     assert len(expected) >= 8 and any(not e.starts for e in expected)
     for ours, theirs in zip(found, expected, strict=True):
         defined = len(theirs.frames) - (not theirs.terminal)
@@ -123,7 +128,7 @@ def test_killed_at_any_time_then_resumed(data, tmp_path):
     out, error = third.communicate()
     assert (third.returncode, error) == (0, "")
     assert f"0 to convert, {len(SUFFIXES)} there already" in out
-    steps = sum(len(e.frames) for e in rlds.read_episodes(target, GAME))
+    steps = sum(len(e.frames) for e in RLDS.read_episodes(target, GAME))
     assert f"{steps} steps, {target}" in out
 
 
@@ -171,7 +176,7 @@ def test_a_conversion_at_every_point_of_its_last_steps(data, tmp_path, monkeypat
     monkeypatch.setattr(writer.files, "move", move)
     reports: list[int] = []
     convert.convert_run(job, reports.append)
-    assert sum(reports) == sum(convert._count_steps(job, suffix) for suffix in SUFFIXES)
+    assert sum(reports) == sum(count_steps(job.source, suffix) for suffix in SUFFIXES)
     assert convert.unfinished(job) == []
     assert_same_episodes(data, tmp_path)
 
@@ -204,12 +209,14 @@ def test_no_space_is_one_line(data, tmp_path):
 
 def test_another_process_is_refused(data, tmp_path):
     job = job_of(data, tmp_path)
-    with convert._locked(job.target), pytest.raises(UserError, match="another process"):
+    held = hold_folder(job.target, "held")
+    with held, pytest.raises(UserError, match="another process"):
         convert.convert_run(job, lambda steps: None)
 
 
 def test_other_data_in_the_target_is_refused(data, tmp_path):
-    job = job_of(data, tmp_path)._replace(suffixes=(2,))
+    job = job_of(data, tmp_path)
+    job = job._replace(source=job.source._replace(suffixes=(2,)))
     convert.convert_run(job, lambda steps: None)
     assert convert.unfinished(job_of(data, tmp_path)) == [k for k in SUFFIXES if k != 2]
     path = job.target / "conversion.json"
@@ -227,19 +234,20 @@ def test_other_data_in_the_target_is_refused(data, tmp_path):
     ("wanted", "reason"),
     [
         ((["Breakut"], [], []), "unknown game"),
-        ((["Pong"], [], []), "no recorded play of Pong.*and the games SpaceInvaders"),
-        (([], [2], []), r"run \[2\], in .*; there are runs \[1\]"),
-        (([GAME], [1, 2], []), r"there are runs \[1\]"),
+        ((["Pong"], [], []), "no recorded play of Pong.*There are: SpaceInvaders"),
+        (([], [2], []), "no recorded play of run 2"),
+        (([GAME], [1, 2], []), rf"no recorded play of {GAME}, run 2, .*There are: {GAME} .run 1."),
         (([], [], [0, 9]), r"suffix \[9\].*there are \[0, 1, .*6\]"),
     ],
 )
 def test_what_is_not_there(data, tmp_path, wanted, reason):
     with pytest.raises(UserError, match=reason):
-        convert.find_jobs(data, tmp_path, *wanted)
+        names, runs, suffixes = wanted
+        select_sources(data, tmp_path, names, runs=runs, suffixes=suffixes)
     with pytest.raises(UserError, match=r"(?s)no recorded play in --data_dir.*replay_logs"):
-        convert.find_jobs(tmp_path, tmp_path / "out", [], [], [])
+        select_sources(tmp_path, tmp_path / "out")
     with pytest.raises(UserError, match="is --data_dir"):
-        convert.find_jobs(data, data / GAME / "..", [], [], [])
+        select_sources(data, data / GAME / "..")
 
 
 @pytest.mark.parametrize(
@@ -268,16 +276,17 @@ def test_without_flags_it_says_how_it_is_called():
 
 def test_to_arrays_and_on_to_rlds(data, tmp_path):
     """From `.gz` to arrays to RLDS: the same episodes, the same extents, each way resumable."""
-    (there,) = convert.find_jobs(data, tmp_path / "arrays", [], [], [0, 3], to="arrays")
+    out = tmp_path / "arrays"
+    (there,) = convert.make_jobs(select_sources(data, out, suffixes=[0, 3]), out, "arrays")
     convert.convert_run(there, lambda steps: None)
     assert convert.unfinished(there) == []
-    (back,) = convert.find_jobs(tmp_path / "arrays", tmp_path / "rlds", [], [], [])
-    assert (back.source_format, back.suffixes) == ("arrays", (0, 3))
+    (back,) = convert.make_jobs(select_sources(out, tmp_path / "rlds"), tmp_path / "rlds")
+    assert (back.source.format, back.source.suffixes) == ("arrays", (0, 3))
     convert.convert_run(back, lambda steps: None)
     logs = data / GAME / "1" / "replay_logs"
     for suffix in (0, 3):
-        expected = list(dopamine.read_episodes(logs, GAME, [suffix]))
-        found = list(arrays.read_episodes(there.target, GAME, [suffix]))
+        expected = list(DOPAMINE.read_episodes(logs, GAME, [suffix]))
+        found = list(ARRAYS.read_episodes(there.target, GAME, [suffix]))
         for ours, theirs in zip(found, expected, strict=True):
             np.testing.assert_equal(ours._asdict(), theirs._asdict())
         assert arrays.survey(there.target, GAME, suffix) == dopamine.survey(logs, GAME, suffix)

@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 import tiny
 
-from cql_atari.core.settings import Data
 from cql_atari.core.types import UserError
 from cql_atari.data import sources
-from cql_atari.data.dopamine import reader as dopamine
-from cql_atari.data.packed import files, reader
+from cql_atari.data.dopamine.format import DOPAMINE
+from cql_atari.data.packed import files
+from cql_atari.data.packed.format import PACKED
 from cql_atari.recording import scripted
 from cql_atari.recording.folder import Job
 from cql_atari.tools import pack
+from cql_atari.tools.selection import select_sources
 
 ROOT = Path(__file__).resolve().parents[2]
 GAMES = tiny.GAMES
@@ -53,8 +54,8 @@ def run(data, out, *flags, **options):
 def check(data, out):
     for game in GAMES:
         logs = data / game / "1" / "replay_logs"
-        ours = list(reader.read_episodes(files.folder(out, game, 1), game))
-        theirs = list(dopamine.read_episodes(logs, game))
+        ours = list(PACKED.read_episodes(files.folder(out, game, 1), game))
+        theirs = list(DOPAMINE.read_episodes(logs, game))
         assert len(ours) == len(theirs) > 3
         for a, b in zip(ours, theirs):
             assert (a.terminal, a.starts) == (b.terminal, b.starts)
@@ -118,7 +119,7 @@ def packed(data, tmp_path_factory) -> Path:
 
 
 def jobs_of(data, out):
-    return pack.find_jobs(Data(dir=str(data), suffixes=None), out, (), (1,))
+    return pack.make_jobs(select_sources(data, out, runs=[1]), out)
 
 
 def test_a_changed_source_is_noticed(data, packed):

@@ -137,13 +137,13 @@ def test_servers_and_learner_outlive_each_other(tmp_path):
 
 def test_games_are_shared_in_the_order_of_the_run():
     config = tiny.config("feed.kind = 'replay'", "feed.servers = ('a:1',)")
-    shared = serve_replay.share(config, list(tiny.GAMES[::-1]))
+    shared = serve_replay.choose_games(config, list(tiny.GAMES[::-1]))
     assert shared.data.games == tiny.GAMES and not shared.feed.servers
-    assert serve_replay.share(config, [tiny.GAMES[1]]).data.games == tiny.GAMES[1:]
+    assert serve_replay.choose_games(config, [tiny.GAMES[1]]).data.games == tiny.GAMES[1:]
     with pytest.raises(UserError, match=r"--games=Pong: not in data\.games"):
-        serve_replay.share(config, ["Pong"])
+        serve_replay.choose_games(config, ["Pong"])
     with pytest.raises(UserError, match="only 'replay' can be served"):
-        serve_replay.share(tiny.config(), [])
+        serve_replay.choose_games(tiny.config(), [])
 
 
 def test_metrics_by_hand():
@@ -153,20 +153,20 @@ def test_metrics_by_hand():
         stats = SimpleNamespace(sample_stats=SimpleNamespace(completed=taken))
         return SimpleNamespace(current_size=queued, max_size=64, rate_limiter_info=stats)
 
-    before = serve_replay.measure_traffic(
+    first, taken = serve_replay.show_traffic(
         {"Pong": info(0, 0), "Boxing": info(9, 40), "record": info(1, 3)},
-        {"Pong": (1, 10), "Boxing": (10, 10)}, 100.0,
+        {"Pong": (1, 10), "Boxing": (10, 10)}, {}, 1.0,
     )  # fmt: skip
-    now = serve_replay.measure_traffic(
+    second, taken = serve_replay.show_traffic(
         {"Pong": info(64, 168), "Boxing": info(10, 80)},
-        {"Pong": (10, 10), "Boxing": (10, 10)},
-        110.0,
-    )
-    assert [line.split() for line in serve_replay.show_traffic({}, before).splitlines()[1:]] == [
+        {"Pong": (10, 10), "Boxing": (10, 10)}, taken, 10.0,
+    )  # fmt: skip
+    assert taken == {"Pong": 168, "Boxing": 80}
+    assert [line.split() for line in first.splitlines()[1:]] == [
         ["Pong", "1", "of", "10", "0", "0.0", "learner"],
         ["Boxing", "10", "of", "10", "9", "0.0", "-"],
     ]
-    assert [line.split() for line in serve_replay.show_traffic(before, now).splitlines()[1:]] == [
+    assert [line.split() for line in second.splitlines()[1:]] == [
         ["Pong", "10", "of", "10", "64", "16.8", "writer"],
         ["Boxing", "10", "of", "10", "10", "4.0", "-"],
     ]

@@ -149,7 +149,9 @@ def test_it_says_so_while_no_actor_is_connected(monkeypatch, caplog):
     monkeypatch.setattr(feed, "_GOODBYE_SECONDS", 0)
     config = complete(tiny.config(*BINDINGS[len(tiny.BINDINGS) :]))
     method, tally = build.build(config), Tally(1000)
-    with replay.serve_play(3, 100, Pace(1.0, 1, (-1e9, 1e9)), more=exchange.tables()) as address:
+    with replay.serve_play(
+        3, 100, Pace(1.0, 1, (-1e9, 1e9)), more=exchange.make_tables()
+    ) as address:
         with feed._remote_actors(config, address, method, tally, lambda: False) as tick:
             for _ in range(8):
                 tick(True)

@@ -1,12 +1,11 @@
 """Checks play that is stored as plain arrays without stopping at the first problem.
 
-Left out are the episodes that hold wrong values; a suffix whose files are damaged or of another
-form, whole.
+Left out are the episodes that hold wrong values, and all of a suffix whose files are damaged or of
+another form.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,16 +15,13 @@ from cql_atari.core.types import UserError
 from cql_atari.data.arrays import files
 from cql_atari.data.arrays.columns import find_wrong
 from cql_atari.data.format import FileCheck, Problem, SuffixCheck
-from cql_atari.data.shared import EVERYTHING, blank_and_still, looks_wrong, merge
+from cql_atari.data.shared import EVERYTHING, blank_and_still, looks_wrong, merge, size_of
 
 
 def total_bytes(path: Path, suffix: int) -> int:
     """Size of a suffix's frames on disk, 0 if there are none: the work of `check_suffix`."""
     place = files.suffix_path(path, suffix)
-    try:
-        return os.path.getsize(place if place.suffix == ".npz" else place / "frames.npy")
-    except OSError:
-        return 0
+    return size_of(place if place.suffix == ".npz" else place / "frames.npy")
 
 
 def check_suffix(path: Path, game: str, suffix: int, report: Callable[[int], None]) -> SuffixCheck:

@@ -1,4 +1,4 @@
-"""The files of play as plain arrays: which suffixes there are, each opened and checked.
+"""The files of play as plain arrays: finds the suffixes, opens and checks them.
 
 A suffix K of `<data_dir>/<Game>/<run>/arrays/` is `K.npz` (`np.savez` or `np.savez_compressed`) or
 a folder `K/` of `.npy` files (`np.save`), with these arrays of T steps, of one episode or of many
@@ -22,7 +22,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import stat
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -33,9 +32,7 @@ import numpy as np
 
 from cql_atari.core import games
 from cql_atari.core.types import FRAME_SHAPE, Extent, UserError
-from cql_atari.data import npy
 from cql_atari.data.arrays.columns import Columns
-from cql_atari.data.remote_file import FIX, fingerprint
 from cql_atari.data.shared import (
     LONGEST,
     PADS,
@@ -46,6 +43,16 @@ from cql_atari.data.shared import (
     pieces,
     total_reward,
     whole_number,
+)
+from cql_atari.data.untrusted import (
+    FIX,
+    MAX_DEFLATE_RATIO,
+    blaming,
+    check_regular,
+    fill_array,
+    fingerprint,
+    open_file,
+    read_header,
 )
 
 LAYOUT: dict[str, tuple[tuple[str, ...], tuple[int | None, ...]]] = {
@@ -60,8 +67,7 @@ LAYOUT: dict[str, tuple[tuple[str, ...], tuple[int | None, ...]]] = {
 ACTION_SETS = ("minimal", "full")
 
 _EXPECTED = "expected <Game>/<run>/arrays/K.npz, or K/frames.npy and the others, for K = 0, 1, ..."
-_DAMAGE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError)
-_BLOCK = 1 << 20  # bytes
+_DAMAGE = (EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError)
 
 
 class Rows:
@@ -85,12 +91,12 @@ class Rows:
           UserError: if it isn't such an array, or can't be read.
         """
         self._where, self._file = where, file
-        with _blaming(where):
-            self.shape, self._dtype = npy.read_header(file, *LAYOUT[name], most_bytes)
+        with blaming(where, *_DAMAGE):
+            self.shape, self._dtype = read_header(where, file, *LAYOUT[name], most_bytes)
             self._begin = file.tell()
-            claimed = self._begin + math.prod(self.shape) * self._dtype.itemsize
-            if claimed != size:
-                raise npy.BadArray(f"has {size:,} bytes; its header says {claimed:,}")
+        claimed = self._begin + math.prod(self.shape) * self._dtype.itemsize
+        if claimed != size:
+            raise UserError(f"{where} has {size:,} bytes; its header says {claimed:,}. {FIX}")
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop), behind those that were read before.
@@ -99,32 +105,24 @@ class Rows:
           UserError: if the file is damaged or ends before.
         """
         array = np.empty((stop - start, *self.shape[1:]), self._dtype)
-        view = array.reshape(-1).view(np.uint8).data
         row_bytes = math.prod(self.shape[1:]) * self._dtype.itemsize
-        with _blaming(self._where):
+        with blaming(self._where, *_DAMAGE):
             self._file.seek(self._begin + start * row_bytes)
-            self._fill(view)
+            fill_array(self._file, array)
         return array
 
     def read_all(self) -> np.ndarray:
         """The whole array, of any number of axes; a checksum, where there is one, verified."""
         array = np.empty(self.shape, self._dtype)
-        with _blaming(self._where):
-            self._fill(array.reshape(-1).view(np.uint8).data)
-            self._file.read(1)
+        with blaming(self._where, *_DAMAGE):
+            fill_array(self._file, array)
+        self.finish()
         return array
 
     def finish(self) -> None:
         """Verifies the checksum, where there is one and every row was read."""
-        with _blaming(self._where):
+        with blaming(self._where, *_DAMAGE):
             self._file.read(1)
-
-    def _fill(self, view: memoryview) -> None:
-        done = 0
-        while done < len(view):
-            if not (count := self._file.readinto(view[done : done + _BLOCK])):
-                raise EOFError("it ends before its array does")
-            done += count
 
 
 def list_suffixes(path: PathLike) -> list[int]:
@@ -148,19 +146,6 @@ def list_suffixes(path: PathLike) -> list[int]:
     return sorted(found)
 
 
-def choose_suffixes(path: PathLike, suffixes: Sequence[int] | None) -> list[int]:
-    """The given suffixes, or all of them, each checked to be there.
-
-    Raises:
-      UserError: as `list_suffixes`, or where one isn't there.
-    """
-    present = list_suffixes(path)
-    chosen = present if suffixes is None else list(suffixes)
-    if absent := [suffix for suffix in chosen if suffix not in present]:
-        raise UserError(f"no arrays of suffix {absent} in {path}; there are {present}.")
-    return chosen
-
-
 def suffix_path(path: PathLike, suffix: int) -> Path:
     """A suffix's `K.npz` if it is there, else its folder."""
     archive = Path(path) / f"{suffix}.npz"
@@ -178,7 +163,8 @@ def fingerprints(path: PathLike, suffix: int) -> Fingerprints:
     """
     here = suffix_path(path, suffix)
     if here.suffix == ".npz":
-        with _open_archive(here) as archive:
+        with contextlib.ExitStack() as stack:
+            archive = _open_archive(here, stack)
             members = [(i.filename, i.CRC, i.file_size) for i in archive.infolist()]
         checksum = zlib.crc32(repr(members).encode())
         return {here.name: [os.path.getsize(here), f"{checksum:08x}"]}
@@ -195,8 +181,7 @@ def open_suffix(path: PathLike, game: str, suffix: int) -> Iterator[tuple[Column
     """
     here = suffix_path(path, suffix)
     with contextlib.ExitStack() as stack:
-        opener = _open_members if here.suffix == ".npz" else _open_folder
-        rows = {name: Rows(*opened, name) for name, opened in opener(here, stack).items()}
+        rows = (_open_members if here.suffix == ".npz" else _open_folder)(here, stack)
         lengths = {name: r.shape[0] for name, r in rows.items() if r.shape}
         if len(set(lengths.values())) > 1:
             raise UserError(f"{here}: its arrays differ in length: {lengths}. {FIX}")
@@ -226,60 +211,40 @@ def segments(columns: Columns, kept: Ranges) -> Iterator[tuple[int, Extent]]:
                 yield first, Extent(last - first, terminal, starts, total)
 
 
-@contextlib.contextmanager
-def _blaming(where: str) -> Iterator[None]:
-    """Turns whatever reading raises into a UserError that names the file."""
-    try:
-        yield
-    except npy.BadArray as error:
-        raise UserError(f"{where} {error}. {FIX}") from error
-    except _DAMAGE as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{where} cannot be read: {reason}. {FIX}") from error
+def _open_archive(path: Path, stack: contextlib.ExitStack) -> zipfile.ZipFile:
+    with blaming(path, *_DAMAGE):
+        check_regular(path)
+        return stack.enter_context(zipfile.ZipFile(path))
 
 
-@contextlib.contextmanager
-def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    with contextlib.ExitStack() as stack:
-        with _blaming(str(path)):
-            if not stat.S_ISREG(os.stat(path).st_mode):
-                raise UserError(f"{path} is not a regular file. {FIX}")
-            archive = stack.enter_context(zipfile.ZipFile(path))
-        yield archive
-
-
-def _open_members(path: Path, stack: contextlib.ExitStack) -> dict[str, tuple[str, Any, int, int]]:
-    """The arguments of `Rows` for each array of an archive."""
-    archive, size = stack.enter_context(_open_archive(path)), os.path.getsize(path)
+def _open_members(path: Path, stack: contextlib.ExitStack) -> dict[str, Rows]:
+    """The arrays of an archive."""
+    archive, size = _open_archive(path, stack), os.path.getsize(path)
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     _check_names(path, sorted(members))
-    opened = {}
+    rows = {}
     for name in LAYOUT:
         info, where = members[name], f"{path}: {name}"
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise UserError(f"{where} is packed in another way than np.savez's. {FIX}")
         packed = min(info.compress_size, size)
-        most = packed * (npy.MAX_DEFLATE_RATIO if info.compress_type else 1)
-        with _blaming(where):
+        most = packed * (MAX_DEFLATE_RATIO if info.compress_type else 1)
+        with blaming(where, *_DAMAGE):
             file = stack.enter_context(archive.open(info))
-        opened[name] = (where, file, most, info.file_size)
-    return opened
+        rows[name] = Rows(where, file, most, info.file_size, name)
+    return rows
 
 
-def _open_folder(path: Path, stack: contextlib.ExitStack) -> dict[str, tuple[str, Any, int, int]]:
-    """The arguments of `Rows` for each array of a folder."""
+def _open_folder(path: Path, stack: contextlib.ExitStack) -> dict[str, Rows]:
+    """The arrays of a folder."""
     names = list_folder(path)
     _check_names(path, [name.removesuffix(".npy") for name in names if name.endswith(".npy")])
-    opened = {}
+    rows = {}
     for name in LAYOUT:
         where = str(path / f"{name}.npy")
-        with _blaming(where):
-            status = os.stat(where)
-            if not stat.S_ISREG(status.st_mode):
-                raise UserError(f"{where} is not a regular file. {FIX}")
-            file = stack.enter_context(open(where, "rb"))  # noqa: SIM115
-        opened[name] = (where, file, status.st_size, status.st_size)
-    return opened
+        file, size = stack.enter_context(open_file(where))
+        rows[name] = Rows(where, file, size, size, name)
+    return rows
 
 
 def _check_names(path: Path, there: Sequence[str]) -> None:

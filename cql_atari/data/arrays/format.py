@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
-from cql_atari.core import games
 from cql_atari.data.arrays import check, files, reader, writer
 from cql_atari.data.format import Format, Writing
-from cql_atari.data.shared import Recording, find_runs, list_folder
+from cql_atari.data.run_folders import find_runs, locate_run
+from cql_atari.data.shared import list_folder
 
 _INSIDE = "arrays"
-
-
-def locate(directory: str, game: str, run: int) -> str | None:
-    """The `arrays` folder of one run below a data folder, if there is one."""
-    folder = folder_of(Path(directory), game, run)
-    return str(folder) if folder.is_dir() else None
-
-
-def find_recordings(folder: Path) -> list[Recording]:
-    """The `arrays` folders in a data folder, a game's or a run's, or the one that is given."""
-    found = find_runs(folder, _INSIDE, games.table())
-    return [recording for recording in found if Path(recording.path).is_dir()]
 
 
 def folder_of(out_dir: Path, game: str, run: int) -> Path:
@@ -39,10 +28,10 @@ ARRAYS = Format(
     name="arrays",
     layout="<Game>/<run>/arrays/K.npz (or a folder K/ of .npy files): your own episodes, see "
     "docs/data.md",
-    locate=locate,
-    find_recordings=find_recordings,
+    locate=functools.partial(locate_run, _INSIDE),
+    find_recordings=functools.partial(find_runs, _INSIDE),
     list_suffixes=files.list_suffixes,
-    read_episodes=reader.read_episodes,
+    read_suffix=reader.read_suffix,
     survey=reader.survey,
     count=reader.survey,
     fingerprints=files.fingerprints,

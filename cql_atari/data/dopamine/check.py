@@ -1,7 +1,7 @@
 """Checks DQN-Replay files without stopping at the first problem, and says what to leave out.
 
-Each file is read to its end, in bounded memory, every value held against what the reader demands.
-Left out is the least that lets the reader pass and is safe:
+Each file is read to its end, in bounded memory, and every value is checked as the reader does.
+What is left out is the least that lets the reader pass and is safe:
 
 * a file that is missing, damaged or of another form: its whole suffix, as a checksum doesn't say
   where the damage is;
@@ -30,9 +30,9 @@ from cql_atari.data.dopamine import files as replay_files
 from cql_atari.data.dopamine import frame_scan
 from cql_atari.data.dopamine.files import COLUMNS, OBSERVATION, TERMINAL
 from cql_atari.data.dopamine.frame_scan import Frames
-from cql_atari.data.dopamine.gzip_array import GzipArray
 from cql_atari.data.format import FileCheck, Problem, SuffixCheck
-from cql_atari.data.shared import EVERYTHING, PADS, looks_wrong, merge
+from cql_atari.data.shared import EVERYTHING, PADS, looks_wrong, merge, size_of
+from cql_atari.data.untrusted import GzipArray
 
 _MARGIN = 2  # frames; the decoder reads up to 8 KiB ahead of what it is asked for
 
@@ -59,10 +59,7 @@ class _Problems(dict[str, list[Problem]]):
 
 def total_bytes(directory: Path, suffix: int) -> int:
     """Size of a suffix's observation file, 0 if there is none: the work of `check_suffix`."""
-    try:
-        return os.path.getsize(_path(directory, OBSERVATION, suffix))
-    except OSError:
-        return 0
+    return size_of(_path(directory, OBSERVATION, suffix))
 
 
 def check_suffix(
@@ -129,7 +126,7 @@ def _path(directory: Path, name: str, suffix: int) -> Path:
 
 
 def _count_valid(read: Mapping[str, np.ndarray | None], slots: int, problems: _Problems) -> int:
-    """Slots [0, result) are valid, so their values count; none if that can't be told."""
+    """Slots [0, result) are valid, so their values count; none if their number isn't known."""
     add_count = read.get("add_count")
     if add_count is None or not slots:
         return 0
@@ -146,7 +143,7 @@ def _check_behind_cursor(
     slots: int,
     problems: _Problems,
 ) -> None:
-    """Warns of play in slots of a first lap that no step was added to; the last one is stale."""
+    """Warns of play in slots that the count says are unused; the last slot is stale."""
     filled = np.zeros(max(slots - 1 - valid, 0), bool)
     for values in columns.values():
         filled |= values[valid : slots - 1] != 0
@@ -155,16 +152,16 @@ def _check_behind_cursor(
     if filled.any():
         first = valid + int(filled.argmax())
         text = f"entry {first} holds something ({filled.sum()} such), but the count ends at {valid}"
-        problems.warn("add_count", first, f"{text}: what is behind isn't read.")
+        problems.warn("add_count", first, f"{text}: what comes after isn't read.")
 
 
 def _judge_damage(frames: Frames, valid: int, problems: _Problems) -> tuple[int, int]:
-    """Notes what ended the reading; returns what to leave out for it."""
+    """Notes the damage that ended the reading; returns what to leave out for it."""
     assert frames.error is not None
     slots = len(frames.zero)
     if not frames.cut:
         cause = frames.error.__cause__
-        nowhere = cause is None or isinstance(cause, OSError)  # a checksum tells no place
+        nowhere = cause is None or isinstance(cause, OSError)  # a checksum doesn't say where
         problems.add(OBSERVATION, None if nowhere else frames.read, str(frames.error))
         return EVERYTHING
     text = f"it is cut: {frames.read} of {slots} frames are whole. Copy it again."
@@ -191,7 +188,7 @@ def _check_padding(
     valid: int,
     problems: _Problems,
 ) -> Iterator[np.ndarray]:
-    """Notes steps where padding must be; yields where they are and the ends before them."""
+    """Notes steps in places of padding; yields these places and the episodes' ends before them."""
     pads = np.unique(ends[:, None] + np.arange(1, 1 + PADS))
     pads = pads[pads < valid]
     filled = {name: pads[values[pads] != 0] for name, values in columns.items()}
@@ -214,7 +211,7 @@ def _check_missing_ends(
     valid: int,
     problems: _Problems,
 ) -> Iterator[np.ndarray]:
-    """Notes padding in mid-episode, which an end should go before; yields where it is."""
+    """Notes padding in the middle of an episode, whose end must be missing; yields where it is."""
     if frames is None or len(columns) < len(COLUMNS):
         return
     zero = frames.zero[:valid].copy()
@@ -234,7 +231,7 @@ def _check_missing_ends(
 def _check_frames(
     frames: Frames | None, ends: np.ndarray, valid: int, problems: _Problems
 ) -> Iterator[np.ndarray]:
-    """Notes episodes that show nothing or never change; yields where those to leave out begin."""
+    """Notes episodes of blank or constant frames; yields the first steps of those to leave out."""
     if frames is None:
         return
     found: dict[tuple[str, bool], list[tuple[int, int]]] = {}

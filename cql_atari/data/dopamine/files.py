@@ -1,7 +1,7 @@
-"""The files of a DQN-Replay log: which there are, each group opened, checked, its columns read.
+"""The files of a DQN-Replay log: finds them, opens and checks a suffix's group, reads its columns.
 
-`reader.py` says what a group holds and makes episodes of it. What is wrong with a group is decided
-here, for the reader, which stops, and for `check.py`, which goes on.
+`reader.py` describes a group and makes episodes of it. The rules of what is wrong with a group are
+here: the reader stops at the first violation, `check.py` lists all.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import contextlib
 import os
 import pickletools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cql_atari.core.types import FRAME_SHAPE, STACK, UserError
-from cql_atari.data.dopamine.gzip_array import FIX, GzipArray, read_bytes
 from cql_atari.data.shared import LONGEST, PADS, Fingerprints, PathLike, Ranges
+from cql_atari.data.untrusted import FIX, GzipArray, blaming, read_bytes
 
 # What each file may hold: dtypes, and the shape with None for any length.
 OBSERVATION = "$store$_observation"
@@ -96,20 +96,6 @@ def list_suffixes(replay_logs_dir: PathLike) -> list[int]:
     return sorted(found)
 
 
-def choose_suffixes(replay_logs_dir: PathLike, suffixes: Sequence[int] | None) -> list[int]:
-    """The given suffixes, or all of them, each checked to have a file.
-
-    Raises:
-      UserError: as `list_suffixes`, or where one has none.
-    """
-    present = list_suffixes(replay_logs_dir)
-    chosen = present if suffixes is None else list(suffixes)
-    absent = [suffix for suffix in chosen if suffix not in present]
-    if absent:
-        raise UserError(f"no files of suffix {absent} in {replay_logs_dir}; there are {present}.")
-    return chosen
-
-
 def fingerprints(replay_logs_dir: PathLike, suffix: int) -> Fingerprints:
     """Size in bytes and CRC-32 (hexadecimal) of the contents of each of a suffix's files.
 
@@ -120,13 +106,10 @@ def fingerprints(replay_logs_dir: PathLike, suffix: int) -> Fingerprints:
         path = Path(replay_logs_dir) / f"{name}_ckpt.{suffix}.gz"
         if not path.is_file():
             continue
-        try:
-            with open(path, "rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(size - 8, 0))
-                found[path.name] = [size, f"{int.from_bytes(file.read(4), 'little'):08x}"]
-        except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror}. {FIX}") from error
+        with blaming(path), open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - 8, 0))
+            found[path.name] = [size, f"{int.from_bytes(file.read(4), 'little'):08x}"]
     return found
 
 
@@ -160,8 +143,8 @@ def open_group(directory: Path, suffix: int) -> Iterator[Group]:
 
 
 def compare_lengths(files: Mapping[str, GzipArray]) -> tuple[int, dict[str, tuple[int, str]]]:
-    """A group's slots, as most of its files have them; and of the others the first entry that is
-    missing or too much, and what is wrong.
+    """(slots, wrong): how many slots most of the group's files have; for each file of another
+    length, the first entry that is missing or too much, and a description.
     """
     lengths = {name: file.shape[0] for name, file in files.items() if name.startswith("$")}
     ((slots, _),) = collections.Counter(lengths.values()).most_common(1) or [(0, 0)]
@@ -178,10 +161,10 @@ def compare_lengths(files: Mapping[str, GzipArray]) -> tuple[int, dict[str, tupl
 
 
 def count_valid(count: int, invalid_range: np.ndarray | None, slots: int) -> tuple[int, str]:
-    """(valid, fault): slots [0, valid) hold play; what is wrong with the count, "" if nothing is.
+    """(valid, fault): slots [0, valid) hold play; `fault` describes a wrong count, else "".
 
-    Dopamine notes its cursor a second time: `invalid_range` lists the slots from cursor - n to
-    cursor + 3, or four zeros before anything was added.
+    Dopamine stores its cursor twice: `invalid_range` lists the slots from cursor - n to cursor + 3,
+    or four zeros before anything was added.
     """
     if count < 0:
         return 0, f"it holds {count}; expected a count."
@@ -226,7 +209,7 @@ def read_columns(group: Group, kept: Ranges, num_actions: int) -> Columns:
 def find_wrong(
     name: str, values: np.ndarray, num_actions: int, start: int = 0, stop: int | None = None
 ) -> tuple[np.ndarray, str]:
-    """Which entries of a column's [start, stop) can't be, and what to say of them."""
+    """The entries in [start, stop) of a column that are invalid, and a description of them."""
     rules: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
         ACTION: (
             lambda x: (x < 0) | (x >= num_actions),
@@ -244,7 +227,7 @@ def find_wrong(
 
 
 def lacks_ends(ends: np.ndarray, valid: int) -> str:
-    """What is wrong with a group in which no episode ends; "" if it may be one episode's middle."""
+    """Describes a group in which no episode ends; "" if it may be the middle of one episode."""
     if len(ends) or valid <= PADS + LONGEST:
         return ""
     return f"no episode ends among {valid:,} entries; the longest takes {LONGEST:,} steps."
@@ -260,7 +243,7 @@ def find_inner_padding(zero: np.ndarray) -> np.ndarray:
       The first entry of each run of exactly as many zero entries as padding has, with others on
       both sides.
     """
-    # As if zeros went on at either side: what touches a side is no run of its own.
+    # Zeros continue on both sides: runs that touch a side are not counted.
     edges = np.diff(zero.astype(np.int8), prepend=1, append=1)
     stops = np.flatnonzero(edges == -1)[1:]
     starts = np.flatnonzero(edges == 1)[: len(stops)]

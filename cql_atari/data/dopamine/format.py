@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import functools
 
-from cql_atari.core import games
 from cql_atari.data.dopamine import check, files, reader
 from cql_atari.data.format import Format
-from cql_atari.data.shared import Recording, find_runs
-
-_LOGS = "replay_logs"
-
-
-def locate(directory: str, game: str, run: int) -> str | None:
-    """The `replay_logs` of one run below a data folder, if there are any."""
-    logs = Path(directory) / game / str(run) / _LOGS
-    return str(logs) if logs.is_dir() else None
-
-
-def find_recordings(folder: Path) -> list[Recording]:
-    """The `replay_logs` in a data folder, a game's or a run's, or the one that is given."""
-    return find_runs(folder, _LOGS, games.table())
-
+from cql_atari.data.run_folders import find_runs_or_gaps, locate_run
 
 DOPAMINE = Format(
     name="dopamine",
     layout="<Game>/<run>/replay_logs/$store$_observation_ckpt.K.gz, and action, reward, terminal, "
     "add_count, invalid_range beside it: DQN-Replay as Dopamine writes it",
-    locate=locate,
-    find_recordings=find_recordings,
+    locate=functools.partial(locate_run, "replay_logs"),
+    find_recordings=functools.partial(find_runs_or_gaps, "replay_logs"),
     list_suffixes=files.list_suffixes,
-    read_episodes=reader.read_episodes,
+    read_suffix=reader.read_suffix,
     survey=reader.survey,
     count=reader.survey,
     fingerprints=files.fingerprints,

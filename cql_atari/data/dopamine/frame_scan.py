@@ -1,4 +1,4 @@
-"""Reads a file of observations whole, in one megabyte, and tells what its frames look like."""
+"""Reads a file of observations to its end, in a megabyte of memory, and describes its frames."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import NamedTuple
 import numpy as np
 
 from cql_atari.core.types import FRAME_SHAPE, UserError
-from cql_atari.data.dopamine.gzip_array import GzipArray
+from cql_atari.data.untrusted import GzipArray
 
 _BLOCK = 148  # frames at a time, 1 MB: more would not stay in the processor's cache
 _LONGEST_HEADER = 1 << 17  # bytes before the data of a .npy file, and more
 
 
 class Frames(NamedTuple):
-    """What reading an observation file told.
+    """What was found in an observation file.
 
     Attributes:
       zero: bool [N], whether a frame is all zero.
       blank: bool [N], whether it is of one colour.
       still: bool [N], whether it equals the one before.
       read: whole frames that were read.
-      error: what ended the reading before the file's end was found sound.
-      cut: whether that is merely an end that comes too early.
+      error: why reading ended before the file was found sound; None if it is sound.
+      cut: whether the file only ends too early.
     """
 
     zero: np.ndarray

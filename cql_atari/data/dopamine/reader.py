@@ -13,19 +13,19 @@ an episode ended, with a terminal or without. How a group becomes episodes:
 * Valid slots are [0, cursor), cursor = add_count mod N; all N where a lap has just been completed.
   DQN-Replay's collector saves at cursor N - 1 and goes on, so the last slot of a full file is stale
   (uninitialised in the first file, then the entry that belongs between the previous file and this
-  one): it is dropped and may hold anything. So are a last, partial file's slots from the cursor on,
-  which the previous file holds already.
+  one): it may hold anything and is dropped. A last, partial file's slots from the cursor on are
+  dropped, too: the previous file holds them already.
 * After each end Dopamine writes three all-zero entries before the next episode's first step; they
-  are checked and stripped. So are up to three such entries at a file's start, where one to three
-  may be missing: they lie at the previous file's end. If none is left, the file's first episode
-  counts as a fragment (`starts=False`), which costs its first three states. A fragment that begins
+  are checked and stripped. At a file's start up to three such entries are stripped, too; fewer may
+  be there, as the others lie at the previous file's end. If there is none, the file's first episode
+  counts as a fragment (`starts=False`), which loses its first three states. A fragment that begins
   with black frames, no-ops and no reward looks the same; its stacks are zeros there either way.
 * An episode is cut at a file's end (`terminal=False`) and goes on as a fragment in the next file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,123 +33,48 @@ import numpy as np
 
 from cql_atari.core import games
 from cql_atari.core.types import FRAME_SHAPE, Episode, Extent, UserError
-from cql_atari.data.dopamine.files import (
-    Columns,
-    Group,
-    choose_suffixes,
-    find_inner_padding,
-    fingerprints,
-    list_suffixes,
-    open_group,
-    read_columns,
-)
-from cql_atari.data.dopamine.gzip_array import FIX, GzipArray
+from cql_atari.data.dopamine.files import Columns, find_inner_padding, open_group, read_columns
 from cql_atari.data.shared import (
-    EVERYTHING,
     LONGEST,
     PADS,
-    LeftOut,
     PathLike,
     Ranges,
     kept_ranges,
     total_reward,
 )
+from cql_atari.data.untrusted import FIX, GzipArray
 
-__all__ = ["fingerprints", "list_suffixes", "read_episodes", "survey"]
 
-
-def read_episodes(
-    replay_logs_dir: PathLike,
-    game: str,
-    suffixes: Sequence[int] | None = None,
-    *,
-    fraction: float = 1.0,
-    left_out: LeftOut | None = None,
+def read_suffix(
+    replay_logs_dir: PathLike, game: str, suffix: int, fraction: float = 1.0, gaps: Ranges = ()
 ) -> Iterator[Episode]:
-    """Streams the episodes of one game's run, in the files' order, suffix after suffix.
+    """Streams the episodes of one suffix in the file's order.
 
     Memory: one episode (at most 27,000 steps = 191 MB; a longer one is cut there and continues as
-    a fragment) beside those that the caller holds, one suffix's actions, rewards and terminals
+    a fragment) beside those that the caller holds, the suffix's actions, rewards and terminals
     (9 MB for a million slots) and 5 MB of buffers; never a whole observation file.
 
-    A checksum comes at the end of a file, so damage to frames shows only when that file has been
+    A checksum comes at the end of a file, so damage to frames shows only when the file has been
     read to its end: episodes yielded before may be wrong. Whoever needs all or nothing must exhaust
-    the iterator before using any episode; who stops early has not checked the last file, nor is a
-    file checked beyond the last slot that `fraction` and `left_out` select.
+    the iterator before using any episode. Files aren't checked beyond the last slot that `fraction`
+    and `gaps` select.
 
     Args:
       replay_logs_dir: the directory that holds the files of one game and run.
       game: CamelCase name; its minimal action set maps stored actions to the full 18.
-      suffixes: which file groups to read, in this order; all, in numerical order, if None.
-      fraction: the share of each group's valid slots, from its first on (0 < fraction <= 1).
-      left_out: slots to pass over unchecked. An episode is cut where they begin; what comes after
-        them goes on as a fragment.
-
-    Returns:
-      An iterator over episodes. The directory, the game and the suffixes are checked at once, the
-      rest when reached.
+      suffix: K of the file group.
+      fraction: the share of the valid slots, from the first one on (0 < fraction <= 1).
+      gaps: slots to pass over unchecked. An episode is cut where a gap begins; what comes after the
+        gap goes on as a fragment.
 
     Raises:
-      UserError: naming the file, for a missing directory, suffix or file; anything but a regular
+      UserError: naming the file, for a missing directory or file; anything but a regular
         file; a file that is damaged, cut, or goes on after its array; another dtype, shape or
         length; an action outside the game's set, a reward that is NaN or outside [-1, 1],
         a terminal other than 0 and 1; missing padding; a count that `invalid_range` contradicts; no
         end of an episode where there must be one.
     """
-    games.spec(game)
-    chosen = choose_suffixes(replay_logs_dir, suffixes)
-
-    def stream() -> Iterator[Episode]:
-        for suffix in chosen:
-            gaps = (left_out or {}).get(suffix, ())
-            if EVERYTHING in gaps:
-                continue
-            with open_group(Path(replay_logs_dir), suffix) as group:
-                yield from _read_group(group, game, kept_ranges(group.valid, fraction, gaps))
-
-    return stream()
-
-
-def survey(
-    replay_logs_dir: PathLike,
-    game: str,
-    suffix: int,
-    *,
-    fraction: float = 1.0,
-    left_out: LeftOut | None = None,
-) -> list[Extent]:
-    """The extents of the episodes that `read_episodes` yields of one suffix, without their frames.
-
-    Some 10 ms for a million slots. For arguments and errors see `read_episodes`.
-    """
-    choose_suffixes(replay_logs_dir, [suffix])
-    num_actions = len(games.to_full_actions(game))
-    gaps = (left_out or {}).get(suffix, ())
-    if EVERYTHING in gaps:
-        return []
-    extents, position = [], 0
-    with open_group(Path(replay_logs_dir), suffix) as group:
-        kept = kept_ranges(group.valid, fraction, gaps)
-        columns = read_columns(group, kept, num_actions)
-        for segment in _segments(columns.ends, kept):
-            length = segment.stop - segment.start
-            pads = min(segment.pads, length)
-            if pads and not segment.follows_end:
-                frames = _read_frames(group.observations, segment.start - position, pads)
-                position = segment.start + pads
-                pads = _count_pads(frames, columns, segment)
-            if pads < length:
-                terminal, starts = bool(columns.terminals[segment.stop - 1]), pads > 0
-                rewards = columns.rewards[segment.start + pads : segment.stop]
-                total = total_reward(rewards, terminal, starts)
-                extents.append(Extent(length - pads, terminal, starts, total))
-    return extents
-
-
-def _read_group(group: Group, game: str, kept: Ranges) -> Iterator[Episode]:
     lookup = games.to_full_actions(game)
-    columns = read_columns(group, kept, len(lookup))
-    observations = group.observations
     position = 0
 
     def read(segment: _Segment) -> Episode | None:
@@ -177,10 +102,40 @@ def _read_group(group: Group, game: str, kept: Ranges) -> Iterator[Episode]:
             starts=pads > 0,
         )
 
-    # Not a loop: its variable would keep an episode alive while the next is read.
-    yield from filter(None, map(read, _segments(columns.ends, kept)))
-    if position == group.valid:
-        observations.finish(observations.shape[0] - group.valid)
+    with open_group(Path(replay_logs_dir), suffix) as group:
+        observations, kept = group.observations, kept_ranges(group.valid, fraction, gaps)
+        columns = read_columns(group, kept, len(lookup))
+        # Not a loop: its variable would keep an episode alive while the next is read.
+        yield from filter(None, map(read, _segments(columns.ends, kept)))
+        if position == group.valid:
+            observations.finish(observations.shape[0] - group.valid)
+
+
+def survey(
+    replay_logs_dir: PathLike, game: str, suffix: int, fraction: float = 1.0, gaps: Ranges = ()
+) -> list[Extent]:
+    """The extents of the episodes that `read_suffix` yields, without their frames.
+
+    Some 10 ms for a million slots. For arguments and errors see `read_suffix`.
+    """
+    num_actions = len(games.to_full_actions(game))
+    extents, position = [], 0
+    with open_group(Path(replay_logs_dir), suffix) as group:
+        kept = kept_ranges(group.valid, fraction, gaps)
+        columns = read_columns(group, kept, num_actions)
+        for segment in _segments(columns.ends, kept):
+            length = segment.stop - segment.start
+            pads = min(segment.pads, length)
+            if pads and not segment.follows_end:
+                frames = _read_frames(group.observations, segment.start - position, pads)
+                position = segment.start + pads
+                pads = _count_pads(frames, columns, segment)
+            if pads < length:
+                terminal, starts = bool(columns.terminals[segment.stop - 1]), pads > 0
+                rewards = columns.rewards[segment.start + pads : segment.stop]
+                total = total_reward(rewards, terminal, starts)
+                extents.append(Extent(length - pads, terminal, starts, total))
+    return extents
 
 
 def _check_no_padding(

@@ -1,8 +1,9 @@
-"""Writes play in the DQN-Replay layout: Dopamine's replay buffer, saved whenever it comes round.
+"""Writes play in the DQN-Replay layout: Dopamine's replay buffer, saved each time it is full.
 
 Dopamine's own `OutOfGraphReplayBuffer` lays the slots out (padding, ring, invalid range); this
-subclass says when it is saved, and how fast: files `$store$_{observation,action,reward,terminal}`,
-`add_count` and `invalid_range`, each `_ckpt.K.gz`, a `.npy` stream in plain gzip, never a pickle.
+subclass decides when it is saved, and saves faster. The files are
+`$store$_{observation,action,reward,terminal}`, `add_count` and `invalid_range`, each
+`_ckpt.K.gz`, a `.npy` stream in plain gzip, never a pickle.
 """
 
 from __future__ import annotations
@@ -64,9 +65,9 @@ class ReplayWriter(circular_replay_buffer.OutOfGraphReplayBuffer):
         """Writes the slots that no file holds yet.
 
         If they don't fill the first file, it is cut to these slots and the stale one, so that it
-        reads like a full file of that size. A later file keeps its size: from `add_count` modulo
-        its size on, its slots are those of the file before. A single slot in the stale place gets
-        no file, as readers drop that place in every other file too.
+        reads like a full file of that size. A later file keeps its size: its slots from `add_count`
+        modulo its size on are the previous file's. If only the stale slot is left, it gets no file,
+        as readers drop this slot of every file.
         """
         slots = int(self.add_count)
         if slots % self._replay_capacity in (0, self._replay_capacity - 1):

@@ -1,9 +1,9 @@
-"""The files of packed play: where they lie, what they hold, how they are read and checked.
+"""The files of packed play: their layout, and how they are read and checked.
 
 One suffix K of `<dir>/<Game>/<run>/packed/` is two files. `K.segments` is the play: each episode is
-cut into segments of 8 steps (its last one may be shorter), each an LZ4 block of its own, one behind
-the other. `K.index` says where they are: 8 hexadecimal digits, the CRC-32 of all
-that follows their blank; a line of JSON; then arrays, little-endian,
+cut into segments of 8 steps (the last one may be shorter), each compressed to an LZ4 block, one
+after the other. `K.index` describes them: 8 hexadecimal digits, the CRC-32 of everything after the
+blank that follows them; a line of JSON; then arrays, little-endian,
 
     steps      uint32 [episodes]   of each episode
     flags      uint8 [episodes]    1: the game ended after its last step; 2: it begins at the start
@@ -13,8 +13,8 @@ that follows their blank; a line of JSON; then arrays, little-endian,
 A segment of R steps holds uint8 [R] actions (of the full 18), float32 [R] rewards, float32
 [R] sums of the rewards from each step to the episode's last, uint8 [R, 84, 84] frames.
 
-So an index vouches for itself and for all of its segments.
-It is written last and renamed into place: a suffix whose index is there is whole.
+So the index has checksums of itself and of all segments. It is written last and renamed into place:
+a suffix whose index exists is complete.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import numpy as np
 from isal import isal_zlib
 
 from cql_atari.core.types import FRAME_SHAPE, Extent, UserError
+from cql_atari.data.steps import Steps
 from cql_atari.system.files import parse_json
 
 FOLDER = "packed"
@@ -47,7 +48,7 @@ _NAME = re.compile(r"(0|[1-9][0-9]*)\.index")
 
 
 class Index(NamedTuple):
-    """What is packed of one suffix, and where.
+    """The index of one suffix.
 
     Attributes:
       segments: path of the segments.
@@ -65,22 +66,6 @@ class Index(NamedTuple):
     lengths: np.ndarray
     checksums: np.ndarray
     source: dict[str, Any]
-
-
-class Steps(NamedTuple):
-    """R consecutive steps of an episode.
-
-    Attributes:
-      frames: uint8 [R, 84, 84].
-      actions: uint8 [R], of the full 18.
-      rewards: float32 [R].
-      returns: float32 [R], the sum of the rewards from each step to the episode's last.
-    """
-
-    frames: np.ndarray
-    actions: np.ndarray
-    rewards: np.ndarray
-    returns: np.ndarray
 
 
 def folder(directory: str | os.PathLike[str], game: str, run: int) -> Path:
@@ -112,7 +97,7 @@ def list_suffixes(directory: str | os.PathLike[str]) -> list[int]:
 
 
 def fingerprints(directory: str | os.PathLike[str], suffix: int) -> dict[str, list[int | str]]:
-    """Size and CRC-32 (hexadecimal) of a suffix's index, which vouches for its segments."""
+    """Size and CRC-32 (hexadecimal) of a suffix's index, which has the segments' checksums."""
     path, _ = paths(directory, suffix)
     content = _read(path)
     return {path.name: [len(content), f"{isal_zlib.crc32(content):08x}"]}

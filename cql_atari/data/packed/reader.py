@@ -1,129 +1,86 @@
-"""Reads packed play as episodes, in order; `cql_atari.feed.packed` reads it in any order."""
+"""Reads packed play as episodes, in order; `feed/packed.py` reads it in any order."""
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
 
 from cql_atari.core import games
 from cql_atari.core.types import FRAME_SHAPE, Episode, Extent, UserError
-from cql_atari.data.packed.files import (
-    SEGMENT_STEPS,
-    Index,
-    Steps,
-    decompress,
-    fingerprints,
-    list_suffixes,
-    read_index,
-)
-
-__all__ = ["count", "fingerprints", "list_suffixes", "read_episodes", "select", "survey"]
-
-PathLike = str | os.PathLike[str]
-LeftOut = Mapping[int, Sequence[tuple[int, int]]]
+from cql_atari.data.packed.files import SEGMENT_STEPS, Index, decompress, read_index
+from cql_atari.data.shared import PathLike, Ranges, first_part
+from cql_atari.data.steps import Steps
 
 
-def read_episodes(
-    directory: PathLike,
-    game: str,
-    suffixes: Sequence[int] | None = None,
-    *,
-    fraction: float = 1.0,
-    left_out: LeftOut | None = None,
+def read_suffix(
+    directory: PathLike, game: str, suffix: int, fraction: float = 1.0, gaps: Ranges = ()
 ) -> Iterator[Episode]:
-    """Streams the episodes of one game's run, suffix after suffix; holds one of them.
+    """Streams the episodes of one suffix; holds one of them.
 
     Args:
-      directory: that of the packed files.
+      directory: the folder of the packed files.
       game: CamelCase name.
-      suffixes: which to read, in this order; all, in numerical order, if None.
-      fraction: the share of each suffix's steps, from its first on; the episode that it cuts
-        counts as one that the recording cut.
-      left_out: as `select`.
+      suffix: K.
+      fraction: the share of the steps, from the first one on; an episode that is cut by it counts
+        as one that the recording cut.
+      gaps: see `select`.
 
     Raises:
       UserError: for a missing or damaged file, when it is reached.
     """
-    games.spec(game)
-
-    def stream() -> Iterator[Episode]:
-        for suffix in list_suffixes(directory) if suffixes is None else suffixes:
-            index, kept = select(directory, suffix, fraction=fraction, left_out=left_out)
-            with open(index.segments, "rb") as file:
-                first = 0
-                # Not a loop over episodes: its variable would keep one while the next is read.
-                for whole, extent in zip(index.extents, kept):
-                    yield _read(file, index, first, whole.steps, game=game, extent=extent)
-                    first += -(-whole.steps // SEGMENT_STEPS)
-
-    return stream()
+    for file, index, first, whole, extent in _selected(directory, game, suffix, fraction, gaps):
+        # No variable may keep an episode while the next is read.
+        yield _read(file, index, first, whole, game=game, extent=extent)
 
 
 def survey(
-    directory: PathLike,
-    game: str,
-    suffix: int,
-    *,
-    fraction: float = 1.0,
-    left_out: LeftOut | None = None,
+    directory: PathLike, game: str, suffix: int, fraction: float = 1.0, gaps: Ranges = ()
 ) -> list[Extent]:
-    """The extents of the episodes that `read_episodes` yields of one suffix; reads its index."""
+    """The extents of the episodes that `read_suffix` yields; reads the index only."""
     games.spec(game)
-    return select(directory, suffix, fraction=fraction, left_out=left_out)[1]
+    return select(directory, suffix, fraction, gaps)[1]
 
 
 def count(
-    directory: PathLike,
-    game: str,
-    suffix: int,
-    *,
-    fraction: float = 1.0,
-    left_out: LeftOut | None = None,
+    directory: PathLike, game: str, suffix: int, fraction: float = 1.0, gaps: Ranges = ()
 ) -> list[Extent]:
-    """As `survey`, with the returns of whole games, which stand in their first segments."""
-    games.spec(game)
-    index, kept = select(directory, suffix, fraction=fraction, left_out=left_out)
-    counted, first = [], 0
-    with open(index.segments, "rb") as file:
-        for whole, extent in zip(index.extents, kept):
-            total = None
-            if extent.terminal and extent.starts:
-                total = 0.0  # that of a game of no step, which has no segment
-                if whole.steps:
-                    steps = _segment(file, index, first, min(SEGMENT_STEPS, whole.steps))
-                    total = float(steps.returns[0])
-            counted.append(extent._replace(total=total))
-            first += -(-whole.steps // SEGMENT_STEPS)
+    """As `survey`, with the returns of whole games, which are read from their first segments."""
+    counted = []
+    for file, index, first, whole, extent in _selected(directory, game, suffix, fraction, gaps):
+        total = None
+        if extent.terminal and extent.starts:
+            total = 0.0  # of a game without steps, which has no segment
+            if whole:
+                total = float(_segment(file, index, first, min(SEGMENT_STEPS, whole)).returns[0])
+        counted.append(extent._replace(total=total))
     return counted
 
 
 def select(
-    directory: PathLike, suffix: int, *, fraction: float = 1.0, left_out: LeftOut | None = None
+    directory: PathLike, suffix: int, fraction: float, gaps: Ranges
 ) -> tuple[Index, list[Extent]]:
     """A suffix's index, and the extents of what is selected: the first of its episodes.
 
     Args:
-      directory: that of the packed files.
-      suffix: which.
-      fraction: the share of its steps, from the first on.
-      left_out: what `data.exclude` leaves out, which names slots or episodes of the source.
+      directory: the folder of the packed files.
+      suffix: K.
+      fraction: the share of the steps, from the first one on.
+      gaps: what `data.exclude` leaves out, in slots or episodes of the source. It must be what was
+        left out when the suffix was packed.
 
     Raises:
       UserError: as `read_index`, or where something else was left out when it was packed.
     """
     index = read_index(directory, suffix)
-    wanted = [list(map(int, each)) for each in (left_out or {}).get(suffix, ())]
+    wanted = [list(map(int, each)) for each in gaps]
     if wanted and wanted != index.source["left_out"]:
         raise UserError(
             f"{index.segments} was packed without {index.source['left_out']}, and data.exclude "
             f"names {wanted}. Set data.exclude to None, or pack it again with --exclude."
         )
-    # Rounded first: 0.07 of 100 is 7, not the 7.000000000000001 that floats make of it.
-    left = math.ceil(round(sum(extent.steps for extent in index.extents) * fraction, 6))
+    left = first_part(sum(extent.steps for extent in index.extents), fraction)
     kept = []
     for extent in index.extents:
         if left <= 0:
@@ -132,6 +89,21 @@ def select(
         kept.append(Extent(left, False, extent.starts) if cut else extent)
         left -= extent.steps
     return index, kept
+
+
+def _selected(
+    directory: PathLike, game: str, suffix: int, fraction: float, gaps: Ranges
+) -> Iterator[tuple[BinaryIO, Index, int, int, Extent]]:
+    """Of each episode that is selected: the open file of its segments, the index, the number of its
+    first segment, its steps as it was packed, and its extent.
+    """
+    games.spec(game)
+    index, kept = select(directory, suffix, fraction, gaps)
+    with open(index.segments, "rb") as file:
+        first = 0
+        for whole, extent in zip(index.extents, kept):
+            yield file, index, first, whole.steps, extent
+            first += -(-whole.steps // SEGMENT_STEPS)
 
 
 def _read(

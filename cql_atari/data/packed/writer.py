@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ from isal import isal_zlib
 from cql_atari.core.types import Episode, Extent, UserError
 from cql_atari.data.packed.files import (
     SEGMENT_STEPS,
-    Steps,
     compress,
     make_index,
     paths,
 )
-from cql_atari.data.returns import returns_to_go
+from cql_atari.data.shared import Report
+from cql_atari.data.steps import Steps, returns_to_go
 from cql_atari.system.files import move, write_whole
 
 
@@ -26,7 +26,7 @@ def write_suffix(
     suffix: int,
     episodes: Iterable[Episode],
     source: dict[str, Any],
-    report: Callable[[int], None] = lambda steps: None,
+    report: Report = lambda steps: None,
 ) -> None:
     """Writes the two files of a suffix, in place of older ones.
 

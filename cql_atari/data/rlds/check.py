@@ -1,16 +1,14 @@
 """Checks RLDS data sets without stopping at the first problem, and says what to leave out.
 
-Each record's checksum is verified, each episode held against what the reader demands, each frame
-decoded. Left out are the episodes that are wrong; behind a record that can't be stepped over, or
-after two damaged ones in a row, the rest of the shard; a shard with too many records, whole.
-`conversion.json` is held against the records; where it is wrong, removing it suffices.
+Each record's checksum is verified, each episode checked as the reader does, each frame decoded.
+Left out are the episodes that are wrong; the rest of a shard after a record that can't be skipped,
+or after two damaged records in a row; and the whole of a shard with too many records.
+`conversion.json` is compared with the records; where it is wrong, removing it suffices.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,17 +19,15 @@ from cql_atari.data import conversion
 from cql_atari.data.format import FileCheck, Problem, SuffixCheck
 from cql_atari.data.rlds import files as rlds_files
 from cql_atari.data.rlds.records import episodes_of
-from cql_atari.data.shared import blank_and_still, looks_wrong, merge
+from cql_atari.data.shared import blank_and_still, looks_wrong, merge, size_of
 
 
 def total_bytes(path: Path, suffix: int) -> int:
     """Size of a split's shards, as far as they are there: the work of `check_suffix`."""
-    total = 0
-    with contextlib.suppress(UserError):
-        for shard in rlds_files.choose_shards(path, None, [suffix])[suffix]:
-            with contextlib.suppress(OSError):
-                total += os.path.getsize(shard.path)
-    return total
+    try:
+        return sum(size_of(shard.path) for shard in rlds_files.list_shards(path, None, suffix))
+    except UserError:
+        return 0
 
 
 def check_suffix(path: Path, game: str, suffix: int, report: Callable[[int], None]) -> SuffixCheck:
@@ -50,7 +46,7 @@ def check_suffix(path: Path, game: str, suffix: int, report: Callable[[int], Non
     files: list[FileCheck] = []
     left_out: list[tuple[int, int]] = []
     start = 0
-    shards = rlds_files.choose_shards(path, game, [suffix])[suffix]
+    shards = rlds_files.list_shards(path, game, suffix)
     noted, note_problems = None, []
     try:
         total = sum(shard.records for shard in shards)

@@ -1,10 +1,10 @@
-"""The files of an RLDS data set: which splits and shards there are, and their records, checked.
+"""The files of an RLDS data set: finds its splits and shards, reads and checks their records.
 
 `reader.py` says what a data set is. A record of a TFRecord file is its length (8 bytes), that
 length's checksum (4), the data and the data's checksum (4), little-endian. TensorFlow's own reader
-allocates whatever a length says (a forged one ends the process), takes a file cut between two
-records for a whole one, and can't step over a damaged record; `records` holds each length against
-the file's size, knows how many records there must be, and passes over records unread.
+allocates whatever a length says (a forged one kills the process), accepts a file that is cut
+between two records, and can't skip a damaged record. `records` compares each length with the
+file's size and the number of records with the expected one, and can skip records.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cql_atari.core.types import UserError
-from cql_atari.data.remote_file import FIX, blaming, exists, fingerprint, open_file
 from cql_atari.data.rlds.crc32c import crc32c
 from cql_atari.data.shared import BAD_JSON, Fingerprints, PathLike, Ranges, first_part
+from cql_atari.data.untrusted import FIX, blaming, exists, fingerprint, open_file
 from cql_atari.system.files import parse_json
 
 NAME, VERSION = "rlu_atari_checkpoints_ordered", "1.1.0"  # as TensorFlow Datasets 4.9.10 has them
@@ -25,7 +25,7 @@ INFO = "dataset_info.json"
 _SPLIT = re.compile(r"checkpoint_([0-9]{1,9})")
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # TFDS's, where a split names none
 _HEADER, _FOOTER = 12, 4  # bytes of a TFRecord file around each record
-_MOST_EPISODES = 10**7  # of a split; those of DQN-Replay have a million steps
+_MOST_EPISODES = 10**7  # of a split; DQN-Replay's splits have a million steps
 _EXPECTED = (
     "expected <dir>/rlu_atari_checkpoints_ordered/<Game>_run_<run>/<version>, as "
     "tfds.builder(...).download_and_prepare() or `python -m cql_atari.tools.convert` makes it"
@@ -48,25 +48,22 @@ def list_suffixes(path: PathLike) -> list[int]:
     return sorted(_read_splits(str(path))[1])
 
 
-def choose_shards(
-    path: PathLike, game: str | None, suffixes: Sequence[int] | None
-) -> dict[int, list[Shard]]:
-    """The shards of the given splits, or of all, each in order.
+def list_shards(path: PathLike, game: str | None, suffix: int) -> list[Shard]:
+    """The shards of a split, in order.
 
     Raises:
-      UserError: as `list_suffixes`; where a split isn't there, or it is another game's data set.
+      UserError: as `list_suffixes`; where there is no such split, or it is another game's data set.
     """
     config_name, splits = _read_splits(str(path))
     if game and config_name and not config_name.startswith(f"{game}_run_"):
         raise UserError(f"{path} holds {config_name} ({INFO}), not {game}; rename its folder.")
-    chosen = sorted(splits) if suffixes is None else suffixes
-    if absent := [suffix for suffix in chosen if suffix not in splits]:
-        raise UserError(f"no split of suffix {absent} in {path}; there are {sorted(splits)}.")
-    return {suffix: splits[suffix] for suffix in chosen}
+    if suffix not in splits:
+        raise UserError(f"no split of suffix {suffix} in {path}; there are {sorted(splits)}.")
+    return splits[suffix]
 
 
 def keep(shards: Sequence[Shard], fraction: float, gaps: Ranges) -> list[bool]:
-    """Of each of a split's records, in order, whether it is in the first part and in no gap."""
+    """For each record of a split, in order: whether it is in the first part and in no gap."""
     total = sum(shard.records for shard in shards)
     end = first_part(total, fraction)
     return [p < end and not any(low <= p < high for low, high in gaps) for p in range(total)]
@@ -139,7 +136,7 @@ def fingerprints(path: PathLike, suffix: int) -> Fingerprints:
 
     Each record has a checksum of its own, which is verified when it is read.
     """
-    shards = choose_shards(path, None, [suffix])[suffix]
+    shards = list_shards(path, None, suffix)
     return {shard.path.rpartition("/")[2]: fingerprint(shard.path) for shard in shards}
 
 

@@ -1,4 +1,4 @@
-"""What a record of an RLDS data set is read as; `reader.py` says how it becomes episodes."""
+"""Parses a record of an RLDS data set; `reader.py` says how it becomes episodes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from cql_atari.core.types import FRAME_SHAPE, Episode, Extent, UserError
-from cql_atari.data.remote_file import FIX
 from cql_atari.data.shared import LONGEST, PADS, pieces, total_reward
+from cql_atari.data.untrusted import FIX
 
 _LONGEST = LONGEST + PADS  # steps; the .gz reader's fragments are no longer, so they pass uncut
 # A PNG's start up to its depth (8 bits) and colour type (grey).
@@ -46,7 +46,7 @@ def episodes_of(
     *,
     check: Callable[[list[Extent]], None] | None = None,
 ) -> Iterator[Episode]:
-    """What a record is read as: its episode, or fragments of a very long one.
+    """The episode of a record, or the fragments of a very long one.
 
     Args:
       data: the record.
@@ -54,7 +54,7 @@ def episodes_of(
       game: CamelCase name.
       lookup: minimal -> full actions.
       pool: decodes the frames.
-      check: raises where the extents aren't those that are noted elsewhere.
+      check: called with the extents; raises if they differ from those in `conversion.json`.
 
     Raises:
       UserError: where it is no episode of the game.
@@ -77,7 +77,7 @@ def episodes_of(
 
 
 def extents_of(record: Record) -> list[Extent]:
-    """What a record is read as: one episode, or the fragments of a very long one."""
+    """The extents of the episodes that a record is read as; of a very long one its fragments."""
     steps = len(record.frames) - record.terminal
     extents = []
     for start, stop in pieces([0, steps], _LONGEST):

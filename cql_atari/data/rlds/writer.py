@@ -5,8 +5,8 @@ TFDS's `SequentialWriter`: `tfds.builder_from_directory(folder)` loads it, and s
 `tfds.builder("rlu_atari_checkpoints_ordered/<Game>_run_<run>", data_dir=...)` for its 46 games.
 What an `Episode` doesn't hold is filled in:
 
-* The frame behind the end of a game was never recorded: the last frame stands there once more, in a
-  last step (`is_last`, `is_terminal`) of action 0 and reward 0.
+* The frame after the end of a game was never recorded: the last frame is repeated, in a last step
+  (`is_last`, `is_terminal`) of action 0 and reward 0.
 * An episode that was cut ends with its own last step, `is_last` without `is_terminal`; a fragment's
   first step lacks `is_first`.
 * `episode_id` counts from 0 in each split, `checkpoint_id` is the suffix, `episode_return` the sum
@@ -15,7 +15,7 @@ What an `Episode` doesn't hold is filled in:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,17 @@ import cv2
 import numpy as np
 
 from cql_atari.core import games
-from cql_atari.core.types import NUM_ACTIONS, Episode, Extent, UserError
-from cql_atari.data.conversion import CONVERSION, Converted, read_conversion, to_text
+from cql_atari.core.types import NUM_ACTIONS, Episode, Extent
+from cql_atari.data.conversion import (
+    CONVERSION,
+    Converted,
+    partial_folder,
+    read_conversion,
+    to_text,
+)
+from cql_atari.data.format import Target
 from cql_atari.data.rlds.files import INFO, NAME, VERSION
-from cql_atari.data.shared import total_reward
+from cql_atari.data.shared import Report, extent_of
 from cql_atari.system import files
 
 _EPISODES_PER_SHARD = 250  # of a million steps that is 50 to 250 MB a file
@@ -42,72 +49,47 @@ _DESCRIPTION = (
 
 
 def write_split(
-    folder: Path,
-    partial: Path,
-    *,
-    game: str,
-    run: int,
-    suffix: int,
-    episodes: Iterable[Episode],
-    source: Mapping[str, Any],
-    report: Callable[[int], None],
+    target: Target, episodes: Iterable[Episode], source: Mapping[str, Any], report: Report
 ) -> list[Extent]:
-    """Adds the split `checkpoint_<suffix>` to a data set; it is there whole or not at all.
+    """Adds the split `checkpoint_<suffix>` to a run's data set, see `format.Writing`.
 
-    Memory: one episode. The split counts when `dataset_info.json` names it, which is replaced last.
-
-    Args:
-      folder: the data set's, of the version: one game's run. May hold other splits.
-      partial: an empty folder on the same file system, for unfinished files.
-      game: CamelCase name.
-      run: number of the run.
-      suffix: K.
-      episodes: exhausted before anything shows in `folder`, so that what it raises prevents that.
-      source: noted in `conversion.json`: fingerprints of what the split was made of.
-      report: called with the number of steps written since it was last called.
-
-    Returns:
-      The episodes' extents.
-
-    Raises:
-      UserError: where there is no room, or a file can't be written.
+    The split counts when `dataset_info.json` names it, which is replaced last.
     """
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    split = f"checkpoint_{suffix:02d}"
+    folder, split = target.folder, f"checkpoint_{target.suffix:02d}"
     extents: list[Extent] = []
-    try:
-        with ThreadPoolExecutor(_THREADS) as pool:
-            writer = tfds.core.SequentialWriter(_info(partial, game, run), _EPISODES_PER_SHARD)
-            writer.initialize_splits([split])
-            examples = _examples(episodes, suffix, extents, pool, report)
-            writer.add_examples({split: examples})  # takes them one by one
-            writer.close_all()
-        written = _info(partial, game, run)
-        written.read_from_directory(str(partial))
-        whole = _info(folder, game, run)
-        if (folder / INFO).exists():
-            whole.read_from_directory(str(folder))
-        splits = {**whole.splits, split: written.splits[split]}
-        for shard in partial.glob(f"{NAME}-{split}.*"):
-            files.sync(shard)
-            files.move(shard, folder / shard.name)
-        whole.set_splits(tfds.core.SplitDict([splits[name] for name in sorted(splits)]))
-        whole.write_to_directory(str(partial))
-        noted = {**read_conversion(folder), suffix: Converted(source, extents)}
+    with partial_folder(folder) as partial:
+        try:
+            with ThreadPoolExecutor(_THREADS) as pool:
+                writer = tfds.core.SequentialWriter(_info(partial, target), _EPISODES_PER_SHARD)
+                writer.initialize_splits([split])
+                examples = _examples(episodes, target.suffix, extents, pool, report)
+                writer.add_examples({split: examples})  # takes them one by one
+                writer.close_all()
+            written = _info(partial, target)
+            written.read_from_directory(str(partial))
+            whole = _info(folder, target)
+            if (folder / INFO).exists():
+                whole.read_from_directory(str(folder))
+            splits = {**whole.splits, split: written.splits[split]}
+            for shard in partial.glob(f"{NAME}-{split}.*"):
+                files.sync(shard)
+                files.move(shard, folder / shard.name)
+            whole.set_splits(tfds.core.SplitDict([splits[name] for name in sorted(splits)]))
+            whole.write_to_directory(str(partial))
+        except tf.errors.OpError as error:
+            raise OSError(str(error)) from error
+        noted = {**read_conversion(folder), target.suffix: Converted(source, extents)}
         (partial / CONVERSION).write_text(to_text(noted))
         for name in (CONVERSION, "features.json", INFO):
             files.sync(partial / name)
             files.move(partial / name, folder / name)
-        return extents
-    except (OSError, tf.errors.OpError) as error:
-        raise UserError(
-            f"can't write {folder} ({error}); free some space or give another folder."
-        ) from error
+    return extents
 
 
-def _info(folder: Path, game: str, run: int) -> Any:
+def _info(folder: Path, target: Target) -> Any:
     """A `tfds.core.DatasetInfo` that lives in a folder; nothing is read or written yet."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.rl_unplugged import atari_utils
@@ -117,7 +99,7 @@ def _info(folder: Path, game: str, run: int) -> Any:
         version=tfds.core.Version(VERSION),
         data_dir=str(folder),
         module_name=f"tensorflow_datasets.rl_unplugged.{NAME}.{NAME}",
-        config_name=f"{game}_run_{run}",
+        config_name=f"{target.game}_run_{target.run}",
     )
     return tfds.core.DatasetInfo(
         builder=identity,
@@ -134,7 +116,7 @@ def _examples(
     suffix: int,
     extents: list[Extent],
     pool: Executor,
-    report: Callable[[int], None],
+    report: Report,
 ) -> Iterator[dict[str, Any]]:
     """What TFDS's features take of each episode; notes its extent."""
     for number, episode in enumerate(episodes):
@@ -144,11 +126,8 @@ def _examples(
             "episode_return": np.float32(episode.rewards.sum()),
             "steps": _steps(episode, pool),
         }
-        steps = len(episode.frames)
-        terminal, starts = bool(episode.terminal), bool(episode.starts)
-        total = total_reward(episode.rewards, terminal, starts)
-        extents.append(Extent(steps, terminal, starts, total))
-        report(steps)
+        extents.append(extent_of(episode))
+        report(extents[-1].steps)
 
 
 def _steps(episode: Episode, pool: Executor) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """The `memory` feed's arrays as files that are mapped: written once, whole or absent.
 
-A store is a folder `<directory>/<key>/` of `.npy` files. It is written under another name, by one
-process at a time, with plain writes, so that the pages are the kernel's and not ours. A mapped page
-that is read counts as resident; the feed lets go of them every few windows (the kernel keeps them
-for as long as there is memory), so that what is resident doesn't grow with the data.
+A store is a folder `<directory>/<key>/` of `.npy` files. One process at a time writes it, under
+another name and with plain writes, so that its pages don't count as this process's memory. Mapped
+pages that are read do count, so the feed gives them back at each read; the kernel keeps them in its
+cache as long as there is memory.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _write(final: Path, table: Episodes, fill: Callable[[Write, Episodes], None]
         steps = int(table.steps.sum())
         for name, (shape, dtype) in COLUMNS.items():
             path = partial / f"{name}.npy"
-            # Its header and place.
+            # Writes the header; the size is set.
             array = np.lib.format.open_memmap(path, "w+", dtype, (steps, *shape))
             descriptor = os.open(path, os.O_RDWR)
             stack.callback(os.close, descriptor)

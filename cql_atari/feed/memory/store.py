@@ -1,7 +1,7 @@
 """The `memory` feed's store: every frame once, in RAM or in mapped files.
 
-A step costs its frame (7,056 bytes) and 9 bytes of columns. How much that is in all is known from
-the extents of the episodes, before any is read; beside it, reading takes one episode.
+A step takes its frame (7,056 bytes) and 9 bytes of columns. The total is known from the extents of
+the episodes, before any is read; reading needs one episode more.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import numpy as np
 import tqdm
 
 from cql_atari.core.types import FRAME_SHAPE, Episode, UserError
-from cql_atari.data.returns import returns_to_go
-from cql_atari.feed.drawing import Steps
+from cql_atari.data.steps import Steps, returns_to_go
 from cql_atari.feed.positions import Episodes
 from cql_atari.feed.transitions import empty_frames
 
@@ -73,7 +72,7 @@ class Store(NamedTuple):
 
 
 def num_bytes(episodes: Episodes) -> int:
-    """What the columns of a store of these episodes take."""
+    """Bytes of the columns of a store of these episodes."""
     steps = int(episodes.steps.sum())
     return sum(
         steps * int(np.prod(shape, initial=1)) * np.dtype(dtype).itemsize
@@ -143,7 +142,7 @@ def fill(write: Write, played: Iterable[Episode], episodes: Episodes) -> None:
 
 _CHANGED = (
     "the data changed while they were read: other episodes than were counted before. Run the same "
-    "command once they are at rest."
+    "command once nothing writes to them any more."
 )
 
 

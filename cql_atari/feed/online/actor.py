@@ -1,4 +1,4 @@
-"""Acts with the current policy and writes what happens to the online replay; counts all of it."""
+"""Acts with the current policy, writes transitions to the online replay, and counts frames."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from cql_atari.feed.online.replay import Writer
 
 
 class Tally:
-    """What all actors have done, counted from any thread.
+    """Counts of what all actors have done; any thread may add to them.
 
     Attributes:
       frames: emulator frames since the run began, 4 an agent step; resets don't count.
-      record: told of every step of an actor in this process.
+      record: called with every step of an actor in this process.
     """
 
     def __init__(self, frames: int):
@@ -44,7 +44,7 @@ class Tally:
         return scores
 
     def scalars(self, online: Online) -> dict[str, float]:
-        """What the log says of the acting since it last did."""
+        """Scalars of the acting since the last log line."""
         scores, frames = self.take_scores(), self.frames
         scalars = {
             "online/frames": frames,
@@ -73,11 +73,11 @@ def act(
       address: of the replay.
       policy: scores of the actions.
       frames: what the run has acted so far, in emulator frames; epsilon follows from it.
-      report: told of every step's frames and of the raw scores of episodes that ended with it.
+      report: called at every step with its frames and the raw scores of episodes that ended.
       seed: of the consoles and the random actions.
       should_stop: asked before every step and while the replay makes the actor wait.
       budget: in emulator frames.
-      record: told of every step, before its transitions are written.
+      record: called with every step, before its transitions are written.
     """
     online, (game,) = config.online, config.data.games
     rng = np.random.default_rng(seed)

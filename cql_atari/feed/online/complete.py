@@ -1,4 +1,4 @@
-"""The settings of an online run, checked and completed before anything heavy is imported."""
+"""Checks the settings of an online run and derives train.steps; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cql_atari.methods import build
 
 
 def complete(config: Config) -> Config:
-    """Derives train.steps from online.frames: every transition after the first fill is worth
-    `feed.samples_per_insert` rows of a batch.
+    """Derives train.steps from online.frames: each transition after the first fill adds
+    `feed.samples_per_insert` rows to the batches.
 
     Raises:
-      UserError: where the phase can't be run so; before anything heavy is imported.
+      UserError: where an online run isn't possible with these settings.
     """
     online, train = config.online, config.train
     if len(config.data.games) != 1:

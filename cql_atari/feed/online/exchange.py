@@ -1,6 +1,6 @@
-"""Between the learner and actors in other processes: configuration, weights and scores, in Reverb.
+"""What learner and actors in other processes exchange in Reverb: configuration, weights, scores.
 
-Everything is arrays and JSON; nothing that is received is run.
+Everything is arrays and JSON; nothing that is received is executed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from cql_atari.core import settings
 from cql_atari.core.settings import Config
 from cql_atari.core.settings_check import from_json
 from cql_atari.core.types import UserError
+from cql_atari.feed import tables
 from cql_atari.feed.online.replay import TRANSITIONS
 
 ANSWER_SECONDS = 20  # a learner that doesn't answer for so long is gone
@@ -23,18 +24,9 @@ _FINISHED = -1  # instead of a number of frames
 _MOST_SCORES = 100_000  # that wait for the learner
 
 
-def tables() -> list[reverb.Table]:
-    """Those that remote actors need beside the transitions."""
-    newest = [
-        reverb.Table(
-            name=name,
-            sampler=reverb.selectors.Fifo(),
-            remover=reverb.selectors.Fifo(),
-            max_size=1,
-            rate_limiter=reverb.rate_limiters.MinSize(1),
-        )
-        for name in (_CONFIG, _WEIGHTS)
-    ]
+def make_tables() -> list[reverb.Table]:
+    """The tables that remote actors need beside the transitions."""
+    newest = [tables.newest(name) for name in (_CONFIG, _WEIGHTS)]
     return [*newest, reverb.Table.queue(_SCORES, _MOST_SCORES)]
 
 
@@ -48,15 +40,14 @@ class LearnerEnd:
 
     def __init__(self, address: str, config: Config):
         self._client = reverb.Client(address)
-        text = json.dumps(settings.to_dict(config))
-        self._client.insert([np.array(text.encode(), object)], {_CONFIG: 1.0})
+        tables.put_text(self._client, _CONFIG, json.dumps(settings.to_dict(config)))
 
     def publish(self, weights: Sequence[np.ndarray], frames: int) -> None:
         """Replaces the weights that actors act with."""
         _write(self._client, _WEIGHTS, [np.array(frames), *weights])
 
     def finish(self) -> None:
-        """Tells actors that there is nothing more to act for."""
+        """Tells actors that the run has finished."""
         _write(self._client, _WEIGHTS, [np.array(_FINISHED)])
 
     def inserted(self) -> int:
@@ -90,8 +81,8 @@ class ActorEnd:
           UserError: where no learner of this version answers.
         """
         self.check()
-        item = next(self._client.sample(_CONFIG))
-        return from_json(bytes(item[0].data[0].item()), f"the configuration of {self.address}")
+        text = tables.get_text(self._client, _CONFIG)
+        return from_json(text, f"the configuration of {self.address}")
 
     def weights(self) -> tuple[int, list[np.ndarray]] | None:
         """(frames acted when they were published, the newest weights); None: it has finished."""

@@ -31,7 +31,7 @@ class Recorder(Protocol):
     """Keeps all that the actor in this process does; `recording.agent_log` has one."""
 
     def go_on(self, extra: Mapping[str, Any]) -> None:
-        """Goes back to where a checkpoint stands; {}: a new run."""
+        """Goes back to the mark of a checkpoint; {}: a new run."""
 
     def add(self, step: VectorStep) -> None:
         """Takes a step of all copies."""
@@ -64,7 +64,7 @@ def open_feed(
       start_step: the learner step of the first batch.
       state: what the checkpoint at that step has of the feed; {}: a new run.
       should_stop: whether to stop waiting for the replay.
-      recorder: told of every step, where the actor is in this process.
+      recorder: records every step, where the actor is in this process.
     """
     tally = Tally(state.get("frames", 0))
     if recorder:
@@ -131,7 +131,7 @@ def _batches(
     recorded: Feed | None,
     should_stop: Callable[[], bool],
 ) -> Iterator[Iterator[Any]]:
-    """What actors have written and the replay gives out."""
+    """Batches of what actors have written to the replay."""
     online, frames = config.online, tally.frames
     remote = online.actors == "remote"
     with ExitStack() as stack:
@@ -141,7 +141,7 @@ def _batches(
                 config.feed.transitions_per_game,
                 pace.make_pace(config, frames, step),
                 port=online.port,
-                more=exchange.tables() if remote else (),
+                more=exchange.make_tables() if remote else (),
             )
         )
         actors = (_remote_actors if remote else _local_actor)(
@@ -174,7 +174,7 @@ def _batches(
 def _local_actor(
     config: Config, address: str, method: Method, tally: Tally, should_stop: Callable[[], bool]
 ) -> Iterator[Callable[[bool], None]]:
-    """An actor in a thread of this process; yields a function that raises what it raised."""
+    """Runs an actor in a thread; yields a function that raises the actor's error, if any."""
     ended, errors = threading.Event(), []
     assert method.act is not None
     policy = method.act()
@@ -212,10 +212,10 @@ def _local_actor(
 def _remote_actors(
     config: Config, address: str, method: Method, tally: Tally, should_stop: Callable[[], bool]
 ) -> Iterator[Callable[[bool], None]]:
-    """Actors that come and go; yields what counts for them, sends weights, warns if none is there.
+    """Serves actors in other processes; yields a function that counts their steps, sends weights to
+    them, and warns if there is none.
 
-    Every transition that arrives counts as a step: what an actor that is killed hadn't written yet
-    doesn't count.
+    A step counts when its transition arrives, so what a killed actor hadn't written doesn't count.
     """
     link = exchange.LearnerEnd(address, config)
     before, last_arrival = tally.frames, time.monotonic()

@@ -1,4 +1,4 @@
-"""What holds acting and learning together: the bounds of the online replay's rate limiter."""
+"""How far acting and learning may be apart: the bounds of the online replay's rate limiter."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ IN_FLIGHT = 32  # draws that a reader may be ahead of its batches
 
 
 class Pace(NamedTuple):
-    """What the replay's rate limiter holds, by its own counts of one life of a run.
+    """What the replay's rate limiter allows, by its own counts since this process of the run began.
 
     Attributes:
-      samples_per_insert: draws of a transition, on average.
+      samples_per_insert: how often a transition is drawn, on average.
       first_fill: transitions that are there before the first is drawn.
       allowed: bounds of samples_per_insert * inserted - drawn; the side that is ahead waits there.
     """

@@ -1,4 +1,4 @@
-"""The online phase by arithmetic: gradient steps for frames, draws for transitions, epsilon."""
+"""The arithmetic of the online phase: draws for each transition, frames to act, epsilon."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from cql_atari.feed.online.limits import IN_FLIGHT, PENDING, Pace
 
 
 def rows(config: Config) -> tuple[int, int]:
-    """Rows of a batch that come from what is acted, and from recorded play."""
+    """(rows of a batch that come from acting, rows that come from recorded play)."""
     recorded = round(config.online.offline_share * config.batch_size)
     return config.batch_size - recorded, recorded
 
 
 def make_pace(config: Config, frames: int, step: int) -> Pace:
-    """The pace of a life that begins with an empty replay after `frames` and at `step`.
+    """The pace of a process that begins with an empty replay after `frames` and at `step`.
 
-    Over all lives, draws = samples_per_insert * (transitions acted - first fill), within a slack.
-    A life that refills its replay therefore learns more from that before it acts on: as much as
-    it has acted for the refill. The slack is the least with which neither side waits for ever.
+    Over the whole run, draws = samples_per_insert * (transitions acted - first fill), within a
+    slack. A process that goes on with a run first refills its replay, and then learns from that as
+    much as it has acted for it before it acts on. The slack is the least with which neither side
+    waits for ever.
     """
     drawn_rows = rows(config)[0]
     per_insert = config.feed.samples_per_insert * drawn_rows / config.batch_size
@@ -30,8 +31,8 @@ def make_pace(config: Config, frames: int, step: int) -> Pace:
 
 
 def budget(config: Config, frames: int) -> int:
-    """Frames at which acting ends: `online.frames`, or what a life that begins after `frames` needs
-    to fill its replay.
+    """Frames at which acting ends: `online.frames`, or what a process that begins after `frames`
+    needs to fill its replay, if that is more.
     """
     to_fill = config.online.first_fill + _unwritten(config)
     return max(config.online.frames, frames + to_fill * FRAME_SKIP)
@@ -44,8 +45,8 @@ def epsilon(online: Online, frames: int) -> float:
 
 
 def _unwritten(config: Config) -> int:
-    """Most steps within the budget that give no transition in the replay: the last n of each copy
-    and of each truncated episode, and the step of all copies for which no frames are left.
+    """The most steps within the budget that give no transition in the replay: the last n of each
+    copy and of each truncated episode, and one step of all copies for which no frames are left.
     """
     truncated = config.online.frames // MAX_FRAMES
     return config.feed.n_step * (config.online.num_envs + truncated) + config.online.num_envs

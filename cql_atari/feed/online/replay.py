@@ -1,14 +1,11 @@
-"""The online phase's replay: one transition an item, drawn as often as its rate limiter says.
-
-Reverb can't be bound to loopback: the server listens on all interfaces, without authentication.
-"""
+"""The online phase's replay: an item is a transition, drawn as often as its rate limiter says."""
 
 from __future__ import annotations
 
-import queue
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,21 +13,17 @@ import reverb
 import tensorflow as tf
 
 from cql_atari.core.types import FRAME_SHAPE, STACK, Batch
+from cql_atari.feed import tables
 from cql_atari.feed.online.limits import IN_FLIGHT, PENDING, Pace
 from cql_atari.feed.transitions import LEAD, empty_frames
-from cql_atari.system import ports
 
 TRANSITIONS = "transitions"  # the table's name
-_PATIENCE_MS = 200  # how soon one that waits sees that it should stop
-_FETCH = 16  # items that cross from Reverb to Python at a time
-_STARVED_MS = 1_000  # how soon a reader that waits sees that it should stop
 
 
-@contextmanager
 def serve_play(
     n_step: int, capacity: int, pace: Pace, *, port: int = 0, more: Sequence[reverb.Table] = ()
-) -> Iterator[str]:
-    """Runs the server for as long as the context lasts; yields its address on this host.
+) -> AbstractContextManager[str]:
+    """Runs the server, see `tables.serve`.
 
     Args:
       n_step: the n of the transitions.
@@ -52,20 +45,13 @@ def serve_play(
         ),
         signature=_signature(n_step),
     )
-    if port:
-        ports.check_free(port)
-    server = reverb.Server([table, *more], port=port or None)
-    ports.warn_if_open(server.port)
-    try:
-        yield f"localhost:{server.port}"
-    finally:
-        server.stop()
+    return tables.serve([table, *more], port)
 
 
 class Writer:
     """Turns one environment's steps into transitions, each written as soon as it is complete.
 
-    The same ones as `transitions.block` makes of the whole episode. Each frame is sent once.
+    They equal what `transitions.block` gives for the whole episode. Each frame is sent once.
 
     Args:
       client: of the replay.
@@ -95,12 +81,7 @@ class Writer:
 
     def flush(self, should_stop: Callable[[], bool], pending: int = PENDING) -> None:
         """Waits until at most `pending` transitions are unconfirmed, or until told to stop."""
-        while not should_stop():
-            try:
-                self._writer.flush(pending, timeout_ms=_PATIENCE_MS)
-                return
-            except reverb.errors.DeadlineExceededError:
-                pass
+        tables.flush(self._writer, pending, should_stop)
 
     def close(self) -> None:
         self._writer.close()
@@ -160,82 +141,48 @@ def batches(
       An iterator that ends where recorded play does; it raises KeyboardInterrupt if told to stop
       while it waits.
     """
-    ready: queue.Queue[Batch | Exception | None] = queue.Queue(1)  # None: there is no more
     ended = threading.Event()
+    threads: list[threading.Thread] = []
 
-    def put(what: Batch | Exception | None) -> None:
-        while not ended.is_set():
-            try:
-                return ready.put(what, timeout=_PATIENCE_MS / 1000)
-            except queue.Full:
-                pass
+    def make() -> Iterator[Batch]:
+        items = tables.read_items(address, TRANSITIONS, _signature(n_step), IN_FLIGHT, ended.is_set)
+        while True:
+            batch = _assemble(items, n_step, shape)
+            if recorded is None:
+                yield batch
+            elif (rest := next(recorded, None)) is not None:
+                yield _join(batch, rest)
+            else:
+                return
 
-    def draw() -> None:
-        try:
-            rows = _draw(address, n_step, ended)
-            while (batch := _assemble(rows, n_step, shape)) is not None:
-                rest = None if recorded is None else next(recorded, None)
-                if recorded is not None and rest is None:
-                    return put(None)
-                put(batch if rest is None else _join(batch, rest))
-        except Exception as error:
-            put(error)
+    def wait() -> bool:
+        if should_stop():
+            raise KeyboardInterrupt
+        tick(True)
+        return True
 
     def drawn() -> Iterator[Batch]:
-        waiting = False
+        batches = tables.ahead(make, ended, wait, threads.append)
         while True:
-            tick(waiting)
-            try:
-                batch = ready.get(timeout=_PATIENCE_MS / 1000)
-            except queue.Empty:
-                if should_stop():
-                    raise KeyboardInterrupt from None
-                waiting = True
-                continue
-            if batch is None:
+            tick(False)
+            if (batch := next(batches, None)) is None:
                 return
-            if isinstance(batch, Exception):
-                raise batch
             yield batch
-            waiting = False
 
-    thread = threading.Thread(target=draw, name="draw", daemon=True)
-    thread.start()
     try:
         yield drawn()
     finally:
         ended.set()
-        thread.join()
+        for thread in threads:
+            thread.join()
 
 
-def _draw(address: str, n_step: int, ended: threading.Event) -> Iterator[tuple[Any, ...]]:
-    """(frames, action, reward, discount) of independent draws, until the end."""
-    signature = _signature(n_step)
-    draws = reverb.TrajectoryDataset(
-        address,
-        TRANSITIONS,
-        dtypes={name: spec.dtype for name, spec in signature.items()},
-        shapes={name: spec.shape for name, spec in signature.items()},
-        max_in_flight_samples_per_worker=IN_FLIGHT,
-        num_workers_per_iterator=1,
-        rate_limiter_timeout_ms=_STARVED_MS,  # the data set ends then; nothing drawn is lost
-    ).batch(_FETCH)
-    while not ended.is_set():
-        for sample in draws:
-            if ended.is_set():
-                return
-            yield from zip(*(sample.data[name].numpy() for name in signature))
-
-
-def _assemble(rows: Iterator[tuple[Any, ...]], n_step: int, shape: tuple[int, int]) -> Batch | None:
+def _assemble(items: Iterator[tuple[Any, ...]], n_step: int, shape: tuple[int, int]) -> Batch:
     size = shape[0] * shape[1]
     frames = empty_frames(size, STACK + n_step)
     columns = np.empty(size, np.int32), np.empty(size, np.float32), np.empty(size, np.float32)
-    for slot in range(size):
-        row = next(rows, None)
-        if row is None:
-            return None
-        for array, value in zip((frames, *columns), row):
+    for slot, item in enumerate(itertools.islice(items, size)):
+        for array, value in zip((frames, *columns), item):
             array[slot] = value
     parts = (frames, *columns, np.zeros(size, np.int32))
     return Batch(*(tf.constant(part.reshape(*shape, *part.shape[1:])) for part in parts))

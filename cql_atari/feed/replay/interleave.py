@@ -1,8 +1,8 @@
 """A game's recorded play as one endless stream that is read from several parts at once.
 
-Parts (one suffix of one run each) are opened in an order that each pass over the data has of its
-own. Of those that are open, the one that has given least is read next, an episode at a time, so
-all advance together and any stretch of the stream is a sample over training time.
+A part is one suffix of one run. Each pass over the data opens the parts in another order. Of the
+open parts, the one that has given the fewest segments is read next, an episode at a time. So all
+advance together, and any stretch of the stream is a sample over training time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class Open(NamedTuple):
     Attributes:
       nth: its place in the endless order: pass * number of parts + place in that pass.
       episodes: that it has given.
-      given: segments, beyond what the part that had given least had given when this was opened.
+      given: segments that it has given, counted from the least that an open part had given when
+        this one was opened.
     """
 
     nth: int
@@ -36,7 +37,7 @@ class Open(NamedTuple):
 
 
 class Position(NamedTuple):
-    """How far a stream has been read. JSON keeps it as nested lists.
+    """How far a stream has been read; in JSON nested lists.
 
     Attributes:
       opened: parts opened so far, over all passes.
@@ -76,7 +77,7 @@ def interleave(
 ) -> Iterator[tuple[bytes, Position]]:
     """The stream's segments from a position on, each with its own position.
 
-    Parts that were finished aren't opened; what the open ones gave before is read over.
+    Parts that were finished aren't opened; what the open ones gave before is skipped.
 
     Args:
       parts: what the game's data are made of.

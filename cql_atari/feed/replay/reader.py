@@ -1,41 +1,37 @@
 """Batches from the replay, by the batch law, as a function of the seed and the queues' segments.
 
 How the draws depend on each other. The games of a step come from the batch law, independent of
-everything else. Of a game, its window's segments arrive in a shuffled order, each once a period;
-and of every segment that arrives each row is dealt once. So within a period no transition of the
-window is drawn twice, and all are drawn equally often: draws are uniform over the window, without
-replacement within a period.
+everything else. A game's segments arrive in a shuffled order, each segment of the window once a
+period, and each row of an arriving segment is dealt once. So draws are uniform over the window,
+without replacement within a period.
 
-Rows of one segment (16 neighbouring steps) are dealt far apart: the n-th row that a game's rows
-need comes from one of 16 segments that are `spacing` arrivals apart from each other, so two rows of
-the same segment have at least 16 * spacing - 15 others of the game between them, less where
-segments are shorter. `spacing` shares `_OPEN` segments among the games (2 for 40 games, 28 for 3),
-so a batch has two rows of a segment only if it has more rows of one game than that.
+Rows of one segment (16 neighbouring steps) are dealt far apart: rows are taken in turn from 16
+segments that are `spacing` arrivals apart, so that at least 16 * spacing - 15 other rows of the
+game lie between two rows of a segment (fewer where segments are shorter). `spacing` shares `_OPEN`
+segments among the games (2 for 40 games, 28 for 3); a batch has two rows of a segment only if it
+has more rows of one game than that.
 """
 
 from __future__ import annotations
 
 import itertools
-import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
-import reverb
 import tensorflow as tf
 
 from cql_atari.core.types import FRAME_SHAPE, STACK, Batch, UserError
+from cql_atari.feed import tables
+from cql_atari.feed.drawing import batch_spec
+from cql_atari.feed.replay import service
 from cql_atari.feed.replay.segments import ROWS, Segment, unpack_segment
 from cql_atari.feed.replay.service import Replay
 from cql_atari.feed.sampling import BatchLaw, draw_games
 from cql_atari.feed.transitions import empty_frames
 
-_FETCH = 16  # segments that cross from Reverb to Python at a time
-_STARVED_MS = 1_000  # how soon a reader that waits sees that it should stop
-_POLL_SECONDS = 0.5
 _OPEN = 1_280  # segments that all games together keep open, 0.16 MB each
 
 
@@ -76,7 +72,7 @@ def dataset(
     should_stop: Callable[[], bool] = lambda: False,
     failures: list[UserError] | None = None,
 ) -> tf.data.Dataset:
-    """What `memory.dataset` returns: `Batch` of [K, B]. It ends when the replay closes.
+    """A data set of `Batch` with leading axes [K, B], as `drawing.dataset`; ends with the replay.
 
     Args:
       replay: the queues.
@@ -89,11 +85,11 @@ def dataset(
         and left out: the hosts' batches together are what one host would draw.
       dealt: how far each game has been dealt; the queues begin at its first segment that is still
         needed.
-      note: told of each step, before its super-batch is given: the next step's number and how far
-        all games are dealt then. Called from another thread.
+      note: called for each step, before its super-batch is given, with the next step's number and
+        how far all games are dealt then. Called from another thread.
       check: raises if a writer failed; called while nothing arrives.
       should_stop: whether to end; asked while nothing arrives.
-      failures: where what is no segment is told: what iterating raises is TensorFlow's.
+      failures: takes the errors of bytes that are no segment: iterating raises TensorFlow's own.
     """
     ended = threading.Event()
     threads: list[threading.Thread] = []
@@ -116,86 +112,15 @@ def dataset(
 
     def elements() -> Iterator[Batch]:
         try:
-            yield from ahead(make, ended, wait, threads.append)
+            yield from tables.ahead(make, ended, wait, threads.append)
         except UserError as error:
             if failures is not None:
                 failures.append(error)
             raise
 
     replay.readers.callback(close)
-    signature = batch_spec(law, replay.n_step, steps_per_call, rows)
+    signature = batch_spec((steps_per_call, len(range(law.batch_size)[rows])), replay.n_step)
     return tf.data.Dataset.from_generator(elements, output_signature=signature)
-
-
-def batch_spec(law: BatchLaw, n_step: int, steps_per_call: int, rows: slice) -> Batch:
-    """The `tf.TensorSpec`s of a data set's elements; arguments of `dataset`."""
-    shape = (steps_per_call, len(range(law.batch_size)[rows]))
-    return Batch(
-        frames=tf.TensorSpec((*shape, STACK + n_step, *FRAME_SHAPE), tf.uint8),
-        actions=tf.TensorSpec(shape, tf.int32),
-        rewards=tf.TensorSpec(shape, tf.float32),
-        discounts=tf.TensorSpec(shape, tf.float32),
-        games=tf.TensorSpec(shape, tf.int32),
-    )
-
-
-class Ended(Exception):
-    """A reader was told to end."""
-
-
-def ahead(
-    make: Callable[[], Iterator[Batch]],
-    ended: threading.Event,
-    wait: Callable[[], bool],
-    started: Callable[[threading.Thread], None] = lambda thread: None,
-) -> Iterator[Batch]:
-    """The elements of an iterator, the next one made in a thread meanwhile.
-
-    Args:
-      make: makes the iterator, in the thread.
-      ended: set to end; set here when no more batches are wanted.
-      wait: called again and again while there is no element; False: to end.
-      started: told of the thread.
-
-    Raises:
-      Exception: what the iterator or `wait` raises.
-    """
-    ready: queue.Queue[Batch | Exception] = queue.Queue(1)
-
-    def put(item: Batch | Exception) -> None:
-        while not ended.is_set():
-            try:
-                return ready.put(item, timeout=_POLL_SECONDS)
-            except queue.Full:
-                pass
-        raise Ended
-
-    def fill() -> None:
-        try:
-            for item in make():
-                put(item)
-        except Ended:
-            pass
-        except Exception as error:
-            with suppress(Ended):
-                put(error)
-
-    thread = threading.Thread(target=fill, name="draw", daemon=True)
-    started(thread)
-    thread.start()
-    try:
-        while not ended.is_set():
-            try:
-                item = ready.get(timeout=_POLL_SECONDS)
-            except queue.Empty:
-                if not wait():
-                    return
-                continue
-            if isinstance(item, Exception):
-                raise item
-            yield item
-    finally:
-        ended.set()
 
 
 def batches(
@@ -332,19 +257,5 @@ def arrivals(address: str, game: str, ended: Callable[[], bool]) -> Iterator[byt
     Raises:
       Ended: when told to.
     """
-    queued = reverb.TrajectoryDataset(
-        address,
-        game,
-        dtypes={"segment": tf.string},
-        shapes={"segment": tf.TensorShape(())},
-        max_in_flight_samples_per_worker=2 * _FETCH,
-        num_workers_per_iterator=1,  # more would change the order
-        rate_limiter_timeout_ms=_STARVED_MS,  # the data set ends then; nothing is lost
-    ).batch(_FETCH)
-    while not ended():
-        for sample in queued:
-            for drawn in sample.data["segment"].numpy():
-                if ended():
-                    raise Ended
-                yield drawn
-    raise Ended
+    items = tables.read_items(address, game, service.SIGNATURE, 2 * tables.FETCH, ended)
+    return (drawn for (drawn,) in items)

@@ -1,7 +1,7 @@
-"""The replay on other hosts: which server has which game, and batches whatever happens to servers.
+"""The replay on other hosts: finds each game's server, and draws batches from all of them.
 
-A lost server is waited for. Reverb's own samplers wait too, but silently, for ever, and minutes
-longer than needed; so the thread that they run in is left behind when a server is lost.
+When a server is lost, we wait for it to come back. Reverb's own samplers wait too, but silently,
+for ever, and minutes longer than needed; so the thread that they run in is abandoned then.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from absl import logging
 
 from cql_atari.core.settings import Config
 from cql_atari.core.types import Batch, UserError
+from cql_atari.feed import tables
+from cql_atari.feed.drawing import batch_spec
 from cql_atari.feed.replay import reader, service
 from cql_atari.feed.sampling import BatchLaw
 
@@ -41,7 +43,7 @@ class Remote(NamedTuple):
 
 
 def make_record(config: Config, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What a server tells learners: what must agree with their configuration, and its data."""
+    """A server's record for learners: what must agree with their configuration, and its data."""
     agreed = {"version": VERSION, "n_step": config.feed.n_step, "discount": config.feed.discount}
     return {**agreed, "games": list(config.data.games), "manifest": dict(manifest)}
 
@@ -117,7 +119,7 @@ def open_remote(
                 )  # fmt: skip
 
             try:
-                for batch in reader.ahead(draw, ended, answer):
+                for batch in tables.ahead(draw, ended, answer):
                     yield batch
                     done += 1
                 return
@@ -139,7 +141,7 @@ def open_remote(
             errors.append(error)
 
     def dataset(rows: slice) -> tf.data.Dataset:
-        signature = reader.batch_spec(law, n_step, k, rows)
+        signature = batch_spec((k, len(range(law.batch_size)[rows])), n_step)
         return tf.data.Dataset.from_generator(lambda: guarded(rows), output_signature=signature)
 
     try:
@@ -155,7 +157,7 @@ class _LostError(Exception):
 
 
 class _Reminder:
-    """Logs at once, then every 30 s for as long as it is called."""
+    """Logs at once, and then again at most every 30 s."""
 
     def __init__(self) -> None:
         self._due = 0.0
@@ -173,11 +175,11 @@ def _check_all(addresses: Mapping[str, str], remind: _Reminder) -> bool:
       _LostError: if a server doesn't answer.
     """
     for address in sorted(set(addresses.values())):
-        tables = _tables(address, reverb.Client(address))
-        if tables is None:
+        info = _ask(address, reverb.Client(address))
+        if info is None:
             raise _LostError(f"{address} doesn't answer")
         if empty := [game for game, at in addresses.items()
-                     if at == address and tables[game].current_size == 0]:  # fmt: skip
+                     if at == address and info[game].current_size == 0]:  # fmt: skip
             remind(
                 "waiting for the replay server at %s: nothing to draw yet of %s",
                 address, ", ".join(empty),
@@ -191,8 +193,8 @@ def _ask_patiently(address: str, should_stop: Callable[[], bool]) -> dict[str, A
     while True:
         # A new client each time: one that failed waits longer and longer before it tries again.
         client = reverb.Client(address)
-        tables = _tables(address, client)
-        if tables is not None:
+        info = _ask(address, client)
+        if info is not None:
             break
         waited = True
         remind(
@@ -202,9 +204,9 @@ def _ask_patiently(address: str, should_stop: Callable[[], bool]) -> dict[str, A
         if should_stop():
             raise KeyboardInterrupt
         time.sleep(_POLL_SECONDS)
-    if service.RECORD not in tables:
+    if service.RECORD not in info:
         raise UserError(
-            f"{address} serves {', '.join(sorted(tables)) or 'nothing'}: no replay of "
+            f"{address} serves {', '.join(sorted(info)) or 'nothing'}: no replay of "
             "`python -m cql_atari.tools.serve_replay`; change feed.servers."
         )
     if waited:
@@ -212,7 +214,7 @@ def _ask_patiently(address: str, should_stop: Callable[[], bool]) -> dict[str, A
     return service.read_record(client)
 
 
-def _tables(address: str, client: reverb.Client) -> dict[str, Any] | None:
+def _ask(address: str, client: reverb.Client) -> dict[str, Any] | None:
     host, port = address.rsplit(":", 1)
     try:
         # Refused at once where no server listens; Reverb would try for all of its time.

@@ -1,8 +1,8 @@
 """Segments: runs of up to 16 neighbouring transitions as compressed bytes, the replay's items.
 
-Reverb's cost is per item, so an item holds several transitions; LZ4 makes them much smaller than
-Reverb's own compression does, and costs little to undo. The 3 + n frames that two neighbours share
-are in both.
+Reverb's cost is per item, so an item holds several transitions. LZ4 compresses them much better
+than Reverb does, and decompresses fast. Two neighbouring segments both hold the 3 + n frames that
+they share.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def pack_segments(block: Block, n_step: int) -> Iterator[tuple[bytes, int]]:
 
 
 def unpack_segment(packed: bytes, n_step: int) -> Segment:
-    """The inverse of `pack`; the arrays share one read-only buffer.
+    """The inverse of `pack_segments`; the arrays share one read-only buffer.
 
     Raises:
       ValueError: if the segment was packed with another n, or the bytes are no segment.

@@ -1,7 +1,4 @@
-"""The replay's queues: a Reverb server in this process with one table a game.
-
-Reverb can't be bound to loopback: the server listens on all interfaces, without authentication.
-"""
+"""The replay's queues: a Reverb server in this process with one table per game."""
 
 from __future__ import annotations
 
@@ -10,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
-import numpy as np
 import reverb
 import tensorflow as tf
 
-from cql_atari.system import ports
+from cql_atari.feed import tables
 
 RECORD = "record"  # the table that says what a server of recorded play serves
 QUEUE = 64  # drawn segments that wait for a reader
+SIGNATURE = {"segment": tf.TensorSpec((), tf.string)}  # of the queues' items
 
 
 class Replay(NamedTuple):
@@ -53,38 +50,21 @@ def serve_draws(
       games: names of the tables.
       n_step: the n of the transitions.
       port: to listen on; 0: any free one.
-      record: what other processes are told of it, JSON-ready; see `read_record`.
+      record: a description for other processes, ready for JSON; see `read_record`.
 
     Raises:
       UserError: if the port is taken.
     """
-    signature = {"segment": tf.TensorSpec((), tf.string)}
-    tables = [reverb.Table.queue(game, QUEUE, signature=signature) for game in games]
+    served = [reverb.Table.queue(game, QUEUE, signature=SIGNATURE) for game in games]
     if record is not None:
-        tables.append(
-            reverb.Table(
-                name=RECORD,
-                sampler=reverb.selectors.Fifo(),
-                remover=reverb.selectors.Fifo(),
-                max_size=1,
-                rate_limiter=reverb.rate_limiters.MinSize(1),
-            )
-        )
-    if port:
-        ports.check_free(port)
-    server = reverb.Server(tables, port=port or None)
-    ports.warn_if_open(server.port)
-    address = f"localhost:{server.port}"
-    try:
+        served.append(tables.newest(RECORD))
+    with tables.serve(served, port) as address:
         if record is not None:
-            text = np.array(json.dumps(record).encode(), object)
-            reverb.Client(address).insert([text], {RECORD: 1.0})
+            tables.put_text(reverb.Client(address), RECORD, json.dumps(record))
         with ExitStack() as readers:
             yield Replay(address, tuple(games), n_step, readers)
-    finally:
-        server.stop()
 
 
 def read_record(client: reverb.Client) -> Any:
     """The record of a server that has the table."""
-    return json.loads(bytes(next(client.sample(RECORD))[0].data[0].item()))
+    return json.loads(tables.get_text(client, RECORD))

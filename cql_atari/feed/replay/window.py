@@ -1,11 +1,11 @@
 """A window that slides over a stream of segments and is drawn from in a shuffled order.
 
-Time goes in periods. A period draws each segment of the window once, in an order that is a pure
-function of (seed, game, period); meanwhile the next segments are read, and at its end they take
-the place of the oldest. A segment that enters stays for size / step periods, so it is drawn as
-often as was asked for: exactly, where that is a whole number of at most the size. (The stream's
-first segments, there from the first period on, are drawn less often.) Nothing is left to chance
-that a seed doesn't decide: from a period's start in the stream it can be gone on with.
+Draws come in periods. A period draws each segment of the window once, in an order that is a pure
+function of (seed, game, period). Meanwhile the next segments are read, and at the period's end they
+replace the oldest. A segment stays for size / step periods, so it is drawn as often as was asked
+for: exactly, where that is a whole number of at most the size. (The stream's first segments, which
+are there from the first period on, are drawn less often.) The seed decides everything, so that
+drawing can go on from the place in the stream where a period began.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def draws(
       times: how often each is drawn.
       seed, game: decide the order.
       period: the first one's number.
-      note: told of each period, before its first draw: its number, the segments of the window, and
-        its start in the stream.
+      note: called before the first draw of each period with its number, the number of segments in
+        the window, and the period's start in the stream.
     """
     window = list(itertools.islice(stream, size))
     step = max(round(size / times), 1) if len(window) == size else 0

@@ -1,9 +1,9 @@
 """Fills the replay's queues with recorded play: one background thread a game.
 
 A game's thread reads several parts of its data in turns (`interleave`), keeps a window of
-compressed segments (`window`), and puts what is drawn from it into the game's queue, where it
-waits while the queue is full. Only `_DECODERS` threads hold frames. So memory, however much data
-there are, is at most that of the windows and
+compressed segments (`window`), and puts what is drawn from it into the game's queue; it waits while
+the queue is full. Only `_DECODERS` threads hold frames. So, however much data there are, memory is
+that of the windows and at most
 
 * `_DECODERS` episodes, twice each (read, padded): 1.5 GB if all had 27,000 steps, the reader's
   longest; 80 MB at the 1,400 steps that are usual;
@@ -26,20 +26,20 @@ import reverb
 import tqdm
 
 from cql_atari.core.types import Episode, UserError
+from cql_atari.feed import tables
 from cql_atari.feed.replay import window
 from cql_atari.feed.replay.interleave import START, Open, Packed, Part, Position, interleave
 from cql_atari.feed.replay.segments import ROWS, pack_segments
 from cql_atari.feed.replay.service import Replay
 from cql_atari.feed.transitions import block
 
-_DECODERS = 4  # each has an arena of the allocator, so few of them keep its leftovers few, too
+_DECODERS = 4  # few: each has an arena of the allocator, which keeps some freed memory
 _PENDING = 32  # segments a writer may be ahead of its queue
-_PATIENCE_MS = 200  # how soon a writer that waits for the learner sees that it should stop
 _POLL_SECONDS = 0.05
 
 
 class Place(NamedTuple):
-    """Where a game stands in its draws. JSON keeps it as nested lists.
+    """The place in a game's draws from which they can go on; in JSON nested lists.
 
     Attributes:
       period: of the window.
@@ -94,7 +94,7 @@ class _Stopped(Exception):
 
 
 class _Progress:
-    """What a writer's thread tells the others."""
+    """The progress of a writer's thread, read by other threads."""
 
     def __init__(self, place: Place, size: int):
         self._first, self._lock = place, threading.Lock()
@@ -271,9 +271,5 @@ def _insert(
     writer.append({"segment": np.array(packed, object)})
     item = {"segment": writer.history["segment"][-1]}
     writer.create_item(game, priority=1.0, trajectory=item)
-    while not stop.is_set():
-        try:
-            return writer.flush(_PENDING, timeout_ms=_PATIENCE_MS)
-        except reverb.errors.DeadlineExceededError:
-            pass
-    raise _Stopped
+    if not tables.flush(writer, _PENDING, stop.is_set):
+        raise _Stopped

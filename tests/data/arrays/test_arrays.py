@@ -15,6 +15,7 @@ from cql_atari.core.settings import Data
 from cql_atari.core.types import Extent, UserError
 from cql_atari.data import sources
 from cql_atari.data.arrays import check, files, reader
+from cql_atari.data.arrays.format import ARRAYS
 from cql_atari.data.shared import EVERYTHING
 
 GAME = "Breakout"
@@ -54,7 +55,7 @@ def write(folder: Path, way: str, arrays: dict[str, np.ndarray], suffix: int = 0
 def refused(folder: Path, *words: str) -> None:
     """The reader names what is wrong, and the check leaves the suffix out."""
     with pytest.raises(UserError) as info:
-        list(reader.read_episodes(folder, GAME))
+        list(ARRAYS.read_episodes(folder, GAME))
     assert all(word in str(info.value) for word in words), info.value
     result = check.check_suffix(folder, GAME, 0, lambda _: None)
     assert result.files[0].is_wrong and result.left_out
@@ -63,7 +64,7 @@ def refused(folder: Path, *words: str) -> None:
 def test_episodes_and_extents(folder):
     expected, extents = play(), [Extent(2, True, False), Extent(4, True, True, 0.0)]
     extents.append(Extent(3, False, True))
-    episodes = list(reader.read_episodes(folder, GAME))
+    episodes = list(ARRAYS.read_episodes(folder, GAME))
     assert [(len(e.frames), e.terminal, e.starts) for e in episodes] == [e[:3] for e in extents]
     np.testing.assert_array_equal(np.concatenate([e.frames for e in episodes]), expected["frames"])
     lookup = games.to_full_actions(GAME)
@@ -97,8 +98,8 @@ def test_fraction_and_left_out(folder):
     assert reader.survey(folder, GAME, 0, fraction=0.5)[1:] == [Extent(3, False, True)]
     left_out = {0: [(3, 4)]}
     cut = [(2, True, False), (1, False, True), (2, True, False), (3, False, True)]
-    assert [e[:3] for e in reader.survey(folder, GAME, 0, left_out=left_out)] == cut
-    found = list(reader.read_episodes(folder, GAME, left_out=left_out))
+    assert [e[:3] for e in reader.survey(folder, GAME, 0, gaps=left_out[0])] == cut
+    found = list(ARRAYS.read_episodes(folder, GAME, left_out=left_out))
     assert [(len(e.frames), e.terminal, e.starts) for e in found] == cut
     np.testing.assert_array_equal(found[2].frames, play()["frames"][4:6])
 
@@ -107,7 +108,7 @@ def test_the_full_action_set(tmp_path):
     lookup = games.to_full_actions(GAME)
     arrays = play() | {"actions": lookup[play()["actions"]], "action_set": np.array("full")}
     folder = write(tmp_path, "stored", arrays)
-    (first, *_) = reader.read_episodes(folder, GAME)
+    (first, *_) = ARRAYS.read_episodes(folder, GAME)
     np.testing.assert_array_equal(first.actions, lookup[[0, 1]])
     arrays["actions"] = arrays["actions"].copy()
     arrays["actions"][4] = 17  # a joystick's corner: Breakout has none
@@ -152,7 +153,7 @@ def test_wrong_values_cost_their_episode(tmp_path):
     folder = write(tmp_path, "stored", arrays)
     result = check.check_suffix(folder, GAME, 0, lambda _: None)
     assert [p.entry for p in result.files[0].problems] == [3] and result.left_out == [(2, 6)]
-    kept = list(reader.read_episodes(folder, GAME, left_out={0: result.left_out}))
+    kept = list(ARRAYS.read_episodes(folder, GAME, left_out={0: result.left_out}))
     assert [len(e.frames) for e in kept] == [2, 3]
 
 
@@ -233,5 +234,4 @@ def test_numbers_of_suffixes(tmp_path):
 
 
 def test_left_out_whole(folder):
-    assert reader.survey(folder, GAME, 0, left_out={0: [EVERYTHING]}) == []
-    assert list(reader.read_episodes(folder, GAME, left_out={0: [EVERYTHING]})) == []
+    assert list(ARRAYS.read_episodes(folder, GAME, left_out={0: [EVERYTHING]})) == []

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from cql_atari.core.types import UserError
 from cql_atari.data.dopamine import check as verify
 from cql_atari.data.dopamine import files
-from cql_atari.data.dopamine.reader import list_suffixes, read_episodes
+from cql_atari.data.dopamine.files import list_suffixes
+from cql_atari.data.dopamine.format import DOPAMINE
 from cql_atari.data.shared import EVERYTHING
 
 # The sound run: episodes of 5, 10 and 30 steps, each after 3 slots of padding. Suffix 0 holds slots
@@ -54,7 +55,7 @@ def change(run: Path, name: str, where, value, suffix: int = 0) -> None:
 
 
 def repaired(run: Path, left_out, suffix: int = 0) -> list:
-    return list(read_episodes(run, GAME, [suffix], left_out={suffix: left_out}))
+    return list(DOPAMINE.read_episodes(run, GAME, [suffix], left_out={suffix: left_out}))
 
 
 def assert_same(episodes, expected) -> None:

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from cql_atari.core.types import UserError
 from cql_atari.data.dopamine import check as verify
-from cql_atari.data.dopamine.reader import read_episodes
+from cql_atari.data.dopamine.format import DOPAMINE
 from cql_atari.data.shared import EVERYTHING
 
 pytestmark = pytest.mark.timeout(60)
@@ -45,7 +45,7 @@ DAMAGES = (
 def wrong_files(run: Path) -> list[Path]:
     """The files in which `verify` finds something; what it leaves out must let the reader pass."""
     files, left_out = verify.check_suffix(run, GAME, 0, lambda _: None)
-    list(read_episodes(run, GAME, [0], left_out={0: left_out}))
+    list(DOPAMINE.read_episodes(run, GAME, [0], left_out={0: left_out}))
     return [file.path for file in files if file.problems]
 
 
@@ -203,7 +203,7 @@ RACES = [getattr(Race, name) for name in vars(Race) if not name.startswith("_")]
 @pytest.mark.parametrize("interfere", RACES)
 def test_a_file_that_changes_while_it_is_read(run, interfere):
     path = file_of(run, "$store$_observation")
-    episodes = read_episodes(run, GAME, [0])
+    episodes = DOPAMINE.read_episodes(run, GAME, [0])
     next(episodes)
     interfere(path)
     with pytest.raises(UserError, match=r"changed while it was read|cannot be read") as info:
@@ -225,7 +225,7 @@ def test_a_large_file_cut_while_it_is_read(tmp_path):
     path = file_of(tmp_path, "$store$_observation")
     frames = np.random.default_rng(0).integers(1, 255, (420, 84, 84), np.uint8)
     store(path, np.where(load(path).any((1, 2), keepdims=True), frames, 0))
-    episodes = read_episodes(tmp_path, GAME, [0])
+    episodes = DOPAMINE.read_episodes(tmp_path, GAME, [0])
     next(episodes)
     os.truncate(path, 1_000_000)
     with pytest.raises(UserError, match="ended before"):
@@ -236,14 +236,14 @@ _BOUNDED = """
 import json, resource, sys
 from pathlib import Path
 from cql_atari.data.dopamine import check
-from cql_atari.data.dopamine.reader import read_episodes
+from cql_atari.data.dopamine.format import DOPAMINE
 from cql_atari.core.types import UserError
 
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20),) * 2)
 for run in json.loads(sys.argv[1]):
     try:
-        list(read_episodes(run, "Breakout"))
+        list(DOPAMINE.read_episodes(run, "Breakout"))
         print("read")
     except UserError as error:
         pass

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from cql_atari.core import games
 from cql_atari.core.types import STACK, Episode
-from cql_atari.data.dopamine.files import open_group
-from cql_atari.data.dopamine.reader import list_suffixes, read_episodes
+from cql_atari.data.dopamine.files import list_suffixes, open_group
+from cql_atari.data.dopamine.format import DOPAMINE
 
 
 class Transition(NamedTuple):
@@ -54,7 +54,7 @@ def ours(directory: Path, suffix: int, n_step: int, padding: np.ndarray) -> dict
         terminals = group.files["$store$_terminal"].read_all()
         frames = group.files["$store$_observation"].read_all()
     slot = 0
-    for episode in read_episodes(directory, GAME, [suffix]):
+    for episode in DOPAMINE.read_episodes(directory, GAME, [suffix]):
         while padding[slot] or not (
             np.array_equal(frames[slot : slot + len(episode.frames)], episode.frames)
             and terminals[slot + len(episode.frames) - 1] == episode.terminal
@@ -138,7 +138,7 @@ def check_every_step_is_read_once(directory: Path, paddings: list[np.ndarray]) -
                 group.files[f"$store$_{name}"].read_all()
                 for name in ("observation", "action", "reward", "terminal")
             )
-        episodes = list(read_episodes(directory, GAME, [suffix]))
+        episodes = list(DOPAMINE.read_episodes(directory, GAME, [suffix]))
         slots = np.flatnonzero(~padding[:valid])
         while len(slots) > sum(len(episode.frames) for episode in episodes):
             # Black steps that a file begins with cannot be told from padding.

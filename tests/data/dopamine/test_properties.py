@@ -17,7 +17,7 @@ from hypothesis import given, settings
 
 from cql_atari.core import games
 from cql_atari.core.types import Episode
-from cql_atari.data.dopamine.reader import read_episodes
+from cql_atari.data.dopamine.format import DOPAMINE
 from cql_atari.feed import transitions
 
 
@@ -65,7 +65,7 @@ def test_no_transition_crosses_an_episode(run):
     episode_of = np.cumsum([0, *(bool(step.end) for step in steps[:-1])])
     with tempfile.TemporaryDirectory() as name:
         write_run(Path(name), steps, capacity, n_step)
-        for episode in read_episodes(name, GAME):
+        for episode in DOPAMINE.read_episodes(name, GAME):
             block = transitions.block(episode, n_step, DISCOUNT)
             for t in np.flatnonzero(block.valid):
                 shown = numbers(block.frames[t : t + 4 + n_step])

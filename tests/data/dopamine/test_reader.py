@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 
 from cql_atari.core.types import Extent, UserError
 from cql_atari.data.dopamine import reader
-from cql_atari.data.dopamine.reader import fingerprints, list_suffixes, read_episodes, survey
+from cql_atari.data.dopamine.files import fingerprints, list_suffixes
+from cql_atari.data.dopamine.format import DOPAMINE
+from cql_atari.data.dopamine.reader import survey
+from cql_atari.data.shared import EVERYTHING
 
 
 def episodes_of(
@@ -31,7 +34,7 @@ def episodes_of(
             episode.starts,
             episode.terminal,
         )
-        for episode in read_episodes(directory, GAME)
+        for episode in DOPAMINE.read_episodes(directory, GAME)
     ]
 
 
@@ -86,11 +89,13 @@ def test_suffixes_in_numerical_order_or_as_asked(tmp_path):
     write_run(tmp_path, steps_of(*[7] * 30), 20)
     assert list_suffixes(tmp_path) == list(range(len(list_suffixes(tmp_path))))
     assert list_suffixes(tmp_path)[-1] > 10
-    everything = list(read_episodes(tmp_path, GAME))
-    piecewise = [e for k in list_suffixes(tmp_path) for e in read_episodes(tmp_path, GAME, [k])]
-    backwards = list(read_episodes(tmp_path, GAME, [2, 1]))
+    everything = list(DOPAMINE.read_episodes(tmp_path, GAME))
+    piecewise = [
+        e for k in list_suffixes(tmp_path) for e in DOPAMINE.read_episodes(tmp_path, GAME, [k])
+    ]
+    backwards = list(DOPAMINE.read_episodes(tmp_path, GAME, [2, 1]))
     np.testing.assert_equal(everything, piecewise)
-    second, third = (list(read_episodes(tmp_path, GAME, [k])) for k in (1, 2))
+    second, third = (list(DOPAMINE.read_episodes(tmp_path, GAME, [k])) for k in (1, 2))
     np.testing.assert_equal(backwards, third + second)
 
 
@@ -98,7 +103,7 @@ def test_memory_stays_at_one_episode(tmp_path):
     write_run(tmp_path, steps_of(*[500] * 8), 5000)
     tracemalloc.start()
     try:
-        for episode in read_episodes(tmp_path, GAME):
+        for episode in DOPAMINE.read_episodes(tmp_path, GAME):
             del episode
         peak = tracemalloc.get_traced_memory()[1]
     finally:
@@ -123,9 +128,11 @@ def test_a_survey_counts_what_is_read_and_a_selection_is_a_part(lengths, end, ga
         padding = write_run(directory, steps, 40)[0]
         for suffix in list_suffixes(directory):
             found = list(
-                read_episodes(directory, GAME, [suffix], fraction=fraction, left_out=left_out)
+                DOPAMINE.read_episodes(
+                    directory, GAME, [suffix], fraction=fraction, left_out=left_out
+                )
             )
-            surveyed = survey(directory, GAME, suffix, fraction=fraction, left_out=left_out)
+            surveyed = survey(directory, GAME, suffix, fraction, left_out.get(suffix, ()))
             assert surveyed == [
                 Extent(
                     len(e.frames),
@@ -145,7 +152,9 @@ def test_a_survey_counts_what_is_read_and_a_selection_is_a_part(lengths, end, ga
         }
         read = [
             int(frame[0, :4].view(np.uint32)[0])
-            for e in read_episodes(directory, GAME, [0], fraction=fraction, left_out=left_out)
+            for e in DOPAMINE.read_episodes(
+                directory, GAME, [0], fraction=fraction, left_out=left_out
+            )
             for frame in e.frames
         ]
         assert sorted(kept) == read
@@ -158,25 +167,24 @@ def test_left_out_slots_are_not_checked_and_cut_the_episode(tmp_path):
     rewards[6] = np.nan
     store(path, rewards)
     with pytest.raises(UserError, match="entry 6 is nan"):
-        list(read_episodes(tmp_path, GAME))
-    found = list(read_episodes(tmp_path, GAME, left_out={0: [(6, 7)]}))
+        list(DOPAMINE.read_episodes(tmp_path, GAME))
+    found = list(DOPAMINE.read_episodes(tmp_path, GAME, left_out={0: [(6, 7)]}))
     assert [(len(e.frames), e.starts, e.terminal) for e in found] == [
         (3, True, False), (4, False, True), (8, True, True),
     ]  # fmt: skip
-    assert survey(tmp_path, GAME, 0, left_out={0: [(6, 7)]})[1] == Extent(4, True, False)
+    assert survey(tmp_path, GAME, 0, gaps=[(6, 7)])[1] == Extent(4, True, False)
 
 
 def test_a_whole_suffix_left_out_is_never_opened(tmp_path):
     write_run(tmp_path, steps_of(30, 8), 20)
     file_of(tmp_path, "$store$_observation", 0).write_bytes(b"")
-    found = list(read_episodes(tmp_path, GAME, left_out={0: [reader.EVERYTHING]}))
+    found = list(DOPAMINE.read_episodes(tmp_path, GAME, left_out={0: [EVERYTHING]}))
     assert sum(len(e.frames) for e in found) > 10
-    assert survey(tmp_path, GAME, 0, left_out={0: [reader.EVERYTHING]}) == []
 
 
 def test_a_fraction_takes_the_first_part_of_every_suffix(tmp_path):
     write_run(tmp_path, [Step()] * 40, 20)  # valid slots: 19 (3 padding), 19 less one, 3
-    lengths = [len(e.frames) for e in read_episodes(tmp_path, GAME, fraction=0.5)]
+    lengths = [len(e.frames) for e in DOPAMINE.read_episodes(tmp_path, GAME, fraction=0.5)]
     assert lengths == [10 - 3, 10, 2]
 
 

@@ -13,7 +13,7 @@ from dopamine.replay_memory.circular_replay_buffer import OutOfGraphReplayBuffer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cql_atari.data.dopamine.reader import read_episodes
+from cql_atari.data.dopamine.format import DOPAMINE
 from cql_atari.data.dopamine.writer import ReplayWriter
 
 NAMES = {"observation": np.uint8, "action": np.int32, "reward": np.float32, "terminal": np.uint8}
@@ -147,7 +147,7 @@ def test_files_joined_are_the_stream_and_our_reader_finds_every_step(
 
         stale = np.arange(total) % capacity == capacity - 1
         steps = (stream["observation"][:, 0, 0] > 0) & ~stale
-        episodes = list(read_episodes(directory, "Breakout", list(suffixes)))
+        episodes = list(DOPAMINE.read_episodes(directory, "Breakout", list(suffixes)))
         for field, name in (("frames", "observation"), ("rewards", "reward")):
             read = np.concatenate([getattr(episode, field) for episode in episodes])
             np.testing.assert_array_equal(read, stream[name][steps])

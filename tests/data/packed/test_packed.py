@@ -12,8 +12,9 @@ import pytest
 from synthetic_episodes import extent, make_episode
 
 from cql_atari.core.types import UserError
-from cql_atari.data.packed import reader, writer
-from cql_atari.data.returns import returns_to_go
+from cql_atari.data.packed import files, reader, writer
+from cql_atari.data.packed.format import PACKED
+from cql_atari.data.steps import returns_to_go
 
 EPISODES = [
     make_episode(0, 40),
@@ -40,8 +41,8 @@ def same(ours, theirs):
 
 
 def test_reading_gives_what_was_written(folder):
-    assert reader.list_suffixes(folder) == [4]
-    same(list(reader.read_episodes(folder, "Pong")), EPISODES)
+    assert files.list_suffixes(folder) == [4]
+    same(list(PACKED.read_episodes(folder, "Pong")), EPISODES)
     assert reader.survey(folder, "Pong", 4) == [extent(e) for e in EPISODES]
     assert sorted(p.name for p in folder.iterdir()) == ["4.index", "4.segments"]
 
@@ -57,7 +58,7 @@ def test_a_count_tells_the_returns_of_whole_games(folder):
 
 @pytest.mark.parametrize("fraction", [0.001, 0.44, 0.5, 0.63, 0.999])
 def test_a_fraction_is_the_first_steps(folder, fraction):
-    found = list(reader.read_episodes(folder, "Pong", fraction=fraction))
+    found = list(PACKED.read_episodes(folder, "Pong", fraction=fraction))
     assert [extent(e) for e in found] == reader.survey(folder, "Pong", 4, fraction=fraction)
     steps = sum(len(e.frames) for e in found)
     assert steps == int(np.ceil(round(89 * fraction, 6)))
@@ -80,9 +81,9 @@ def test_any_flipped_byte_is_told(folder, position):
         at = int(position * len(content))
         (folder / name).write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
         with pytest.raises(UserError, match=rf"{name} is damaged.*Delete.*pack it again"):
-            list(reader.read_episodes(folder, "Pong"))
+            list(PACKED.read_episodes(folder, "Pong"))
         (folder / name).write_bytes(content)
-    same(list(reader.read_episodes(folder, "Pong")), EPISODES)
+    same(list(PACKED.read_episodes(folder, "Pong")), EPISODES)
 
 
 @pytest.mark.parametrize("name", ["4.segments", "4.index"])
@@ -115,17 +116,17 @@ def test_a_forged_index_is_refused_before_anything_is_allocated(folder, change):
 
 
 def test_exclusions_other_than_those_when_it_was_packed_are_refused(folder):
-    assert reader.survey(folder, "Pong", 4, left_out={4: [(3, 9)]})
+    assert reader.survey(folder, "Pong", 4, gaps=[(3, 9)])
     with pytest.raises(UserError, match=r"without \[\[3, 9\]\].*\[\[3, 10\]\].*pack it again"):
-        reader.survey(folder, "Pong", 4, left_out={4: [(3, 10)]})
+        reader.survey(folder, "Pong", 4, gaps=[(3, 10)])
 
 
 def test_a_fingerprint_changes_with_any_step(folder):
-    before = reader.fingerprints(folder, 4)
+    before = files.fingerprints(folder, 4)
     changed = [*EPISODES[:3], EPISODES[3]._replace(rewards=1 - EPISODES[3].rewards)]
     writer.write_suffix(folder, 4, changed, SOURCE)
-    assert reader.fingerprints(folder, 4) != before
-    assert reader.fingerprints(folder, 4).keys() == {"4.index"}
+    assert files.fingerprints(folder, 4) != before
+    assert files.fingerprints(folder, 4).keys() == {"4.index"}
 
 
 def test_what_fails_leaves_no_suffix_behind(tmp_path, monkeypatch):

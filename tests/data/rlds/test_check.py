@@ -10,7 +10,7 @@ import pytest
 from rlds_sets import GAME, Play, change_record, fake_play, shard_of, write_set
 
 from cql_atari.data.rlds import check as verify_rlds
-from cql_atari.data.rlds import reader
+from cql_atari.data.rlds.format import RLDS
 
 
 def play(steps: int, seed: int) -> Play:
@@ -35,7 +35,7 @@ def check(folder: Path) -> tuple[dict[int, list[int | None]], list[tuple[int, in
     """{shard: places of its problems} and what to leave out, with which the reader must pass."""
     files, left_out = verify_rlds.check_suffix(folder, GAME, 0, lambda _: None)
     assert [file.entries for file in files] == [2, 2, 1]
-    episodes = list(reader.read_episodes(folder, GAME, [0], left_out={0: left_out}))
+    episodes = list(RLDS.read_episodes(folder, GAME, [0], left_out={0: left_out}))
     assert len(episodes) == 5 - sum(stop - start for start, stop in left_out)
     wrong = {i: [p.entry for p in f.problems] for i, f in enumerate(files) if f.problems}
     return wrong, left_out

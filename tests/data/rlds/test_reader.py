@@ -21,10 +21,11 @@ from rlds_sets import (
 
 from cql_atari.core import games
 from cql_atari.core.types import Episode, UserError
-from cql_atari.data.dopamine import reader as dopamine
+from cql_atari.data.dopamine.format import DOPAMINE
 from cql_atari.data.dopamine.writer import ReplayWriter
 from cql_atari.data.rlds import files, records
 from cql_atari.data.rlds import reader as rlds
+from cql_atari.data.rlds.format import RLDS
 from cql_atari.feed.transitions import block
 
 FULL = games.to_full_actions(GAME)
@@ -48,7 +49,7 @@ def folder(sound, tmp_path) -> Path:
 
 
 def read(folder: Path | str, suffixes=None, **options) -> list[Episode]:
-    return list(rlds.read_episodes(folder, GAME, suffixes, **options))
+    return list(RLDS.read_episodes(folder, GAME, suffixes, **options))
 
 
 def transitions(episode: Episode, n_step: int) -> list[np.ndarray]:
@@ -69,7 +70,7 @@ def test_transitions_are_those_of_the_gz_reader(tmp_path, name):
             ended = play.terminal and step == steps - 1
             writer.add(play.frames[step], play.actions[step], play.rewards[step], ended)
     writer.finish()
-    expected = list(dopamine.read_episodes(tmp_path, GAME))
+    expected = list(DOPAMINE.read_episodes(tmp_path, GAME))
     episodes = read(write_set(tmp_path / "rlds", {0: list(plays)}, name=name))
     assert [(len(e.frames), e.terminal, e.starts, e.game) for e in episodes] == [
         (len(e.frames), e.terminal, e.starts, e.game) for e in expected
@@ -115,8 +116,9 @@ def test_last_step_is_dropped_or_a_successor_only(sound):
 def test_fraction_and_left_out(sound, options, lengths):
     episodes = read(sound, [0], **options)
     assert [len(e.frames) for e in episodes] == lengths
+    gaps = options.get("left_out", {}).get(0, ())
     assert [(len(e.frames), e.terminal, e.starts) for e in episodes] == [
-        extent[:3] for extent in rlds.count(sound, GAME, 0, **options)
+        extent[:3] for extent in rlds.count(sound, GAME, 0, options.get("fraction", 1.0), gaps)
     ]
 
 
@@ -229,4 +231,4 @@ def test_reads_through_tensorflows_file_systems(sound):
 
 def test_unknown_game_is_refused_at_once(sound):
     with pytest.raises(UserError, match="unknown game"):
-        rlds.read_episodes(sound, "Breakut")
+        list(RLDS.read_episodes(sound, "Breakut"))

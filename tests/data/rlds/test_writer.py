@@ -12,7 +12,9 @@ from rlds_sets import BUILDER, GAME, fake_play, real_play, shard_of
 from cql_atari.core import games
 from cql_atari.core.types import Episode, Extent, UserError
 from cql_atari.data.conversion import read_conversion
+from cql_atari.data.format import Target
 from cql_atari.data.rlds import files, reader, writer
+from cql_atari.data.rlds.format import RLDS
 
 FULL = games.to_full_actions(GAME)
 
@@ -30,19 +32,8 @@ def episode_of(play, starts: bool = True) -> Episode:
 
 
 def write(folder: Path, suffix: int, episodes, report=lambda steps: None) -> list[Extent]:
-    partial = folder.with_name(f"partial {suffix}")
-    partial.mkdir(parents=True)
-    folder.mkdir(exist_ok=True)
-    return writer.write_split(
-        folder,
-        partial,
-        game=GAME,
-        run=1,
-        suffix=suffix,
-        episodes=episodes,
-        source={"file": [suffix, "abc"]},
-        report=report,
-    )
+    target = Target(folder, GAME, 1, suffix)
+    return writer.write_split(target, episodes, {"file": [suffix, "abc"]}, report)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +55,7 @@ def written(root):
 
 def test_reads_back(written):
     folder, real, fake, extents, reports = written
-    episodes = list(reader.read_episodes(folder, GAME))
+    episodes = list(RLDS.read_episodes(folder, GAME))
     assert files.list_suffixes(folder) == [0, 12]
     for found, expected in zip(episodes, [*real, *fake], strict=True):
         defined = len(expected.frames) - (not expected.terminal)
@@ -118,7 +109,7 @@ def test_many_episodes_take_several_shards(tmp_path, monkeypatch):
     episodes = [episode_of(fake_play(2, value=n)) for n in (1, 5, 9)]
     write(tmp_path / "set", 0, iter(episodes))
     assert shard_of(tmp_path / "set", 0, 1).is_file()
-    np.testing.assert_equal(list(reader.read_episodes(tmp_path / "set", GAME)), episodes)
+    np.testing.assert_equal(list(RLDS.read_episodes(tmp_path / "set", GAME)), episodes)
 
 
 def test_nothing_shows_before_all_is_read(tmp_path):
@@ -139,4 +130,4 @@ def test_nothing_shows_before_all_is_read(tmp_path):
 def test_no_episodes_make_an_empty_split(tmp_path):
     assert write(tmp_path / "set", 3, iter([])) == []
     assert reader.survey(tmp_path / "set", GAME, 3) == []
-    assert list(reader.read_episodes(tmp_path / "set", GAME)) == []
+    assert list(RLDS.read_episodes(tmp_path / "set", GAME)) == []

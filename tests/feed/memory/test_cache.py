@@ -19,6 +19,7 @@ from cql_atari.feed import drawing, positions
 from cql_atari.feed.memory import cache
 from cql_atari.feed.memory import store as memory
 from cql_atari.feed.sampling import BatchLaw
+from cql_atari.methods.method import Transitions
 
 GAMES = ("Pong", "Breakout")
 
@@ -60,8 +61,8 @@ def never(*_):
 
 
 def batches(store):
-    data = drawing.transitions(
-        store, BatchLaw(8, 2), 3, 0.9, seed=0, start_step=5, steps_per_call=2
+    data = drawing.dataset(
+        store, BatchLaw(8, 2), Transitions(3, 0.9), seed=0, start_step=5, steps_per_call=2
     )
     return list(data.take(4).as_numpy_iterator())
 
@@ -114,8 +115,8 @@ def test_its_pages_are_let_go_of_while_batches_are_drawn(tmp_path):
     store = load(tmp_path, fill_many, table_many, ["Pong"])
     assert store.frames[:, 0, 0].max() == 200  # every page is touched
     full = mapped()
-    data = drawing.transitions(
-        store, BatchLaw(8, 2), 3, 0.9, seed=0, start_step=0, steps_per_call=2
+    data = drawing.dataset(
+        store, BatchLaw(8, 2), Transitions(3, 0.9), seed=0, start_step=0, steps_per_call=2
     )
     after = [mapped() for _ in data.take(50)]
     assert full - max(after[5:]) > 200

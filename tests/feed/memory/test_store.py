@@ -12,6 +12,7 @@ from cql_atari.core.types import Extent, UserError
 from cql_atari.feed import drawing, positions
 from cql_atari.feed.memory import store as memory
 from cql_atari.feed.sampling import BatchLaw
+from cql_atari.methods.method import Transitions
 
 GAMES = ("Pong", "Breakout")
 
@@ -38,8 +39,8 @@ def test_batches_take_no_copy_of_the_frames():
     store = memory.load(played, positions.episodes(extents(played, ["Pong"])))
     del played
     before = anonymous_mb()
-    data = drawing.transitions(
-        store, BatchLaw(4, 2), 1, 0.9, seed=0, start_step=0, steps_per_call=1
+    data = drawing.dataset(
+        store, BatchLaw(4, 2), Transitions(1, 0.9), seed=0, start_step=0, steps_per_call=1
     )
     batches = iter(data)
     next(batches)

@@ -19,6 +19,7 @@ from cql_atari.feed.replay.reader import Dealt
 from cql_atari.feed.replay.segments import ROWS, pack_segments
 from cql_atari.feed.sampling import BatchLaw, draw_games
 from cql_atari.feed.transitions import block
+from cql_atari.methods.method import Transitions
 
 GAMES = ("Pong", "Breakout")
 EPISODES = {
@@ -66,7 +67,9 @@ def load():
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_both_feeds_hold_the_same_transitions(n_step):
     store, law = load(), BatchLaw(64, 2)
-    data = drawing.transitions(store, law, n_step, 0.9, seed=0, start_step=0, steps_per_call=4)
+    data = drawing.dataset(
+        store, law, Transitions(n_step, 0.9), seed=0, start_step=0, steps_per_call=4
+    )
     from_memory = {key for batch in data.take(4).as_numpy_iterator() for key in keys(batch)}
     assert len(from_memory) == positions.transitions(store.episodes, n_step).sizes.sum()
     with open_replay(n_step) as read:

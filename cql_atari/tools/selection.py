@@ -1,0 +1,69 @@
+"""The recorded play that the flags of `convert` and `pack` select."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cql_atari.core import games
+from cql_atari.core.settings import Data
+from cql_atari.core.types import UserError
+from cql_atari.data import sources
+from cql_atari.data.format import Source
+
+
+def select_sources(
+    data_dir: Path,
+    out_dir: Path,
+    names: Sequence[str] = (),
+    *,
+    runs: Sequence[int] = (),
+    suffixes: Sequence[int] = (),
+    exclude: str | None = None,
+) -> list[Source]:
+    """The sources in the order of games and runs; an empty list selects all there are.
+
+    Args:
+      data_dir: the data folder.
+      out_dir: the folder to write to; it must be another one.
+      names: of games; all: those that have the first run that is asked for.
+      runs: their numbers.
+      suffixes: their numbers.
+      exclude: as `data.exclude`.
+
+    Raises:
+      UserError: as `sources.find_sources`; where there is no recorded play, or the folders are one.
+    """
+    for name in names:
+        games.spec(name)
+    if out_dir.resolve() == data_dir.resolve():
+        raise UserError(f"--out_dir={out_dir} is --data_dir, too; give a folder of its own.")
+    there: dict[str, set[int]] = {}
+    if not names or not runs:
+        for _, recording in sources.recordings(data_dir):
+            if Path(recording.root) == data_dir.absolute():
+                there.setdefault(recording.game, set()).add(recording.run)
+        names = names or sorted(game for game in there if not runs or runs[0] in there[game])
+    if not names:
+        of_run = f" of run {runs[0]}" if runs else ""
+        raise UserError(
+            f"no recorded play{of_run} in --data_dir={data_dir}. Expected:\n     "
+            + sources.layouts()
+        )
+    found: list[Source] = []
+    for game in names:
+        found += sources.find_sources(
+            Data(
+                dir=str(data_dir),
+                games=(game,),
+                runs=tuple(runs or sorted(there.get(game, {1}))),
+                suffixes=tuple(suffixes) or None,
+                exclude=exclude,
+            )
+        )
+    return found
+
+
+def count_steps(source: Source, suffix: int) -> int:
+    """Steps of a suffix, for a progress bar; 0 where counting would take reading."""
+    return sum(extent.steps for extent in sources.survey(source, suffix) or ())
