@@ -9,21 +9,24 @@ from typing import Any
 from cql_atari.evaluation.figures import INK, Chart, Style, styles_of
 from cql_atari.evaluation.labels import CLONING, DATA, FIXED, HUMAN, RANDOM, kind, title
 from cql_atari.evaluation.run_logs import SCORE, read_metrics
+from cql_atari.evaluation.tables import Columns
 from cql_atari.runs import folder
 
 _MARKED_POINTS = 30  # of a curve: each of them has a mark
 Curve = Sequence[tuple[float, float]]
-Cells = Mapping[str, Mapping[str, Any]]  # player -> game -> cell with `mean` and `ci95`
 
 
 def of_folders(
-    columns: Cells, names: Mapping[Path, str], folders: Sequence[Path], variants: Mapping[str, Any]
+    columns: Columns,
+    names: Mapping[Path, str],
+    folders: Sequence[Path],
+    variants: Mapping[str, Any],
 ) -> list[Chart]:
     """Scores by game, learning curves of groups of runs if there are any, and two charts of curves
     for each `metrics.jsonl` at or below the folders.
 
     Args:
-      columns: player -> game -> cell.
+      columns: each player's mean scores.
       names: resolved folder -> the player whose scores are in it.
       folders: where to look for runs.
       variants: those of `curves.summarise`.
@@ -44,7 +47,7 @@ def of_folders(
     return charts
 
 
-def score_bars(columns: Cells, styles: Mapping[str, Style]) -> Chart:
+def score_bars(columns: Columns, styles: Mapping[str, Style]) -> Chart:
     """One panel a game, one bar a player, with the 95 % interval of its mean if it has one."""
     labels = list(columns)
 
@@ -54,12 +57,12 @@ def score_bars(columns: Cells, styles: Mapping[str, Style]) -> Chart:
             if cell is None:
                 panel.text(0, row, " not played", va="center", fontsize=6)
                 continue
-            panel.barh(row, cell.mean, color=styles[label].colour)
+            panel.barh(row, cell.value, color=styles[label].colour)
             if cell.ci95:
                 panel.plot(cell.ci95, [row, row], color=INK, linewidth=1, marker="|", markersize=5)
         panel.axvline(0, color=INK, linewidth=0.6)
         # An interval over two seeds dwarfs the scores: cut at the frame.
-        ends = [0.0, *(cells[game].mean for cells in columns.values() if game in cells)]
+        ends = [0.0, *(cells[game].value for cells in columns.values() if game in cells)]
         room = 0.3 * (max(ends) - min(ends)) or 1.0
         low, high = panel.get_xlim()
         panel.set_xlim(max(low, min(ends) - room), min(high, max(ends) + room))
@@ -73,7 +76,11 @@ def score_bars(columns: Cells, styles: Mapping[str, Style]) -> Chart:
 
 
 def score_curves(
-    name: str, curves: Mapping[str, Curve], label: str, columns: Cells, styles: Mapping[str, Style]
+    name: str,
+    curves: Mapping[str, Curve],
+    label: str,
+    columns: Columns,
+    styles: Mapping[str, Style],
 ) -> Chart:
     """One panel a game: a run's score by gradient step; baselines and data as dashed lines."""
     style = styles.get(label, Style(INK, "o"))
@@ -90,7 +97,7 @@ def score_curves(
 
 
 def learning_curves(
-    variants: Mapping[str, Any], columns: Cells, styles: Mapping[str, Style]
+    variants: Mapping[str, Any], columns: Columns, styles: Mapping[str, Style]
 ) -> Chart:
     """One panel a game, one line a group: the mean over seeds, its 95 % interval, each seed thin.
 
@@ -186,17 +193,17 @@ def _named_runs(folders: Sequence[Path]) -> dict[Path, str]:
     return {run: "_".join(run.parts[-length:]).lstrip("/") for run in found}
 
 
-def _dashed(columns: Cells) -> list[str]:
+def _dashed(columns: Columns) -> list[str]:
     return [label for label in columns if kind(label) in (RANDOM, FIXED, DATA, CLONING, HUMAN)]
 
 
-def _baseline_key(columns: Cells, games: Any, styles: Mapping[str, Style]) -> dict[str, Style]:
+def _baseline_key(columns: Columns, games: Any, styles: Mapping[str, Style]) -> dict[str, Style]:
     return {label: styles[label] for label in _dashed(columns) if set(columns[label]) & set(games)}
 
 
-def _baselines(panel: Any, game: str, columns: Cells, styles: Mapping[str, Style]) -> None:
+def _baselines(panel: Any, game: str, columns: Columns, styles: Mapping[str, Style]) -> None:
     """Dashed lines at the means of those that don't learn by reward."""
     for label in _dashed(columns):
         if game in columns[label]:
-            panel.axhline(columns[label][game].mean, linestyle="--", linewidth=1,
+            panel.axhline(columns[label][game].value, linestyle="--", linewidth=1,
                           color=styles[label].colour)  # fmt: skip

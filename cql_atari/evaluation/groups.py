@@ -15,8 +15,9 @@ import numpy as np
 
 from cql_atari.core.types import UserError
 from cql_atari.evaluation import configurations, intervals, score_files
-from cql_atari.evaluation.labels import FIXED, Cell, rank
+from cql_atari.evaluation.labels import FIXED, rank
 from cql_atari.evaluation.score_files import Scores, protocol_line
+from cql_atari.evaluation.tables import Estimate
 
 
 class Group(NamedTuple):
@@ -118,27 +119,22 @@ def means(group: Group) -> dict[str, list[float]]:
     }
 
 
-def cells(group: Group) -> dict[str, Cell]:
-    """Score by game: over seeds where there are several, else over episodes."""
+def cells(group: Group) -> dict[str, Estimate]:
+    """Mean score by game: over seeds where there are several, else over episodes. Of a fixed action
+    its name stands beside it, which is the one taken most.
+    """
     if len(group.players) > 1:
         return {
-            game: Cell(float(np.mean(runs)), intervals.mean(runs), len(runs))
+            game: Estimate(float(np.mean(runs)), intervals.mean(runs))
             for game, runs in means(group).items()
         }
-    return _over_episodes(group.players[0])
-
-
-def _over_episodes(player: Scores) -> dict[str, Cell]:
-    """A player's score by game, with intervals over its episodes."""
-    return {
-        game: Cell(row["mean"], row["ci95"], row["n"], _fixed_action(player, row))
-        for game, row in player.summary["games"].items()
-    }
-
-
-def _fixed_action(player: Scores, row: dict[str, Any]) -> str:
-    """The name of a fixed action, which is the one taken most."""
-    return max(row["action_share"], key=row["action_share"].get) if player.label == FIXED else ""
+    (player,) = group.players
+    found = {}
+    for game, row in player.summary["games"].items():
+        share = row["action_share"]
+        action = max(share, key=share.get) if player.label == FIXED else ""
+        found[game] = Estimate(row["mean"], row["ci95"], note=action)
+    return found
 
 
 def counted(group: Group) -> str:

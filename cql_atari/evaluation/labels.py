@@ -1,26 +1,13 @@
-"""What players are called in reports, and a player's score in a game."""
+"""What players are called in reports."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 RANDOM, FIXED, DATA, CLONING = "random", "best_fixed", "data", "cloning"
 HUMAN = "human"  # the reference score; no play of ours
 ORDER = (RANDOM, FIXED, DATA, CLONING)  # others, the agents, follow
 _TITLES = {FIXED: "best fixed action", DATA: "data's mean"}
-
-
-class Cell(NamedTuple):
-    """One player's score in one game; `ci95` is None for a single episode."""
-
-    mean: float
-    ci95: tuple[float, float] | None
-    n: int
-    note: str = ""
-
-
-Columns = dict[str, dict[str, Cell]]  # label -> game or variant -> cell
 
 
 def agents_of(players: Iterable[str]) -> list[str]:

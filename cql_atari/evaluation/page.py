@@ -18,9 +18,9 @@ from cql_atari.core import games as games_lib
 from cql_atari.evaluation import figures, groups, tables
 from cql_atari.evaluation.figures import Chart, Style
 from cql_atari.evaluation.groups import Group
-from cql_atari.evaluation.labels import HUMAN, RANDOM, Cell, Columns, kind, title
+from cql_atari.evaluation.labels import HUMAN, RANDOM, kind, title
 from cql_atari.evaluation.score_files import write_text
-from cql_atari.evaluation.tables import Estimate, Table, Value
+from cql_atari.evaluation.tables import Columns, Estimate, Table, Value
 
 FORMATS = {"csv": tables.to_csv, "md": tables.to_markdown, "tex": tables.to_latex}
 PICTURES = ("png", "svg")
@@ -63,9 +63,9 @@ def contents(found: list[Group]) -> Contents:
     scored = [known[game] for game in games if known[game].human]
     references: Columns = {}
     if scored:
-        references[HUMAN] = {game.name: Cell(game.human or 0.0, None, 0) for game in scored}
+        references[HUMAN] = {game.name: Estimate(game.human or 0.0) for game in scored}
         if not any(kind(name) == RANDOM for name in columns):
-            published = {game.name: Cell(game.random or 0.0, None, 0) for game in scored}
+            published = {game.name: Estimate(game.random or 0.0) for game in scored}
             references[f"{RANDOM} (published)"] = published
     columns = references | columns
     runs = [group for group in found if group.settings]

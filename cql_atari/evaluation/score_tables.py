@@ -9,8 +9,8 @@ import numpy as np
 
 from cql_atari.evaluation import groups
 from cql_atari.evaluation.groups import Group
-from cql_atari.evaluation.labels import DATA, HUMAN, Cell, Columns, agents_of, kind, title
-from cql_atari.evaluation.tables import Estimate, Table, Value, percent
+from cql_atari.evaluation.labels import DATA, HUMAN, agents_of, kind, title
+from cql_atari.evaluation.tables import Columns, Estimate, Table, Value, percent
 
 _NOTE = (
     "± and [ ]: 95 % intervals over what is counted in brackets (docs/statistics.md); over seeds "
@@ -45,14 +45,10 @@ def scores(
         columns[f"{title(name)} / {HUMAN}"] = _of_human(here[name])
     games = dict.fromkeys(game for group in players for game in groups.means(group))
     rows: list[list[Value]] = [
-        [game, *(_value(cells.get(game)) for cells in columns.values())] for game in sorted(games)
+        [game, *(cells.get(game) for cells in columns.values())] for game in sorted(games)
     ]
     note = f"{_NOTE}{_OF_OTHERS if references else ''}."
     return Table("scores", "Score by game", ["game", *columns], rows, note)
-
-
-def _value(cell: Cell | Value) -> Value:
-    return Estimate(cell.mean, cell.ci95, note=cell.note) if isinstance(cell, Cell) else cell
 
 
 def _best_episodes(data: Group) -> dict[str, Estimate]:

@@ -25,6 +25,7 @@ class Estimate(NamedTuple):
 
 
 Value = str | int | float | Estimate | None
+Columns = dict[str, dict[str, Estimate]]  # player -> game or variant -> mean score
 
 
 class Table(NamedTuple):

@@ -44,7 +44,7 @@ def test_runs_that_differ_by_seed_and_by_their_own_play_are_one(runs):
     }  # fmt: skip
     assert groups.means(found["agent"])["Breakout"] == [11, 13, 6]
     cell = groups.cells(found["agent"])["Breakout"]
-    assert (cell.mean, cell.ci95, cell.n) == (10, intervals.mean([11, 13, 6]), 3)
+    assert (cell.value, cell.ci95) == (10, intervals.mean([11, 13, 6]))
 
 
 def test_differences_are_paired_by_seed_and_counted(runs):

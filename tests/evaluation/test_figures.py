@@ -10,11 +10,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from cql_atari.core.types import UserError
 from cql_atari.evaluation import charts, figures
-from cql_atari.evaluation.labels import Cell
+from cql_atari.evaluation.tables import Estimate
 
 COLUMNS = {
-    "random": {"Pong": Cell(-20.0, (-21.0, -19.0), 3), "Breakout": Cell(1.0, None, 1)},
-    "agent": {"Pong": Cell(5.0, (2.0, 8.0), 3)},
+    "random": {"Pong": Estimate(-20.0, (-21.0, -19.0)), "Breakout": Estimate(1.0)},
+    "agent": {"Pong": Estimate(5.0, (2.0, 8.0))},
 }
 
 
@@ -75,8 +75,8 @@ def test_tick_labels_do_not_overlap():
     """Steps in the millions and scores in the hundred thousands, drawn, label by label."""
     curves = {f"loss/{i}/td": [(k * 1_234_567, 1e5 * k) for k in range(40)] for i in range(6)}
     columns = {
-        f"agent (a folder of a long name {i})": {"Pong": Cell(123_456.0 * i, (-1e5, 1e6), 4),
-                                                 "Boxing": Cell(-3.0, None, 1)}
+        f"agent (a folder of a long name {i})": {"Pong": Estimate(123_456.0 * i, (-1e5, 1e6)),
+                                                 "Boxing": Estimate(-3.0)}
         for i in range(7)
     }  # fmt: skip
     drawn = {
