@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cql_atari.evaluation.figures import INK, Chart, Style, styles_of
+from cql_atari.evaluation.figures import INK, Chart, Style, Styles, styles_of
 from cql_atari.evaluation.labels import CLONING, DATA, FIXED, HUMAN, RANDOM, kind, title
 from cql_atari.evaluation.run_logs import SCORE, read_metrics
 from cql_atari.evaluation.tables import Columns
@@ -47,7 +47,7 @@ def of_folders(
     return charts
 
 
-def score_bars(columns: Columns, styles: Mapping[str, Style]) -> Chart:
+def score_bars(columns: Columns, styles: Styles) -> Chart:
     """One panel a game, one bar a player, with the 95 % interval of its mean if it has one."""
     labels = list(columns)
 
@@ -80,7 +80,7 @@ def score_curves(
     curves: Mapping[str, Curve],
     label: str,
     columns: Columns,
-    styles: Mapping[str, Style],
+    styles: Styles,
 ) -> Chart:
     """One panel a game: a run's score by gradient step; baselines and data as dashed lines."""
     style = styles.get(label, Style(INK, "o"))
@@ -96,9 +96,7 @@ def score_curves(
     )  # fmt: skip
 
 
-def learning_curves(
-    variants: Mapping[str, Any], columns: Columns, styles: Mapping[str, Style]
-) -> Chart:
+def learning_curves(variants: Mapping[str, Any], columns: Columns, styles: Styles) -> Chart:
     """One panel a game, one line a group: the mean over seeds, its 95 % interval, each seed thin.
 
     The x-axis has environment frames where all groups count them, else gradient steps.
@@ -197,11 +195,11 @@ def _dashed(columns: Columns) -> list[str]:
     return [label for label in columns if kind(label) in (RANDOM, FIXED, DATA, CLONING, HUMAN)]
 
 
-def _baseline_key(columns: Columns, games: Any, styles: Mapping[str, Style]) -> dict[str, Style]:
+def _baseline_key(columns: Columns, games: Any, styles: Styles) -> Styles:
     return {label: styles[label] for label in _dashed(columns) if set(columns[label]) & set(games)}
 
 
-def _baselines(panel: Any, game: str, columns: Columns, styles: Mapping[str, Style]) -> None:
+def _baselines(panel: Any, game: str, columns: Columns, styles: Styles) -> None:
     """Dashed lines at the means of those that don't learn by reward."""
     for label in _dashed(columns):
         if game in columns[label]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from cql_atari.core.games import ACTION_NAMES
 from cql_atari.evaluation.charts import Curve, inches_of_rows, name_rows, plot_curve
-from cql_atari.evaluation.figures import INK, Chart, Style
+from cql_atari.evaluation.figures import INK, Chart, Style, Styles
 from cql_atari.evaluation.tables import Estimate
 
 THRESHOLDS = np.linspace(0, 2, 81)
@@ -30,7 +30,7 @@ def estimates(
     name: str,
     caption: str,
     rows: Mapping[str, Mapping[str, Estimate | None]],
-    styles: Mapping[str, Style],
+    styles: Styles,
     *,
     zero: float | None = None,
     x: str = "",
@@ -64,9 +64,7 @@ def estimates(
     return Chart(name, caption, list(rows), draw, inches=inches_of_rows(labels), x=x)
 
 
-def profiles(
-    found: Mapping[str, Sequence[Mapping[str, Any]]], styles: Mapping[str, Style], x: str
-) -> Chart:
+def profiles(found: Mapping[str, Sequence[Mapping[str, Any]]], styles: Styles, x: str) -> Chart:
     """Performance profiles: the share of scores above each of `THRESHOLDS`, with pointwise bands.
 
     Args:
@@ -94,7 +92,7 @@ def profiles(
 
 
 def sizes(
-    points: Mapping[str, Sequence[tuple[str, int, Estimate]]], styles: Mapping[str, Style], y: str
+    points: Mapping[str, Sequence[tuple[str, int, Estimate]]], styles: Styles, y: str
 ) -> Chart:
     """Score against size, a line for runs that differ by their network only.
 
@@ -125,7 +123,7 @@ def sizes(
     )  # fmt: skip
 
 
-def actions(shares: Mapping[str, Mapping[str, Mapping[str, float]]], styles: Mapping[str, Style]):
+def actions(shares: Mapping[str, Mapping[str, Mapping[str, float]]], styles: Styles):
     """The action histogram of each game: a row a player, the darker the more often.
 
     Args:
@@ -154,9 +152,7 @@ def actions(shares: Mapping[str, Mapping[str, Mapping[str, float]]], styles: Map
     )  # fmt: skip
 
 
-def measures(
-    found: Mapping[str, Sequence[Mapping[str, Curve]]], styles: Mapping[str, Style]
-) -> Chart:
+def measures(found: Mapping[str, Sequence[Mapping[str, Curve]]], styles: Styles) -> Chart:
     """The measures by which runs explain themselves, one panel each, one line a run.
 
     Args:
@@ -179,7 +175,7 @@ def measures(
 
 
 def pull_against_gap(
-    found: Mapping[str, Sequence[Mapping[str, Curve]]], styles: Mapping[str, Style]
+    found: Mapping[str, Sequence[Mapping[str, Curve]]], styles: Styles
 ) -> Chart | None:
     """By game, how far CQL pulls Q beside the gap between the two best actions; None without."""
     games = dict.fromkeys(

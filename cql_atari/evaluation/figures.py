@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +49,9 @@ class Style(NamedTuple):
     dashes: Any = "-"
 
 
+Styles = dict[str, Style]  # player -> how it is drawn
+
+
 class Chart(NamedTuple):
     """A figure of panels that share what their axes and colours mean.
 
@@ -75,9 +78,9 @@ class Chart(NamedTuple):
     across: int = 0
 
 
-def styles_of(labels: Iterable[str]) -> dict[str, Style]:
+def styles_of(labels: Iterable[str]) -> Styles:
     """A style for every label: baselines always have their colours, agents share out the others."""
-    styles: dict[str, Style] = {}
+    styles: Styles = {}
     seen: dict[str, int] = {}
     for label in dict.fromkeys(labels):
         who = kind(label) if kind(label) in _FIXED_COLOURS else ""

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from cql_atari.core import games as games_lib
 from cql_atari.evaluation import figures, groups, tables
-from cql_atari.evaluation.figures import Chart, Style
+from cql_atari.evaluation.figures import Chart, Styles
 from cql_atari.evaluation.groups import Group
 from cql_atari.evaluation.labels import HUMAN, RANDOM, kind, title
 from cql_atari.evaluation.score_files import write_text
@@ -52,7 +52,7 @@ class Contents(NamedTuple):
     groups: list[Group]
     columns: Columns
     runs: list[Group]
-    styles: dict[str, Style]
+    styles: Styles
 
 
 def contents(found: list[Group]) -> Contents:

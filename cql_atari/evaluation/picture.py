@@ -1,4 +1,4 @@
-"""Draws a step of an episode: the game, the network's input, and what it says of every action."""
+"""Draws a step of an episode: the game, the network's input, and its output for every action."""
 
 from __future__ import annotations
 

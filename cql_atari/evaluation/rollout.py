@@ -1,8 +1,8 @@
-"""Plays full evaluation episodes: the environments of all games abreast, steps and network at once.
+"""Plays full evaluation episodes: all games side by side, environments while the network computes.
 
-A network's rows may differ in their last bits with the size of a batch. Here every call has the
-same shape, whatever is left to play, so that a score is a function of the seed, the game and the
-episode's number alone, and an interrupted evaluation ends with the scores of one that wasn't.
+A network's outputs for a frame can differ in their last bits with the size of the batch. Here every
+call has the same shape, whatever is left to play. So a score is a function of the seed, the game
+and the episode's number alone, and an interrupted evaluation ends with the same scores.
 """
 
 from __future__ import annotations

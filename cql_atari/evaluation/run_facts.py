@@ -1,6 +1,7 @@
-"""What was run, of the files in each run's folder: commit, hardware, wall time, data, settings.
+"""What was run, from the files in each run's folder: commit, hardware, wall time, data, settings.
 
-Older runs lack some of them, and scores of others all; what isn't known is left empty.
+Older runs lack some of these files, and scores of agents from elsewhere all of them. What isn't
+known is left empty.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`scores.json`: every episode of an evaluation, how it was played and by whom. See docs/scores.md.
 
-The file is read strictly: it may come from elsewhere, and a wrong value in it would bend every
-number that is made of it.
+The file is read strictly: it may come from elsewhere, and a wrong value in it would falsify every
+number that is computed from it.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from cql_atari.evaluation import (
     aggregate,
@@ -13,7 +13,7 @@ from cql_atari.evaluation import (
     normalised,
     score_tables,
 )
-from cql_atari.evaluation.figures import Chart, Style
+from cql_atari.evaluation.figures import Chart, Styles
 from cql_atari.evaluation.groups import Group
 from cql_atari.evaluation.labels import DATA, agents_of, kind
 from cql_atari.evaluation.page import Contents, Section
@@ -117,7 +117,7 @@ def _improvements(found: Sequence[Group], games: Sequence[str], form: str) -> Ta
     )  # fmt: skip
 
 
-def _improvement_chart(table: Table, styles: Mapping[str, Style]) -> Chart:
+def _improvement_chart(table: Table, styles: Styles) -> Chart:
     rows: dict[str, dict[str, Estimate | None]] = {}
     for first, second, cell in table.rows:
         rows.setdefault(f"{first} over", {})[str(second)] = cell  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Plays an episode and tells of each step what was seen, said by the network, and done."""
+"""Plays an episode and gives, for each step, what was seen, what the network said and was done."""
 
 from __future__ import annotations
 
