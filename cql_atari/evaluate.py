@@ -82,7 +82,10 @@ def evaluate_run(should_stop: Callable[[], bool]) -> int:
         print(f"wrote {folder.scores_of(out, step)}")
     print(f"next: python -m cql_atari.report {out}")
     if not finished:
-        say("nobody trains there now, and the run isn't finished: the same command goes on, too.")
+        say(
+            "no process trains there, and the run isn't finished; when it trains again, repeat this "
+            "command."
+        )
     return cli.EXIT_USER_ERROR if wrong else 0 if finished else signals.EXIT_INTERRUPTED
 
 
@@ -136,8 +139,9 @@ def _keep_own_scores(
         differences.append(f"--games={','.join(games)} only")
     if differences:
         raise UserError(
-            f"these scores would stand among the run's own, which its curve is made of, though "
-            f"they are others ({'; '.join(differences)}). Give --out, a folder of their own."
+            "these scores would be stored among the run's own, which its learning curve is made "
+            f"of, but they differ from those ({'; '.join(differences)}). Give --out, a folder for "
+            "them."
         )
 
 
