@@ -82,10 +82,7 @@ def evaluate_run(should_stop: Callable[[], bool]) -> int:
         print(f"wrote {folder.scores_of(out, step)}")
     print(f"next: python -m cql_atari.report {out}")
     if not finished:
-        say(
-            "no process trains there, and the run isn't finished; when it trains again, repeat this "
-            "command."
-        )
+        say("no process trains there, and the run isn't finished: repeat this once one does.")
     return cli.EXIT_USER_ERROR if wrong else 0 if finished else signals.EXIT_INTERRUPTED
 
 
