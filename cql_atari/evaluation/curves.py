@@ -89,7 +89,7 @@ def summarise(found: Sequence[Group]) -> dict[str, Any]:
         groups.refuse_mixture("learning curve", {run.protocol: run.player.folder for run in runs})
         for variant in dict.fromkeys(name for run in runs for name in run.scores):
             curve = _curve(variant, group, runs)
-            if len(curve["steps"]) > 1:
+            if curve:
                 variants.setdefault(variant, {"groups": []})["groups"].append(curve)
         for run in runs:
             last = max((max(curve) for curve in run.scores.values()), default=0)
@@ -105,14 +105,15 @@ def summarise(found: Sequence[Group]) -> dict[str, Any]:
     return {"format": FORMAT, "unfinished": unfinished, "variants": dict(sorted(variants.items()))}
 
 
-def _curve(variant: str, group: Group, found: Sequence[Run]) -> dict[str, Any]:
+def _curve(variant: str, group: Group, found: Sequence[Run]) -> dict[str, Any] | None:
+    """One of the "groups"; None where there is no second evaluation that all have."""
     runs = [run for run in found if variant in run.scores]
     steps = sorted(set.intersection(*(set(run.scores[variant]) for run in runs)))
     scores = np.array([[run.scores[variant][step] for step in steps] for run in runs])
     frames = [[run.frames.get(step) for step in steps] for run in runs]
     counted = all(frame is not None for row in frames for frame in row)
-    if not steps:
-        return {"steps": steps}
+    if len(steps) < 2:
+        return None
     return {
         "name": group.name,
         "protocol": runs[0].protocol,

@@ -290,5 +290,5 @@ def test_the_play_of_several_seeds_is_one_player_and_that_of_shares_is_not(tmp_p
                 write_run(place / "agent", "agent", {"Freeway": [1]}, seed)
     found = groups.make(score_files.find_scores([tmp_path]), [tmp_path])
     assert {group.name: group.seeds for group in found[:2]} == {
-        "data (share=0/data)": [1, 2, 3], "data (share=9/data)": [1, 2, 3]
+        "data (share=0)": [1, 2, 3], "data (share=9)": [1, 2, 3]
     }  # fmt: skip

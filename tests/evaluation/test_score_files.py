@@ -17,7 +17,11 @@ def test_round_trip(tmp_path):
     episodes = [episode("Pong", -21.0, seed=i, actions=[i, 3]) for i in range(3)]
     protocol, run = {"epsilon": 0.001, "sticky": 0.0}, {"label": "agent", "step": 5}
     score_files.write(path, episodes, protocol, run)
-    assert score_files.read(path) == (episodes, protocol, run)
+    found = score_files.read(path)
+    assert (found.folder, found.episodes, found.protocol, found.run) == (
+        path.parent, episodes, protocol, run,
+    )  # fmt: skip
+    assert found.label == "agent"
     content = json.loads(path.read_text())
     assert content["summary"]["games"]["Pong"]["mean"] == -21.0
     assert len(content["episodes"]) == 3

@@ -81,5 +81,5 @@ def test_folders_that_hold_a_file_are_found_once(tmp_path):
         (tmp_path / place).mkdir()
         (tmp_path / place / folder.METRICS).touch()
     assert folder.holding(folder.METRICS, [tmp_path, tmp_path / "a"]) == [
-        tmp_path / "a", tmp_path / "a/b"
+        tmp_path / "a/b", tmp_path / "a"
     ]  # fmt: skip
