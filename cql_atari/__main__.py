@@ -11,7 +11,7 @@ USAGE = "usage: cql-atari COMMAND [--flags], the same as python -m cql_atari.COM
 
 
 def commands() -> dict[str, str]:
-    """Module by command, found by what the files' main blocks define."""
+    """The module of each command: all files with a main block."""
     found = {}
     for path in [*HERE.glob("*.py"), *HERE.glob("tools/*.py")]:
         if path != Path(__file__) and '__name__ == "__main__"' in path.read_text():

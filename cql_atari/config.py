@@ -37,7 +37,7 @@ _MISTAKES = (
 
 
 class Binding(NamedTuple):
-    """One line `name = value` of what was given.
+    """One line `name = value` of a file or of --gin_bindings.
 
     Attributes:
       name: "section.parameter", or a macro's name.
@@ -61,7 +61,7 @@ class _Macro:
 
 
 class _AsWritten(config_parser.ParserDelegate):
-    """Leaves macros as they are written; references to functions have no use here."""
+    """Keeps macros as they are written, and refuses references to functions."""
 
     def configurable_reference(self, name: str, evaluate: bool) -> None:
         raise ValueError(f"@{name} refers to a function; only values can be set.")
@@ -99,7 +99,7 @@ def load(gin_files: Sequence[str] = (), gin_bindings: Sequence[str] = ()) -> Con
 
 
 def read(gin_files: Sequence[str] = (), gin_bindings: Sequence[str] = ()) -> list[Binding]:
-    """Every binding in the order in which they count, the last of a name wins. Runs nothing.
+    """All bindings in order; of the same name the last one wins. Executes nothing.
 
     Raises:
       UserError: for a file that is missing, can't be parsed, includes itself or imports a module.
@@ -111,10 +111,10 @@ def read(gin_files: Sequence[str] = (), gin_bindings: Sequence[str] = ()) -> lis
 
 
 def undone(bindings: Sequence[Binding]) -> list[str]:
-    """What a file sets otherwise than an earlier file did, a sentence each.
+    """Sentences about values that a file changes although an earlier file had set them, too.
 
-    The first file is the base: later files may change it, but a change must not be
-    lost. So may anything by `--gin_bindings`, which are given for that.
+    The first file is the base, which later files may change, but no file should undo such a change.
+    `--gin_bindings` may change anything.
     """
     defaults = by_name(Config())
     first = bindings[0].given if bindings else ""
@@ -136,13 +136,13 @@ def undone(bindings: Sequence[Binding]) -> list[str]:
 
 
 def annotated(config: Config, loaded: Config, bindings: Sequence[Binding]) -> str:
-    """The configuration as gin text, which `load` reads back. A comment on each line says what set
-    the value and, where it isn't that of gin_configs/multigame.gin, what that has.
+    """The configuration as gin text, which `load` reads back. A comment on each line says where the
+    value was set and, if gin_configs/multigame.gin has another one, which.
 
     Args:
-      config: what is shown.
-      loaded: what `load` gave; where `config` differs from it, a value follows from others.
-      bindings: what `read` gave.
+      config: the configuration to show.
+      loaded: the result of `load`; where `config` differs from it, a value follows from others.
+      bindings: the result of `read`.
     """
     values, given, paper = by_name(config), by_name(loaded), by_name(Config())
     places = {binding.name: binding.place for binding in bindings}

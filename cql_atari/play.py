@@ -1,9 +1,9 @@
 """python -m cql_atari.play RUN --game=Freeway --out=episode.mp4: an episode as a video.
 
-It shows the game, what the network sees of it, and what it says of every action: the distribution
-of the return (C51, HL-Gauss), values or probabilities; of a decision transformer the return tokens.
-One picture an agent step, 15 a second, which is the console's speed. The same seed gives the
-episode that `evaluate` plays in the first of its environments.
+It shows the game, the network's input, and its output for every action: the distribution of the
+return (C51, HL-Gauss), values or probabilities; of a decision transformer the return tokens.
+One picture per agent step, 15 a second, which is the console's speed. The same seed gives the
+episode that `evaluate` plays in its first environment.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
 
 
 def _with_progress(scenes: Iterator[Scene], max_steps: int, last: list[Scene]) -> Iterator[Scene]:
-    """The scenes, the last of them for a second; it is put into `last`."""
+    """The scenes, the last one repeated for a second; it is also put into `last`."""
     from tqdm import tqdm
 
     for scene in tqdm(

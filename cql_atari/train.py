@@ -1,4 +1,4 @@
-"""python -m cql_atari.train --gin_files=gin_configs/multigame.gin: flags, config, experiment."""
+"""python -m cql_atari.train --gin_files=gin_configs/multigame.gin: trains, evaluates, goes on."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _print_scores(folder: Path) -> None:
 def _feed_opener(
     config: settings.Config, found: Sequence[Source]
 ) -> Callable[..., contextlib.AbstractContextManager[Feed]]:
-    """What opens the feed: of what the agent plays, or of recorded play, whatever the method."""
+    """A function that opens the feed: of the agent's own play (online), or of recorded play."""
     from cql_atari.feed import recorded
 
     def open_recorded(
@@ -106,7 +106,7 @@ def _feed_opener(
 def _select(
     config: settings.Config, found: Sequence[Source], should_stop: Callable[[], bool]
 ) -> dict[str, Any]:
-    """The manifest of the data here, or of those that servers have."""
+    """The manifest of the data, which are here or on replay servers."""
     if not config.feed.servers:
         return manifest.make_manifest(found, config.feed.n_step, should_stop)
     from cql_atari.feed.replay import remote
@@ -123,7 +123,7 @@ def _check_strategy(strategy: str) -> None:
 
 
 def _check_start(config: settings.Config) -> None:
-    # Not among the configuration's own checks: earlier runs that were trained so can still be read.
+    # Not in `settings_check`: earlier runs that were trained so must stay readable.
     if config.optimizer.encoder_learning_rate == 0 and config.start.encoder_from is None:
         raise UserError(
             "optimizer.encoder_learning_rate = 0 with start.encoder_from = None: the encoder would "

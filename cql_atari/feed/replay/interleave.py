@@ -83,8 +83,8 @@ def interleave(
       parts: what the game's data are made of.
       position: where to begin.
       at_once: how many parts are open at a time.
-      enough: if the data from the start have fewer segments, they are given once, and the stream
-        ends. (From any other position, where settings may have changed, after two passes.)
+      enough: if all data have fewer segments, they are given once and the stream ends. (From a
+        position other than the start, where settings may have changed, after two passes.)
       seed, game: decide the order of the parts.
       take: reads the next episode and compresses it, if it is wanted; None after the last.
     """
