@@ -14,6 +14,7 @@ import tiny
 from cql_atari.methods import scaled_q
 from cql_atari.training import loop, strategy
 
+BINDINGS = ("feed.draws = 8",)
 COUNTS = {"greedy_is_most_frequent"}  # of an argmax: rounding decides between equal values
 
 
@@ -30,8 +31,10 @@ def trainer(devices, config, jit_compile=False):
     def train(batches, calls):
         for variable, value in zip(variables, start):
             variable.assign(value)
+        traces = call.experimental_get_tracing_count()
         for _ in range(calls):
             made, sums = call(next(batches), tf.constant(config.train.steps_per_call))
+            assert call.experimental_get_tracing_count() <= traces + 1
             assert int(made) == config.train.steps_per_call
             agent.update_target()
             left = {name: value.numpy() for name, value in sums.items() if name not in COUNTS}
@@ -54,8 +57,8 @@ def assert_same(one, other, **tolerance):
 
 
 def compare(count, calls=3):
-    """Both ways on `count` devices against one device, step by step."""
-    config = tiny.config("feed.draws = 8")
+    """Both ways on `count` devices against one device, step by step; returns how those train."""
+    config = tiny.config(*BINDINGS)
     alone = strategy.make_strategy("none")
     one = list(trainer(alone, config)(place(alone, config), calls))
     assert [left["count"].sum() for left in one] == [32] * calls
@@ -65,6 +68,7 @@ def compare(count, calls=3):
     for by_coordinator in (False, True):
         spread = train(place(many, config, by_coordinator), calls)
         assert_same(one, spread, atol=2e-5, rtol=1e-4)
+    return many, train
 
 
 if __name__ == "__main__":

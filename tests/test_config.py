@@ -29,6 +29,7 @@ def test_every_gin_file_parses_over_the_main_one_and_opens_with_its_command(name
         assert needed in head or needed in (ROOT / name).read_text(), (name, needed)
 
 
+@pytest.mark.slow
 def test_every_gin_file_builds():
     """One network and objective for each distinct setting; one game, since heads are alike, and
     one narrow block a stage: tests/networks builds the ResNets at full size.

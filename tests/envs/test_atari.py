@@ -50,15 +50,15 @@ def random_actions(*shape):
 
 # Breakout ends often; SpaceInvaders flickers; CrazyClimber's screen is higher, BattleZone rewards
 # are thousands; mode 12 hides Breakout's bricks.
-@pytest.mark.parametrize("sticky", [0.0, 0.25])
 @pytest.mark.parametrize(
-    "game, mode, steps",
+    "game, mode, steps, sticky",
     [
-        ("Breakout", None, 500),
-        ("Breakout", 12, 300),
-        ("SpaceInvaders", None, 500),
-        ("CrazyClimber", None, 200),
-        ("BattleZone", None, 200),
+        ("Breakout", None, 500, 0.0),
+        ("Breakout", None, 500, 0.25),
+        ("Breakout", 12, 300, 0.25),
+        ("SpaceInvaders", None, 500, 0.25),
+        ("CrazyClimber", None, 200, 0.0),
+        ("BattleZone", None, 200, 0.25),
     ],
 )
 def test_frames_rewards_and_ends_equal_dopamines(game, mode, steps, sticky):
@@ -78,8 +78,9 @@ def test_frames_rewards_and_ends_equal_dopamines(game, mode, steps, sticky):
     assert game != "Breakout" or ends > 0
 
 
-@pytest.mark.parametrize("sticky", [0.0, 0.25])
-@pytest.mark.parametrize("game, mode", [("Breakout", None), ("Breakout", 12), ("Qbert", None)])
+@pytest.mark.parametrize(
+    "game, mode, sticky", [("Breakout", None, 0.25), ("Breakout", 12, 0.25), ("Qbert", None, 0.0)]
+)
 def test_vector_equals_dopamine(game, mode, sticky):
     """Both implementations (mode 12 isn't the default): stacks, seeds, ends and restarts.
 

@@ -62,6 +62,7 @@ def test_a_mistake_is_told_in_one_message(flags, said):
     assert said in ended.stderr
 
 
+@pytest.mark.slow
 def test_it_is_the_episode_that_an_evaluation_plays():
     run = cql_atari.load(RUN)
     (score,) = rollout.play(
@@ -87,6 +88,7 @@ def test_the_colour_screen_is_what_the_frame_is_made_of():
     assert np.corrcoef(grey.ravel(), frame.ravel())[0, 1] > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["scaled_q", "cloning", "decision_transformer"])
 def test_every_method_is_drawn(method):
     config = tiny.config(

@@ -238,6 +238,7 @@ def digest():
     return hashlib.sha256(b"".join(columns)).hexdigest()
 
 
+@pytest.mark.slow
 def test_same_batches_under_op_determinism():
     """In a process of its own, as the setting is global."""
     done = processes.run([sys.executable, "-c", DETERMINISTIC])

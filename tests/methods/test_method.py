@@ -45,6 +45,7 @@ def frequencies(monkeypatch):
     monkeypatch.setitem(build.METHODS, "frequencies", Kind(make_frequencies, label="frequencies"))
 
 
+@pytest.mark.slow
 def test_a_third_method_trains_saves_resumes_and_is_evaluated(frequencies, tmp_path, monkeypatch):
     monkeypatch.setattr(recorded, "_load_store", lambda config, *_: tiny.store(config))
     monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)

@@ -42,11 +42,12 @@ def without_values(_, *, shape, dtype, trainable, name, **__):
     return UninitializedVariable(shape=shape, dtype=dtype, trainable=trainable, name=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "millions"),
     [
         ({"block": "basic", "depths": (3, 4, 6, 3)}, 31.2),
-        ({"depths": (3, 4, 6, 3)}, 60.1),
+        pytest.param({"depths": (3, 4, 6, 3)}, 60.1, marks=pytest.mark.proof),  # as the next
         ({}, 79.1),
     ],
     ids=["resnet34", "resnet50", "resnet101"],
@@ -154,6 +155,7 @@ def test_the_encoder_ends_at_the_pooled_features(network, frames):
     assert [v.name for v in parts] == [v.name for v in network.variables]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_no_gradient_goes_into_a_frozen_encoder(frames, jit_compile):
     network = build()
@@ -188,6 +190,7 @@ def test_the_seed_fixes_the_weights(network):
     assert len({kernel.tobytes() for kernel in kernels}) == len(kernels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_compiled_gradients_agree_with_eager_float32(network, frames, dtype, jit_compile):

@@ -29,7 +29,7 @@ from cql_atari.data import sources
 from cql_atari.envs import atari
 from cql_atari.recording import scripted
 from cql_atari.recording.folder import Job
-from cql_atari.runs import folder as workdir
+from cql_atari.runs import recorded_config
 from cql_atari.system import signals
 
 pytestmark = pytest.mark.slow
@@ -234,7 +234,7 @@ def test_a_checkpoint_plays_greedily_within_the_minimal_set(tmp_path, monkeypatc
         return values
 
     loads = []
-    monkeypatch.setattr(workdir, "read_config", lambda directory: config)
+    monkeypatch.setattr(recorded_config, "read_config", lambda directory: config)
     monkeypatch.setattr(
         load, "load", lambda run: loads.append(run) or load.Loaded(lambda: policy, config, 7, None)
     )

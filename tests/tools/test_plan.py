@@ -135,6 +135,7 @@ def command(*flags) -> list[str]:
     return result.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_plan():
     bindings = [f"--gin_bindings={binding}" for binding in tiny.BINDINGS]
     printed = command("--replicas=2", "--price=1.5", "--feed_host_cores=3", *bindings)
@@ -143,6 +144,7 @@ def test_the_command_prints_a_plan():
     assert any(line.startswith("feed hosts ") and " of 3 cores" in line for line in printed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "file, batch, run",
     [

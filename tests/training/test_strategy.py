@@ -23,8 +23,15 @@ def mirrored():
     return strategy.make_strategy("mirrored", ["CPU:0", "CPU:1"])
 
 
-def test_both_ways_train_on_two_devices_as_on_one():
-    strategy_runs.compare(2)
+@pytest.fixture(scope="module")
+def two_trained():
+    """Both ways trained on two devices as on one; the two and how they train."""
+    return strategy_runs.compare(2)
+
+
+def test_both_ways_train_on_two_devices_as_on_one(two_trained):
+    devices, _ = two_trained
+    assert devices.num_replicas_in_sync == 2
 
 
 @pytest.mark.proof
@@ -104,9 +111,8 @@ def test_a_coordinator_pulls_ahead_and_passes_on_errors():
     assert list(strategy._ahead(iter("abc"))) == ["a", "b", "c"]
 
 
-def test_a_tpu_gets_packed_frames_and_trains_the_same(monkeypatch):
-    config, two = tiny.config("feed.draws = 8"), mirrored()
-    train = strategy_runs.trainer(two, config)
+def test_a_tpu_gets_packed_frames_and_trains_the_same(two_trained, monkeypatch):
+    config, (two, train) = tiny.config(*strategy_runs.BINDINGS), two_trained
     plain = list(train(strategy_runs.place(two, config), 2))
     monkeypatch.setattr(strategy, "_is_tpu", lambda _: True)
     for by_coordinator in (False, True):

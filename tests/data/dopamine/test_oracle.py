@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 from dopamine.replay_memory.circular_replay_buffer import OutOfGraphReplayBuffer
 from dopamine_files import DISCOUNT, GAME, Step, write_run
 from hypothesis import given, settings
@@ -176,6 +177,7 @@ def runs(draw):
     return n_step, capacity, steps, kinds
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, database=None)
 @given(runs())
 def test_transitions_equal_those_dopamine_calls_valid(run):
