@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 GAMES = ("Breakout", "Pong")
-STEPS = 300
+STEPS = 100
 FULL = 30_000  # bytes a file may have: logs stay below, the variables don't
 
 
@@ -39,6 +39,7 @@ def start(folder, data):
         "train.log_every = 50",
         "evaluation.episodes = 1",
         "evaluation.envs_per_game = 1",
+        "evaluation.max_frames = 40",
     )
     return processes.Popen(
         [sys.executable, "-m", "cql_atari.train", f"--workdir={folder}",
@@ -107,6 +108,7 @@ def check(found, kind, faults):
         assert found["equal_bit_for_bit"] and found["variables"] > 10
 
 
+@pytest.mark.proof  # in short: the test above, and one that is killed in feed/test_recorded.py
 @pytest.mark.parametrize("kind", ["memory", "replay"])
 def test_faults_at_random_moments_cost_nothing(kind, tmp_path, monkeypatch):
     """SIGKILL, SIGTERM and SIGINT to a short run, whose processes are forked."""

@@ -247,6 +247,7 @@ def test_print_config_counts_parameters_and_does_not_train(tmp_path):
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.proof  # with a process that only holds the folder: tests/evaluation/test_evaluate.py
 def test_an_evaluation_that_follows_scores_every_checkpoint_once(tmp_path, data):
     folder = tmp_path / "run"
     often = ("train.save_every = 100", "train.keep = 9", "evaluation.max_frames = 80")

@@ -87,7 +87,7 @@ def test_the_phase_through_the_real_command(data, pretrained, tmp_path):
     assert all("evaluation/dqn_normalised/mean" in line for line in curve)
 
 
-@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("whole", [pytest.param(False, marks=pytest.mark.proof), True])
 def test_the_online_phase_begins_there_too(pretrained, tmp_path, whole):
     folder = tmp_path / "run"
     train(
