@@ -121,7 +121,7 @@ def ahead(
     wait: Callable[[], bool],
     started: Callable[[threading.Thread], None] = lambda thread: None,
 ) -> Iterator[Batch]:
-    """The elements of an iterator, the next one made in a thread meanwhile.
+    """The elements of an iterator, which a thread makes one ahead; it begins at once.
 
     Args:
       make: makes the iterator, in the thread.
@@ -153,21 +153,24 @@ def ahead(
             except Exception as error:
                 put(error)
 
+    def elements() -> Iterator[Batch]:
+        try:
+            while not ended.is_set():
+                try:
+                    item = ready.get(timeout=_POLL_SECONDS)
+                except queue.Empty:
+                    if not wait():
+                        return
+                    continue
+                if item is None:
+                    return
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            ended.set()
+
     thread = threading.Thread(target=fill, name="draw", daemon=True)
     started(thread)
     thread.start()
-    try:
-        while not ended.is_set():
-            try:
-                item = ready.get(timeout=_POLL_SECONDS)
-            except queue.Empty:
-                if not wait():
-                    return
-                continue
-            if item is None:
-                return
-            if isinstance(item, Exception):
-                raise item
-            yield item
-    finally:
-        ended.set()
+    return elements()

@@ -162,13 +162,13 @@ def batches(
         return True
 
     def drawn() -> Iterator[Batch]:
-        batches = tables.ahead(make, ended, wait, threads.append)
         while True:
             tick(False)
-            if (batch := next(batches, None)) is None:
+            if (batch := next(made, None)) is None:
                 return
             yield batch
 
+    made = tables.ahead(make, ended, wait, threads.append)
     try:
         yield drawn()
     finally:
