@@ -60,6 +60,7 @@ def test_exclusions_reach_the_reader(data_dir, tmp_path):
     assert source.left_out == {0: [(5, 9)], 1: [(0, 2**62)]}
     assert [len(e.frames) for e in sources.read_part(source, 0)] == [2, 4, 3]
     assert list(sources.read_part(source, 1)) == []
+    assert sources.survey(source, 1) == [] == sources.count(source, 1)
 
 
 MALFORMED = '{"format": "cql_atari exclusions 1", "exclude": {"Breakout/1": {"x": [[1]]}}}'
