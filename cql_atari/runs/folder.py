@@ -15,7 +15,7 @@
     pictures/              runs/log.py                people: what a method that doesn't act makes
     scores/<step>.json     training/scores.py         evaluation/curves.py, training/follow.py
     scores/*.unfinished.jsonl   evaluation/journal.py      the same, when the evaluation goes on
-    scores.json            training/scores.py         evaluation/players.py: report;
+    scores.json            training/scores.py         evaluation/score_files.py: report;
                                                       training/export.py
     places.json            tools/serve_replay.py      the same, started again
 
