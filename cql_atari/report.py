@@ -58,9 +58,12 @@ def main(argv: list[str]) -> None:
         )
         print(f"wrote {values.json}")
     if values.output:
-        from cql_atari.evaluation import page
+        from cql_atari.evaluation import against, page
 
-        page.write(Path(values.output), folders, sections(groups.make(found, data_dirs)))
+        shown = sections(groups.make(found, data_dirs))
+        if values.against:
+            shown.insert(0, against.section(made, values.against))
+        page.write(Path(values.output), folders, shown)
         print(f"wrote {values.output}, tables and figures in {page.beside(Path(values.output))}")
     if values.figures:
         from cql_atari.evaluation import figures

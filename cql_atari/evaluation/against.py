@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cql_atari.evaluation import groups, intervals
+from cql_atari.evaluation import comparison, groups, intervals
 from cql_atari.evaluation.comparison import AGENT
 from cql_atari.evaluation.figures import BAND, Chart, Style, styles_of
 from cql_atari.evaluation.groups import Group
 from cql_atari.evaluation.labels import DATA, FIXED, ORDER, RANDOM, kind, rank
+from cql_atari.evaluation.page import Section
 
 _FEW = 4  # seeds: of fewer, Student's t is wider than the figure
 _REFERENCES = {DATA: "--", FIXED: (0, (6, 2, 1, 2)), RANDOM: ":"}  # without bands
@@ -29,6 +30,19 @@ class Point(NamedTuple):
 
 
 Lines = Mapping[str, Sequence[Point]]  # group's name -> in order of the number
+
+
+def section(found: Sequence[Group], name: str) -> Section:
+    """The page's section: sentences, differences and charts.
+
+    Args:
+      found: as `groups.make` with `against=name`.
+      name: of the number.
+    """
+    compared = comparison.compare(found, name)
+    lines = [*(comparison.sentence(one, name) for one in compared), comparison.NOTE]
+    tables = [comparison.table(compared, name)] if compared else []
+    return Section("against", f"Against {_axis(name)}", lines, tables, charts(found, name))
 
 
 def charts(found: Sequence[Group], name: str) -> list[Chart]:

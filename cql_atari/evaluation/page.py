@@ -186,7 +186,7 @@ def _cell(value: Value, first: bool) -> str:
 def _chart(chart: Chart, files: str) -> str:
     key = "".join(
         f'<li><svg width="22" height="12" aria-hidden="true"><path d="M0 6H22" '
-        f'stroke="{style.colour}" stroke-width="3"/></svg><span style="color: {style.colour}">'
+        f'stroke="{style.colour}" stroke-width="3"{_dashes(style)}/></svg><span style="color: {style.colour}">'
         f"{_MARKS.get(style.marker, '')}</span>{_text(title(label))}</li>"
         for label, style in chart.key.items()
     )
@@ -201,6 +201,10 @@ def _chart(chart: Chart, files: str) -> str:
 <div class="panels" style="--panel: {chart.inches[0]:.2f}in">{panels}</div>
 </figure>
 """
+
+
+def _dashes(style: Style) -> str:
+    return "" if style.dashes == "-" else ' stroke-dasharray="5 3"'
 
 
 def _links(name: str, suffixes: Iterable[str], files: str) -> str:

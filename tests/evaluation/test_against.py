@@ -108,6 +108,17 @@ def test_methods_that_lack_a_game_are_not_in_the_mean(tmp_path):
     assert "other" in scores.key and "other" not in mean.key
 
 
+def test_the_page_has_a_section(folder):
+    made = against.section(groups_of(folder), NAME)
+    assert [chart.name for chart in made.charts] == [
+        f"scores_against_{NAME}",
+        f"mean_against_{NAME}",
+    ]
+    (table,) = made.tables
+    assert table.header[:2] == [NAME, "game"] and len(table.rows) == 6
+    assert any("higher than cloning in 4 of 6 comparisons" in line for line in made.lines)
+
+
 def test_the_command_prints_differences_and_ends_in_sentences(folder, tmp_path):
     options = [f"--against={NAME}", f"--figures={tmp_path / 'f'}"]
     done = subprocess.run(
