@@ -186,7 +186,8 @@ def _cell(value: Value, first: bool) -> str:
 def _chart(chart: Chart, files: str) -> str:
     key = "".join(
         f'<li><svg width="22" height="12" aria-hidden="true"><path d="M0 6H22" '
-        f'stroke="{style.colour}" stroke-width="3"{_dashes(style)}/></svg><span style="color: {style.colour}">'
+        f'stroke="{style.colour}" stroke-width="3"{_dashes(style)}/></svg>'
+        f'<span style="color: {style.colour}">'
         f"{_MARKS.get(style.marker, '')}</span>{_text(title(label))}</li>"
         for label, style in chart.key.items()
     )
@@ -203,7 +204,7 @@ def _chart(chart: Chart, files: str) -> str:
 """
 
 
-def _dashes(style: Style) -> str:
+def _dashes(style: figures.Style) -> str:
     return "" if style.dashes == "-" else ' stroke-dasharray="5 3"'
 
 
