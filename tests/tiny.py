@@ -42,7 +42,7 @@ BINDINGS = (
     "evaluation.curve_episodes = 1",
     "evaluation.episodes = 2",
     "evaluation.envs_per_game = 2",
-    "evaluation.max_frames = 400",
+    "evaluation.max_frames = 80",
 )
 
 

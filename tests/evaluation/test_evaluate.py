@@ -73,7 +73,8 @@ def test_a_run_is_played_as_it_was_recorded_and_as_bindings_of_evaluation_say(tr
 
 
 def test_some_games_so_many_steps_and_the_same_scores_are_not_played_again(trained, tmp_path):
-    flags = (f"--run={trained}", "--games=Freeway", "--agent_steps=150", f"--out={tmp_path}")
+    flags = (f"--run={trained}", "--games=Freeway", "--agent_steps=150", f"--out={tmp_path}",
+             "--gin_bindings=evaluation.max_frames = 400")  # fmt: skip
     ended = run(*flags)
     assert ended.returncode == 0, ended.stderr
     scores = json.loads((tmp_path / "scores.json").read_text())

@@ -93,6 +93,7 @@ def test_actions_that_a_game_has_not_take_no_part():
         np.testing.assert_allclose(got["loss/action"], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_learns_by_heart_what_a_return_means():
     """Two games that look alike: a return of 0 goes with action 2, one of 9 with action 5."""
     network = DecisionTransformer(Transformer(depth=1, width=64, steps=2, dropout=0.0), seed=0)
@@ -125,6 +126,7 @@ RUN = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_trains_resumes_bit_for_bit_and_plays_real_games(tmp_path, monkeypatch):
     monkeypatch.setattr(recorded, "_load_store", lambda config, *_: tiny.store(config))
     monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)

@@ -122,6 +122,7 @@ def test_an_episodes_end_is_no_successor():
     )
 
 
+@pytest.mark.slow
 def test_contrastive_coding_learns_a_batch_by_heart():
     settings = config("contrastive", "optimizer.learning_rate = 1e-2", "optimizer.epsilon = 1e-8")
     learner, batch = build.build(settings).learner(), batch_of(settings)
@@ -131,6 +132,7 @@ def test_contrastive_coding_learns_a_batch_by_heart():
     assert sum(sums[-1]["loss/total"]) < 0.2 * sum(sums[0]["loss/total"])
 
 
+@pytest.mark.slow
 def test_the_masked_autoencoder_learns_a_batch_by_heart():
     settings = config(
         "masked_autoencoder", "optimizer.learning_rate = 3e-3", "optimizer.epsilon = 1e-8",
@@ -197,6 +199,25 @@ def small_store(monkeypatch):
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_a_loss_is_a_function_of_the_step_and_a_picture_is_drawn(method):
+    """What going on bit for bit needs: masks and shifts come from the step and the seed alone."""
+    settings = config(method, "augmentation.shift = 4")
+    batch, built = batch_of(settings), [build.build(settings) for _ in range(2)]
+    losses = []
+    for step in (1, 2):
+        learners = [method.learner() for method in built]
+        for learner in learners:
+            learner.parts[0].optimizer.iterations.assign(step)
+        losses.append([learner.loss(batch)["loss/total"].numpy() for learner in learners])
+    for one, other in losses:
+        np.testing.assert_array_equal(one, other)
+    assert (losses[0][0] != losses[1][0]).any()
+    ((_, picture),) = built[0].pictures(batch).items()
+    assert picture.dtype == np.uint8 and picture.std() > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [METHODS[0], pytest.param(METHODS[1], marks=pytest.mark.proof)])
 def test_a_run_resumes_bit_for_bit_shows_pictures_and_gives_its_encoder(
     method, small_store, tmp_path, caplog
 ):

@@ -15,6 +15,8 @@ import tiny
 
 from cql_atari.core.types import UserError
 from cql_atari.methods import build
+from cql_atari.recording import scripted
+from cql_atari.recording.folder import Job
 from cql_atari.runs import checkpoint, recorded_config
 from cql_atari.training import start
 
@@ -36,8 +38,10 @@ def train(folder: Path, *bindings: str, files: tuple[str, ...] = ()) -> None:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    run("collect", f"--data_dir={folder}", f"--games={','.join(GAMES)}", "--steps_per_game=500",
-        "--behaviour=random")  # fmt: skip
+    for game in GAMES:
+        job = Job(game=game, run=1, steps=300, behaviour="random", epsilons=(1.0,),
+                  slots_per_file=400, seed=0, rom_dir=None)  # fmt: skip
+        scripted.collect_game(folder, job, lambda steps: None)
     return folder
 
 
