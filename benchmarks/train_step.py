@@ -36,6 +36,7 @@ from cql_atari.core.types import Batch, SequenceBatch
 from cql_atari.methods import build, distributions, gradient, losses
 from cql_atari.methods.method import Sequences
 from cql_atari.networks.q_network import QNetwork, build_q_network
+from cql_atari.system import pieces
 
 BATCH, DRAWS, GAMES, ATOMS, ACTIONS = 32, 8, 3, 51, 18
 NETWORKS = {
@@ -82,6 +83,7 @@ def make_step(network: Network, dtype: str) -> Callable[[], float]:
     support = distributions.support(-20, 20, ATOMS)
 
     @tf.function
+    @pieces.compiled()
     def step() -> tf.Tensor:
         next_logits = target(frames[:, 1:], games)
         with tf.GradientTape() as tape:

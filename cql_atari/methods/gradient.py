@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from cql_atari.methods.method import Learner
+from cql_atari.system import pieces
 
 
 class Sums(NamedTuple):
@@ -27,10 +28,12 @@ def gradients(learner: Learner, batch: Any) -> tuple[list[tf.Tensor], dict[str, 
     The shares add up over replicas: the loss is divided by the global batch, not the local one.
     """
     variables = [variable for part in learner.parts for variable in part.variables]
-    with tf.GradientTape() as tape:
-        columns = learner.loss(batch)
-        loss = tf.reduce_sum(columns["loss/total"]) / learner.batch_size
-    found = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    zero = tf.UnconnectedGradients.ZERO
+    with pieces.compiled():
+        with tf.GradientTape() as tape:
+            columns = learner.loss(batch)
+            loss = tf.reduce_sum(columns["loss/total"]) / learner.batch_size
+        found = tape.gradient(loss, variables, unconnected_gradients=zero)
     columns = {"count": tf.ones_like(columns["loss/total"]), **columns}
     sums = {
         name: tf.math.unsorted_segment_sum(column, batch.games, len(learner.games))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from cql_atari.system import devices
+from cql_atari.system import devices, pieces
 
 GROUP_NORM_EPSILON = 1e-5  # as in PTR's encoder (reconstructed)
 FEATURE_NORM_EPSILON = 1e-12  # the paper divides by the norm; a ReLU feature can be all zero
@@ -69,47 +69,63 @@ def group_norm(x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor, groups: int) ->
     Returns:
       [B, H, W, C] in x's dtype.
     """
-    height, width, channels = x.shape[1:]
-
-    def group_mean(by_channel: tf.Tensor) -> tf.Tensor:
-        """[B, C] -> [B, C], the mean of each channel's group."""
-        by_group = tf.reshape(by_channel, [-1, groups, channels // groups])
-        means = tf.reduce_mean(by_group, axis=-1, keepdims=True)
-        return tf.reshape(means + tf.zeros_like(by_group), [-1, channels])
 
     @tf.custom_gradient
     def normalise(
         x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor
     ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]]:
-        wide = tf.cast(x, tf.float32)
-        mean = group_mean(_map_mean(wide))
-        variance = tf.nn.relu(group_mean(_map_mean(tf.square(wide))) - tf.square(mean))
-        inverse = tf.math.rsqrt(variance + GROUP_NORM_EPSILON)
-
-        def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            # With g = dy * scale and x_hat = (x - mean) * inverse:
-            # dx = inverse * (g - mean of g - x_hat * mean of (g * x_hat)), means over the group.
-            wide, dy = tf.cast(x, tf.float32), tf.cast(dy, tf.float32)
-            d_shift = _map_mean(dy)
-            d_scale = (_map_mean(dy * wide) - mean * d_shift) * inverse
-            slope = -tf.square(inverse) * group_mean(d_scale * scale)
-            offset = -inverse * group_mean(d_shift * scale) - slope * mean
-            dx = _affine(wide, slope, offset) + dy * (scale * inverse)[:, None, None]
-            d_scale, d_shift = (height * width * tf.reduce_sum(d, 0) for d in (d_scale, d_shift))
-            return tf.cast(dx, x.dtype), d_scale, d_shift
-
-        normalised = _affine(wide, scale * inverse, shift - mean * scale * inverse)
-        return tf.cast(normalised, x.dtype), gradient
+        y, mean, inverse = _normalise(x, scale, shift, groups)
+        return y, lambda dy: _gradient(dy, x, scale, mean, inverse, groups)
 
     return normalise(x, scale, shift)
 
 
+@pieces.piece
+def _normalise(
+    x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor, groups: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """(y, mean, 1 / deviation), the last two [B, C]."""
+    wide = tf.cast(x, tf.float32)
+    mean = _group_mean(_map_mean(wide), groups)
+    variance = _group_mean(_map_mean(tf.square(wide)), groups) - tf.square(mean)
+    inverse = tf.math.rsqrt(tf.nn.relu(variance) + GROUP_NORM_EPSILON)
+    y = _affine(wide, scale * inverse, shift - mean * scale * inverse)
+    return tf.cast(y, x.dtype), mean, inverse
+
+
+@pieces.piece
+def _gradient(  # noqa: PLR0917
+    dy: tf.Tensor, x: tf.Tensor, scale: tf.Tensor, mean: tf.Tensor, inverse: tf.Tensor, groups: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Gradients of x, scale and shift.
+
+    With g = dy * scale and x_hat = (x - mean) * inverse:
+    dx = inverse * (g - mean of g - x_hat * mean of (g * x_hat)), means over the group.
+    """
+    wide, dy = tf.cast(x, tf.float32), tf.cast(dy, tf.float32)
+    d_shift = _map_mean(dy)
+    d_scale = (_map_mean(dy * wide) - mean * d_shift) * inverse
+    slope = -tf.square(inverse) * _group_mean(d_scale * scale, groups)
+    offset = -inverse * _group_mean(d_shift * scale, groups) - slope * mean
+    dx = _affine(wide, slope, offset) + dy * (scale * inverse)[:, None, None]
+    places = x.shape[1] * x.shape[2]
+    d_scale, d_shift = (places * tf.reduce_sum(d, 0) for d in (d_scale, d_shift))
+    return tf.cast(dx, x.dtype), d_scale, d_shift
+
+
+def _group_mean(by_channel: tf.Tensor, groups: int) -> tf.Tensor:
+    """[B, C] -> [B, C], the mean of each channel's group."""
+    channels = by_channel.shape[1]
+    by_group = tf.reshape(by_channel, [-1, groups, channels // groups])
+    means = tf.reduce_mean(by_group, axis=-1, keepdims=True)
+    return tf.reshape(means + tf.zeros_like(by_group), [-1, channels])
+
+
 def _map_mean(x: tf.Tensor) -> tf.Tensor:
     """Means over H and W, [B, H, W, C] -> [B, C]."""
-    if devices.on_accelerator():
+    if devices.in_xla():
         return tf.reduce_mean(x, [1, 2])
-    # Faster on CPUs. XLA gets a sliding window, which its CPU compiler makes a reduction;
-    # whether a TPU's does is unknown.
+    # Faster on CPUs, op by op.
     return tf.nn.avg_pool2d(x, x.shape[1:3], 1, "VALID")[:, 0, 0]
 
 

@@ -13,10 +13,10 @@ from cql_atari.networks import encoders
 from cql_atari.networks.encoders import Style
 from cql_atari.networks.normalisation import l2_normalised
 from cql_atari.networks.pooling import SpatialEmbedding
-from cql_atari.networks.products import Dense, product
+from cql_atari.networks.products import Dense
+from cql_atari.system import devices, pieces
 
 layers = tf.keras.layers
-FEW_GAMES = 6  # up to so many, every row goes through all heads: faster on CPUs than a gather
 
 
 class GameHeads(tf.keras.layers.Layer):
@@ -49,23 +49,32 @@ class GameHeads(tf.keras.layers.Layer):
         """features [B, F], games int32 [D] -> float32 [B, A, N]; B = D * c, runs of c rows share
         a game.
 
-        With few games this is one product of [B, G * F] and [G * F, A * N]: a row's features
-        stand in its game's place, with zeros in the places of the other games. With more games
-        each draw's kernel is gathered, and only its own game's head is computed.
+        A game's rows are multiplied by its own head only. How many they are is known to no
+        compiler, so that XLA gets another form, in which each draw's kernel is gathered.
         """
         kernel, bias = (tf.convert_to_tensor(v) for v in (self.kernel, self.bias))
-        num_games, num_features, width = kernel.shape
-        num_draws = games.shape[0] or tf.shape(games)[0]
-        by_draw = tf.reshape(features, [num_draws, -1, 1, num_features])
-        if num_games <= FEW_GAMES:
-            own = tf.one_hot(games, num_games)[:, None, :, None]
-            placed = tf.reshape(by_draw * own, [-1, num_games * num_features])
-            outputs = product(placed, tf.reshape(kernel, [num_games * num_features, width]))
-            outputs = tf.reshape(outputs, [num_draws, -1, width])
-        else:
-            outputs = tf.matmul(by_draw[:, :, 0], gather_rows(kernel, games))
-        outputs += gather_rows(bias, games)[:, None]
-        return tf.reshape(outputs, [-1, *self.output_shape_per_row])
+        product = gathered if devices.in_xla() else by_game
+        outputs = product(features, games, kernel, bias)
+        return tf.reshape(outputs, [features.shape[0] or -1, *self.output_shape_per_row])
+
+
+def by_game(features: tf.Tensor, games: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """Features [B, F], games [D], kernel [G, F, W], bias [G, W] -> [B, W]: a product a game."""
+    num_games, rows = kernel.shape[0], tf.shape(features)[0]
+    games = tf.repeat(games, rows // tf.shape(games)[0])
+    places = tf.dynamic_partition(tf.range(rows), games, num_games)
+    parts = tf.dynamic_partition(features, games, num_games)
+    heads = zip(parts, tf.unstack(kernel), tf.unstack(bias))
+    return tf.dynamic_stitch(places, [tf.matmul(x, k) + b for x, k, b in heads])
+
+
+def gathered(
+    features: tf.Tensor, games: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor
+) -> tf.Tensor:
+    """As `by_game`, in static shapes: a product a draw."""
+    num_draws = games.shape[0] or tf.shape(games)[0]
+    draws = tf.reshape(features, [num_draws, -1, features.shape[-1]])
+    return tf.matmul(draws, gather_rows(kernel, games)) + gather_rows(bias, games)[:, None]
 
 
 @tf.custom_gradient
@@ -80,6 +89,20 @@ def gather_rows(
         return tf.math.unsorted_segment_sum(dy, indices, table.shape[0]), None
 
     return tf.gather(table, indices), gradient
+
+
+class Pixels(layers.Layer):
+    """Frames uint8 [B, 4, 84, 84] -> [B, 84, 84, 4] from 0 to 1, in the policy's dtype."""
+
+    def call(self, frames: tf.Tensor) -> tf.Tensor:
+        """As the class says."""
+        return _pixels(frames, self.compute_dtype)
+
+
+@pieces.piece
+def _pixels(frames: tf.Tensor, dtype: str) -> tf.Tensor:
+    # Floats are turned, not bytes, which would take twice as long.
+    return tf.transpose(tf.cast(frames, dtype) * (1 / 255), [0, 2, 3, 1])
 
 
 class QNetwork(tf.keras.Model):
@@ -133,8 +156,7 @@ def build_encoder(style: Style) -> tf.keras.Model:
         "mean": layers.GlobalAveragePooling2D(dtype=dtype),
     }[network.pooling]
     frames = tf.keras.Input((STACK, *FRAME_SHAPE), dtype=tf.uint8)
-    x = layers.Rescaling(1 / 255, dtype=dtype)(frames)
-    x = layers.Permute((2, 3, 1), dtype=dtype)(x)  # NHWC; of bytes it would take twice as long
+    x = Pixels(dtype=dtype)(frames)
     return tf.keras.Model(frames, pool(encode(x, style)), name="encoder")
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cql_atari.networks import normalisation
 from cql_atari.networks.normalisation import (
     GROUP_NORM_EPSILON,
     GroupNorm,
@@ -83,25 +82,14 @@ def test_xla_agrees(dtype):
         np.testing.assert_allclose(*(tf.cast(t, tf.float32) for t in (a, b)), rtol=1e-2, atol=1e-5)
 
 
-def test_an_accelerator_gets_plain_reductions(monkeypatch):
-    """A pooling is a reduce-window in the program that XLA gets."""
-    x, scale, shift, dy = example()
-
-    def program():
-        compiled = tf.function(
-            lambda *arrays: value_and_gradients(group_norm, arrays[:3], 4, arrays[3]),
-            jit_compile=True,
-        )
-        text = compiled.experimental_get_compiler_ir(x, scale, shift, dy)("hlo")
-        return text, compiled(x, scale, shift, dy)
-
-    on_cpu, theirs = program()
-    monkeypatch.setattr(normalisation.devices, "on_accelerator", lambda: True)
-    on_accelerator, ours = program()
-    assert "reduce-window" in on_cpu
-    assert "reduce-window" not in on_accelerator
-    for a, b in zip(ours, theirs):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+def test_xla_gets_plain_reductions():
+    """A pooling would be a reduce-window in the program that XLA gets."""
+    compiled = tf.function(
+        lambda *arrays: value_and_gradients(group_norm, arrays[:3], 4, arrays[3]), jit_compile=True
+    )
+    text = compiled.experimental_get_compiler_ir(*example())("hlo")
+    assert "reduce(" in text
+    assert "reduce-window" not in text
 
 
 def test_constant_input_stays_finite():

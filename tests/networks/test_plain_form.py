@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from cql_atari.core.settings import Network
 from cql_atari.networks.products import Dense, product
-from cql_atari.networks.q_network import FEW_GAMES, build_q_network
+from cql_atari.networks.q_network import build_q_network
+from cql_atari.system import pieces
 
 SHARED = {"num_atoms": 5, "num_actions": 4, "seed": 0}
 NETWORKS = {
@@ -21,6 +22,7 @@ NETWORKS = {
     ),
 }  # fmt: skip
 GAMES = (2, 0, 2, 1)
+WAYS = ("op by op", "pieces by XLA", "all by XLA")
 
 
 def in_order(network, kind):
@@ -78,15 +80,19 @@ def value_and_gradients(function, variables):
     return [logits, *tape.gradient(loss, variables)]
 
 
-@pytest.mark.parametrize("num_games", [3, FEW_GAMES + 1])
+def whole(function):
+    return tf.function(function, jit_compile=True)
+
+
+@pytest.mark.parametrize("compile_", [tf.function, pieces.compiled(), whole], ids=WAYS)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_values_and_gradients_equal_the_plain_forms(name, num_games):
-    network = build_q_network(NETWORKS[name], num_games=num_games, **SHARED)
+def test_values_and_gradients_equal_the_plain_forms(name, compile_):
+    network = build_q_network(NETWORKS[name], num_games=3, **SHARED)
     frames = tf.constant(np.random.default_rng(0).integers(0, 256, (8, 4, 84, 84), np.uint8))
     encode = {"nature": plain_nature, "resnet_small": plain_resnet}[name]
     games = tf.constant(GAMES)
     variables = network.trainable_variables
-    ours = value_and_gradients(tf.function(lambda: network(frames, games)), variables)
+    ours = compile_(lambda: value_and_gradients(lambda: network(frames, games), variables))()
     plain = value_and_gradients(lambda: plain_form(network, frames, GAMES, encode), variables)
     for a, b, variable in zip(ours, plain, [network.heads, *variables]):
         scale = float(tf.reduce_max(tf.abs(b)))

@@ -13,6 +13,7 @@ import time
 import numpy as np
 import processes
 import pytest
+import tensorflow as tf
 import tiny
 
 from cql_atari.feed.feed import Feed
@@ -175,3 +176,28 @@ def test_it_says_so_while_no_actor_is_connected(monkeypatch, caplog):
             assert tally.take_scores() == [3.0, 4.0]
             assert tally.frames == 1000
         assert actor.weights() is None  # a learner that leaves without being stopped says so
+
+
+def test_the_learner_goes_on_while_weights_are_sent(monkeypatch):
+    monkeypatch.setattr(feed, "_GOODBYE_SECONDS", 0)
+    config = complete(tiny.config(*BINDINGS[len(tiny.BINDINGS) :]))
+    method, tally = build.build(config), Tally(0)
+    before = [variable.numpy() for variable in method.network.variables]
+    go, publish = threading.Event(), exchange.LearnerEnd.publish
+
+    def slow(*arguments):
+        assert go.wait(60)
+        publish(*arguments)
+
+    monkeypatch.setattr(exchange.LearnerEnd, "publish", slow)
+    with (
+        replay.serve_play(3, 100, Pace(1.0, 1, (-1e9, 1e9)), more=exchange.tables()) as address,
+        feed._remote_actors(config, address, method, tally, lambda: False) as tick,
+    ):
+        for variable in method.network.variables:  # the learner's next step
+            variable.assign_add(tf.ones_like(variable))
+        tick(False)
+        go.set()
+        _, weights = exchange.ActorEnd(address).weights()
+        for value, array in zip(before, weights):  # whole, from between two steps
+            np.testing.assert_array_equal(value, array)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import socket
 import threading
@@ -218,23 +219,31 @@ def _remote_actors(
     A step counts when its transition arrives, so what a killed actor hadn't written doesn't count.
     """
     link = exchange.LearnerEnd(address, config)
+    sender = concurrent.futures.ThreadPoolExecutor(1, "weights")
+    sent = sender.submit(lambda: None)
     before, last_arrival = tally.frames, time.monotonic()
     last_look = last_message = last_weights = 0.0
     port = address.rsplit(":", 1)[1]
     command = f"python -m cql_atari.tools.act --learner={socket.gethostname()}:{port}"
     logging.warning("actors connect by: %s", command)
 
+    def send(weights: list[Any], frames: int) -> None:
+        link.publish([value.numpy() for value in weights], frames)
+
     def tick(waiting: bool) -> None:
-        nonlocal last_arrival, last_look, last_message, last_weights
+        nonlocal last_arrival, last_look, last_message, last_weights, sent
         now = time.monotonic()
         if not waiting:
             last_arrival = now
         if now - last_look < _LOOK_SECONDS:
             return
         last_look = now
-        if now - last_weights > _WEIGHTS_SECONDS:
+        if now - last_weights > _WEIGHTS_SECONDS and sent.done():
+            sent.result()  # raises what sending raised
             last_weights = now
-            link.publish([variable.numpy() for variable in method.network.variables], tally.frames)
+            # Read between two steps, copied and sent while the learner goes on.
+            weights = [variable.read_value() for variable in method.network.variables]
+            sent = sender.submit(send, weights, tally.frames)
         frames = before + FRAME_SKIP * link.inserted()
         if frames > tally.frames:
             last_arrival = now
@@ -247,8 +256,9 @@ def _remote_actors(
                 now - last_arrival, command,
             )  # fmt: skip
 
-    tick(False)
-    yield tick
+    with sender:
+        tick(False)
+        yield tick
     if not should_stop():
         link.finish()
         time.sleep(_GOODBYE_SECONDS)
