@@ -91,7 +91,7 @@ def gather_rows(
     return tf.gather(table, indices), gradient
 
 
-class Pixels(layers.Layer):
+class Pixels(tf.keras.layers.Layer):
     """Frames uint8 [B, 4, 84, 84] -> [B, 84, 84, 4] from 0 to 1, in the policy's dtype."""
 
     def call(self, frames: tf.Tensor) -> tf.Tensor:
