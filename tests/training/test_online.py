@@ -191,7 +191,9 @@ def test_the_learner_goes_on_while_weights_are_sent(monkeypatch):
 
     monkeypatch.setattr(exchange.LearnerEnd, "publish", slow)
     with (
-        replay.serve_play(3, 100, Pace(1.0, 1, (-1e9, 1e9)), more=exchange.tables()) as address,
+        replay.serve_play(
+            3, 100, Pace(1.0, 1, (-1e9, 1e9)), more=exchange.make_tables()
+        ) as address,
         feed._remote_actors(config, address, method, tally, lambda: False) as tick,
     ):
         for variable in method.network.variables:  # the learner's next step
