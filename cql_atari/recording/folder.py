@@ -100,5 +100,6 @@ def held(folder: Path, final: Path) -> Iterator[None]:
     Raises:
       UserError: where another process holds it, and so collects `final`.
     """
-    with files.hold_folder(folder, f"another process is collecting {final}; wait for it"):
+    in_use = f"another process is collecting {final}; wait for it"
+    with files.hold_folder(folder, in_use, "--data_dir"):
         yield

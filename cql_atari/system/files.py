@@ -98,16 +98,17 @@ def is_locked(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def hold_folder(folder: Path, in_use: str) -> Iterator[None]:
+def hold_folder(folder: Path, in_use: str, flag: str) -> Iterator[None]:
     """Makes a folder and holds `take_lock` of it as long as the context lasts.
 
     Raises:
-      UserError: where it can't be made; saying `in_use`, where another process has the lock.
+      UserError: where it can't be made, naming the `flag` that gives it; saying `in_use`, where
+        another process has the lock.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"can't use {folder} ({error.strerror}); give another folder.") from error
+        raise UserError(f"can't use {folder} ({error.strerror}); give another {flag}.") from error
     with locked(folder, in_use):
         yield
 

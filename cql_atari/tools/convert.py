@@ -46,7 +46,8 @@ def convert_run(job: Job, report: Callable[[int], None]) -> None:
         the target can't be written. Suffixes that are finished stay; nothing unfinished does.
     """
     source = job.source
-    with hold_folder(job.target, f"another process is converting to {job.target}; wait for it."):
+    in_use = f"another process is converting to {job.target}; wait for it."
+    with hold_folder(job.target, in_use, "--out_dir"):
         for suffix in unfinished(job):
             _writing(job.target_format).write(
                 Target(job.target, source.game, source.run, suffix),

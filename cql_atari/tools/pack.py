@@ -134,9 +134,10 @@ def main(_: list[str]) -> int:
         suffixes=cli.numbers("suffixes"), exclude=values.exclude,
     )  # fmt: skip
     jobs = make_jobs(found, out_dir)
+    in_use = f"another process is packing into {out_dir}; wait for it."
     signals.interrupt_on_sigterm()
     try:
-        with hold_folder(out_dir, f"another process is packing into {out_dir}; wait for it."):
+        with hold_folder(out_dir, in_use, "--out_dir"):
             pack_all(jobs, values.processes)
     except KeyboardInterrupt:
         print("stopped; the same command goes on at the unfinished suffixes.", file=sys.stderr)

@@ -209,7 +209,7 @@ def test_no_space_is_one_line(data, tmp_path):
 
 def test_another_process_is_refused(data, tmp_path):
     job = job_of(data, tmp_path)
-    held = hold_folder(job.target, "held")
+    held = hold_folder(job.target, "held", "--out_dir")
     with held, pytest.raises(UserError, match="another process"):
         convert.convert_run(job, lambda steps: None)
 
