@@ -29,7 +29,7 @@ def test_one_is_killed_another_goes_on_and_ends_with_the_learner(tmp_path):
     folder, log = tmp_path / "run", tmp_path / "log"
     with open(log, "w") as file:
         learner = processes.Popen(
-            test_online.command(folder, "online.actors = 'remote'", "online.frames = 2400"),
+            test_online.command(folder, "online.actors = 'remote'", "online.frames = 1600"),
             stdout=file, stderr=file,
         )  # fmt: skip
     test_online.wait_for(lambda: "--learner=" in log.read_text(), learner)
@@ -46,8 +46,8 @@ def test_one_is_killed_another_goes_on_and_ends_with_the_learner(tmp_path):
     assert f"the learner at localhost:{port} has finished" in errors
     assert "Traceback" not in errors
     last = json.loads(metrics.read_text().splitlines()[-1])
-    assert last["step"] == 500
-    assert last["online/frames"] == pytest.approx(2400, abs=4 * 60)
+    assert last["step"] == 300
+    assert last["online/frames"] == pytest.approx(1600, abs=4 * 60)
 
 
 def test_a_learner_whose_port_is_taken_says_so(tmp_path):

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import processes
@@ -29,8 +26,6 @@ from cql_atari.tools import serve_replay
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
 GAMES = ("Breakout", "Pong")
 BINDINGS = (
     *tiny.BINDINGS,
@@ -253,9 +248,9 @@ def test_a_signal_ends_the_survey(data, tmp_path, number):
     folder, log = tmp_path / "served", tmp_path / "log"
     arguments = [f"--gin_bindings={binding}" for binding in BINDINGS]
     with open(log, "w") as file:
-        server = subprocess.Popen(
+        server = processes.Popen(
             [sys.executable, "-c", SLOW, *arguments, *flags(data, folder, some_port())],
-            cwd=ROOT, env=ENVIRONMENT, stdout=file, stderr=file,
+            stdout=file, stderr=file,
         )  # fmt: skip
     try:
         wait_for(lambda: "surveying" in log.read_text(), server, log)

@@ -1,4 +1,4 @@
-"""Real runs are killed, stopped, and meet a full disk, again and again; they end as without."""
+"""Real runs are killed, stopped, and meet a full disk; they end as without."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import tiny
 from dopamine_files import steps_of, write_run
 
 from cql_atari.runs import checkpoint
+from cql_atari.system import signals
 
 pytestmark = pytest.mark.slow
 
@@ -71,24 +72,44 @@ def data(tmp_path_factory):
     return folder
 
 
-def test_killed_during_a_save_and_with_a_full_disk_it_ends_as_without(tmp_path, data):
-    folder, checkpoints = tmp_path / "run", tmp_path / "run" / "checkpoints"
+def start_and_wait(folder, data, condition):
+    """A process that has just come to where the condition holds."""
     process = start(folder, data)
     until = time.monotonic() + 500
-    while not (checkpoint.steps(checkpoints) and list(checkpoints.glob("partial-*"))):
+    while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
         time.sleep(0.002)
+    return process
+
+
+def test_killed_in_a_save_stopped_and_with_a_full_disk_it_ends_as_without(tmp_path, data):
+    """The short form of twenty faults: each kind once, on the memory feed. On a replay:
+    tests/feed/test_recorded.py.
+    """
+    folder, checkpoints = tmp_path / "run", tmp_path / "run" / "checkpoints"
+    process = start_and_wait(
+        folder, data,
+        lambda: checkpoint.steps(checkpoints) and list(checkpoints.glob("partial-*")),
+    )  # fmt: skip
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    killed_at = checkpoint.steps(checkpoints)[-1]
+    assert 0 < killed_at < STEPS
+
+    process = start_and_wait(folder, data, lambda: checkpoint.steps(checkpoints)[-1] > killed_at)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == signals.EXIT_INTERRUPTED and "Traceback" not in errors, errors
     saved = checkpoint.steps(checkpoints)
-    assert 0 < saved[-1] < STEPS
+    assert killed_at < saved[-1] < STEPS
 
     process = start(folder, data)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (FULL, FULL))
     _, errors = process.communicate(timeout=500)
     assert process.returncode == 2 and "Traceback" not in errors, errors
-    assert f"can't save step {saved[-1] + 10}" in errors and "Free some space" in errors
+    assert f"can't save step {10 * (saved[-1] // 10 + 1)}" in errors
+    assert "Free some space" in errors
     assert checkpoint.steps(checkpoints) == saved  # what there was is whole and still there
     assert not list(checkpoints.glob("partial-*"))
 
@@ -100,26 +121,6 @@ def test_killed_during_a_save_and_with_a_full_disk_it_ends_as_without(tmp_path, 
         np.testing.assert_array_equal(values, found[name], err_msg=name)
 
 
-def check(found, kind, faults):
-    assert sum(found["ends"].values()) == faults
-    assert "traceback" not in found
-    assert (found["saves_lost"], found["places_gone_back"]) == (0, 0)
-    if kind == "memory":
-        assert found["equal_bit_for_bit"] and found["variables"] > 10
-
-
-@pytest.mark.proof  # in short: the test above, and one that is killed in feed/test_recorded.py
-@pytest.mark.parametrize("kind", ["memory", "replay"])
-def test_faults_at_random_moments_cost_nothing(kind, tmp_path, monkeypatch):
-    """SIGKILL, SIGTERM and SIGINT to a short run, whose processes are forked."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import faults
-
-    for name, value in {"Popen": processes.Popen, "STEPS": 500, "START_SECONDS": 3}.items():
-        monkeypatch.setattr(faults, name, value)
-    check(faults.measure(tmp_path, kind, 3, seed=0), kind, 3)
-
-
 @pytest.mark.proof
 @pytest.mark.parametrize("kind", ["memory", "replay"])
 def test_twenty_faults_cost_nothing(kind):
@@ -128,4 +129,9 @@ def test_twenty_faults_cost_nothing(kind):
         env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
-    check(json.loads(ended.stdout.splitlines()[-1]), kind, 20)
+    found = json.loads(ended.stdout.splitlines()[-1])
+    assert sum(found["ends"].values()) == 20
+    assert "traceback" not in found
+    assert (found["saves_lost"], found["places_gone_back"]) == (0, 0)
+    if kind == "memory":
+        assert found["equal_bit_for_bit"] and found["variables"] > 10

@@ -29,16 +29,17 @@ from cql_atari.system import signals
 
 pytestmark = pytest.mark.slow
 
+FRAMES = 1600
 BINDINGS = (
     *tiny.BINDINGS,
     "data.games = ('Freeway',)",
     "train.phase = 'online'",
     "loss.cql_alpha = 0.0",
-    "online.frames = 2400",
+    f"online.frames = {FRAMES}",
     "online.num_envs = 4",
     "online.mode = 1",
     "online.first_fill = 100",
-    "online.epsilon_decay_frames = 2000",
+    "online.epsilon_decay_frames = 1000",
     "evaluation.mode = 1",
     "train.save_every = 20",
     "train.log_every = 20",
@@ -80,26 +81,26 @@ def test_killed_it_refills_its_replay_and_counts_no_frame_twice(tmp_path, record
     folder = tmp_path / "run"
     mixed = ("online.offline_share = 0.25", f"data.dir = '{recorded}'", "data.suffixes = None")
     process = start(folder, *mixed)
-    wait_for(lambda: max(checkpoint.steps(folder / "checkpoints"), default=0) >= 100, process)
+    wait_for(lambda: max(checkpoint.steps(folder / "checkpoints"), default=0) >= 40, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     killed_at = max(checkpoint.steps(folder / "checkpoints"))
     before = frames_of(folder, killed_at)
-    assert 400 + 4 * killed_at * 8 / 8 - 600 < before < 2400
+    assert 400 + 4 * killed_at * 8 / 8 - 600 < before < FRAMES
     logged = len((folder / "metrics.jsonl").read_text().splitlines())
 
     process = start(folder, *mixed)
     _, errors = process.communicate(timeout=400)
     assert process.returncode == 0, errors
     assert f"({before} frames, step {killed_at}) is gone: refilling it with 100" in errors
-    # (2400 / 4 - 100) transitions of which each is worth a batch of 8; 8 draws each.
-    assert max(checkpoint.steps(folder / "checkpoints")) == 500
-    assert frames_of(folder, 500) == 2400
+    # (1600 / 4 - 100) transitions of which each is worth a batch of 8; 8 draws each.
+    assert max(checkpoint.steps(folder / "checkpoints")) == 300
+    assert frames_of(folder, 300) == FRAMES
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     frames = [line["online/frames"] for line in lines[logged:]]
     assert frames == sorted(frames)
     assert frames[0] >= before + 400  # the refill counts
-    assert frames[-1] == 2400
+    assert frames[-1] == FRAMES
     assert lines[-2]["online/epsilon"] == pytest.approx(0.01)
     scores = json.loads((folder / "scores.json").read_text())
     assert {episode["mode"] for episode in scores["episodes"]} == {1}

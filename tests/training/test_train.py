@@ -12,10 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import processes
 import pytest
-import tensorflow as tf
 import tiny
 
 from cql_atari.methods import build
@@ -55,14 +53,6 @@ def start(folder, data, *bindings) -> processes.Popen:
     return processes.Popen(command(folder, data, *LONG, *bindings))
 
 
-def final_weights(folder):
-    config = recorded_config.read_config(folder)
-    learner = build.build(config).learner()
-    state = tf.train.Checkpoint(**learner.saved)
-    step = checkpoint.restore_latest(folder / "checkpoints", state)
-    return step, [variable.numpy() for variable in learner.saved["network"].trainable_variables]
-
-
 def wait_for(path: Path, process: processes.Popen, pattern: str = "*") -> None:
     until = time.time() + 200
     while time.time() < until:
@@ -77,19 +67,11 @@ def wait_for(path: Path, process: processes.Popen, pattern: str = "*") -> None:
 LONG = ("train.steps = 400", "train.save_every = 20", "train.log_every = 20")
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory, data):
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    result = run(folder, data, *LONG)
-    assert result.returncode == 0, result.stderr
-    # The page about a run's folder lists all that lies there.
-    listed = {line.strip().split("  ")[0] for line in workdir.__doc__.splitlines()}
-    assert {path.name for path in folder.iterdir()} <= {path.split("/")[0] for path in listed}
-    return final_weights(folder)
+def test_a_signal_saves_and_exits_with_its_own_code(tmp_path, data):
+    """SIGTERM; the others by their handler (tests/system/test_signals.py), SIGHUP below, too.
 
-
-def test_a_signal_saves_exits_with_its_own_code_and_goes_on(tmp_path, data, uninterrupted):
-    """SIGTERM; the others by their handler (tests/system/test_signals.py), SIGHUP below, too."""
+    That it goes on from there bit for bit: test_faults.py.
+    """
     folder = tmp_path / "run"
     process = start(folder, data)
     wait_for(folder / "checkpoints", process, f"*{20:010d}")
@@ -104,26 +86,29 @@ def test_a_signal_saves_exits_with_its_own_code_and_goes_on(tmp_path, data, unin
     assert f"in use by process {process.pid}" in second.stderr
     saved = max(checkpoint.steps(folder / "checkpoints"))
     assert 20 <= saved < 400
-    assert run(folder, data, *LONG).returncode == 0
-    for expected, found in zip(uninterrupted[1], final_weights(folder)[1]):
-        np.testing.assert_array_equal(expected, found)
+
+
+UNDER_A_TERMINAL = """
+import fcntl, os, runpy, sys, termios
+os.setsid()
+terminal = os.open(sys.argv.pop(1), os.O_RDWR)
+fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+for number in range(3):
+    os.dup2(terminal, number)
+runpy.run_module("cql_atari.train", run_name="__main__")
+"""
 
 
 def test_the_end_of_its_terminal_is_a_request_to_stop(tmp_path, data):
     folder, (ours, theirs) = tmp_path / "run", os.openpty()
-    under_it = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); " \
-               "os.execv(sys.argv[1], sys.argv[1:])"  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-c", under_it, *command(folder, data, *LONG, "train.steps = 100000")],
-        cwd=ROOT, env=ENVIRONMENT, stdin=theirs, stdout=theirs, stderr=theirs,
-        start_new_session=True,
-    )  # fmt: skip
-    os.close(theirs)
+    _, _, _, *flags = command(folder, data, *LONG, "train.steps = 100000")
+    process = processes.Popen([sys.executable, "-c", UNDER_A_TERMINAL, os.ttyname(theirs), *flags])
     until = time.time() + 200
     while not checkpoint.steps(folder / "checkpoints"):
-        assert time.time() < until
+        assert time.time() < until and process.poll() is None
         if select.select([ours], [], [], 0.1)[0]:  # else it would wait for us to read
             os.read(ours, 10_000)
+    os.close(theirs)
     os.close(ours)
     assert process.wait(120) == signals.EXIT_INTERRUPTED
     assert checkpoint.steps(folder / "checkpoints")[-1] < 100_000
@@ -182,6 +167,9 @@ def test_a_run_leaves_scores_logs_and_its_configuration(tmp_path, data):
             "evaluation/human_normalised/iqm"} <= names  # fmt: skip
     assert list((folder / "tensorboard").glob("events*"))
     assert recorded_config.read_config(folder).data.games == tiny.GAMES
+    # The page about a run's folder lists all that lies there.
+    listed = {line.strip().split("  ")[0] for line in workdir.__doc__.splitlines()}
+    assert {path.name for path in folder.iterdir()} <= {path.split("/")[0] for path in listed}
     again = run(folder, data, "feed.kind = 'replay'", "evaluation.every = 4", "train.seed = 5")
     assert again.returncode == 2
     assert "-train.seed = 0" in again.stderr
