@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
 import os
@@ -116,12 +117,12 @@ def pytest_configure(config):
     is_worker = hasattr(config, "workerinput")
     if not is_worker:  # one watches, not each worker
         config.peak_memory = PeakMemory()
-        _own_temporary_folder(config)
+        _own_temporary_folder()
     if is_worker or not config.getoption("numprocesses", None):
         _divide_the_processor()
 
 
-def _own_temporary_folder(config):
+def _own_temporary_folder():
     """What processes leave that were killed, AutoGraph's files among it, goes with the session.
 
     `tmp_path` stays where pytest has it, so that a failed test's files can be looked at.
@@ -129,7 +130,8 @@ def _own_temporary_folder(config):
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     folder = tempfile.mkdtemp(prefix="cql_atari_tests_")
     os.environ["TMPDIR"] = tempfile.tempdir = folder
-    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    # After what multiprocessing, imported later, does at the end: it looks for its own folder here.
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 def _divide_the_processor():
