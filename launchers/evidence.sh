@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The experiments behind results/evidence, each with all its runs, and the tables and figures of them.
 # Usage: launchers/evidence.sh [--dry_run] EXPERIMENT [OUT]             (runs/evidence)
-#   quickstart  the quickstart over five seeds: A's point at 25 % of good play
+#   quickstart  the quickstart over five seeds: A's point at 50 % of good play
 #   A  the same amount of play, from wrong to good: when does Q-learning beat cloning?
 #   B  what an agent recorded while it learned online, all of it and its first fifth   (not yet run)
 #   C  ablations and the strength of CQL, on the quickstart's play                     (not yet run)
@@ -27,7 +27,7 @@ ablations=(no_feature_norm no_spatial_embedding mean_pool one_step five_step) # 
 variations=(loss.auxiliary_cloning=0. loss.cql_alpha={0.01,0.2,1.0} train.target_period=100)
 sizes=("16,32" "32,64" "64,128")     # of D: channels of the two stages
 
-quickstart=$out/A/percent_good_play=25
+quickstart=$out/A/percent_good_play=50
 on_own_play=(--gin_bindings="data.games=('${own_games//,/\', \'}')" --gin_bindings="data.runs=(1,)")
 
 collect() { # DIR GAMES RUN SEED PLAYER STEPS EPSILONS
@@ -79,15 +79,19 @@ mixture() { # PERCENT METHODS...: A's runs at one share of good play
   done
 }
 
-quickstart() {
-  mixture 25 agent cloning
+baselines() { # of A: what needs no data
   local policy
   for policy in random best_fixed; do
-    if [[ -s $quickstart/$policy/scores.json ]]; then continue; fi
+    if [[ -s $out/A/$policy/scores.json ]]; then continue; fi
     run "$python" -m cql_atari.evaluate --policy=$policy --gin_files=gin_configs/multigame.gin \
-      --gin_files=gin_configs/quickstart.gin --out="$quickstart/$policy"
+      --gin_files=gin_configs/quickstart.gin --out="$out/A/$policy"
   done
-  report "$quickstart"
+}
+
+quickstart() {
+  mixture 50 agent cloning
+  baselines
+  report "$quickstart" "$out/A/random" "$out/A/best_fixed"
 }
 
 A() {
@@ -96,6 +100,7 @@ A() {
     # shellcheck disable=SC2086
     mixture "$percent" $methods
   done
+  baselines
   report "$out/A" --against=percent_good_play --figures="$out/A/figures" --json="$out/A/scores.json"
 }
 
@@ -117,7 +122,7 @@ B() {
 
 C() {
   local name seed
-  mixture 25 agent cloning
+  mixture 50 agent cloning
   for seed in $seeds; do
     for name in "${ablations[@]}"; do
       train "$out/C/$name/$seed/agent" "$quickstart/$seed/data" "$seed" \
@@ -146,7 +151,7 @@ D() {
 
 E() {
   local seed name
-  mixture 25
+  mixture 50
   run "$python" -m cql_atari.collect --data_dir="$out/E/data" --games=Boxing --seed=101 \
     --steps_per_game=40000 --epsilons=0.05,0.1,0.2,0.4,1.0 --slots_per_file=4000
   for seed in $seeds; do
@@ -166,7 +171,7 @@ E() {
 
 F() {
   local seed
-  mixture 25 agent cloning
+  mixture 50 agent cloning
   for seed in $seeds; do
     flags=(--gin_bindings="start.encoder_from='$quickstart/$seed/agent'"
       --gin_bindings=start.whole_network=True)

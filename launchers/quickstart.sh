@@ -2,8 +2,8 @@
 # The whole main job on a laptop: collect real play, train offline, clone as a baseline, evaluate,
 # print the table, film 20 seconds of the agent. Every step goes on where it was stopped.
 #
-# The play is what makes offline Q-learning worth it: a quarter of each game's steps is a good
-# player's (run 1), three quarters are one that mostly does the same wrong thing (run 2).
+# The play is what makes offline Q-learning worth it: half of each game's steps are a good
+# player's (run 1), half are one that mostly does the same wrong thing (run 2).
 # Usage: launchers/quickstart.sh [--dry_run] [DIR]      (runs/quickstart)
 set -euo pipefail
 set -- "$@" runs/quickstart # comes first where no DIR is given
@@ -20,9 +20,9 @@ collect() { # GAMES RUN PLAYER STEPS EPSILONS
     --behaviour="$3" --steps_per_game="$4" --epsilons="$5"
 }
 
-collect BattleZone,Freeway,KungFuMaster 1 scripted 12000 0.2,0.3,0.5
-collect BattleZone,Freeway 2 fixed:DOWN 36000 0.3,0.5,0.7
-collect KungFuMaster 2 fixed:RIGHT 36000 0.3,0.5,0.7
+collect BattleZone,Freeway,KungFuMaster 1 scripted 24000 0.2,0.3,0.5
+collect BattleZone,Freeway 2 fixed:DOWN 24000 0.3,0.5,0.7
+collect KungFuMaster 2 fixed:RIGHT 24000 0.3,0.5,0.7
 run "$python" -m cql_atari.train "${gin[@]}" --workdir="$out/agent"
 run "$python" -m cql_atari.train "${gin[@]}" --gin_files=gin_configs/ablations/cloning.gin \
   --workdir="$out/cloning"

@@ -517,7 +517,7 @@ def evidence(stage, experiment, out, **some):
 def test_the_quickstart_over_seeds_is_the_quickstart_with_other_seeds(stage, tmp_path):
     """The very commands that results/quickstart was made with."""
     commands = evidence(stage, "quickstart", tmp_path, SEEDS="3")
-    folder = tmp_path / "A/percent_good_play=25"
+    folder = tmp_path / "A/percent_good_play=50"
     stage.run("quickstart.sh", folder / "3")
     asked = [[command[2].removeprefix("cql_atari."), *command[3:]] for command in stage.tape]
     for command, seed in zip(asked, (301, 302, 302)):
@@ -529,7 +529,9 @@ def test_the_quickstart_over_seeds_is_the_quickstart_with_other_seeds(stage, tmp
     assert [c[:2] for c in commands[5:7]] == [
         ["evaluate", "--policy=random"], ["evaluate", "--policy=best_fixed"]
     ]  # fmt: skip
-    assert commands[7:] == [["report", str(folder)]]
+    assert commands[7:] == [
+        ["report", str(folder), str(folder.parent / "random"), str(folder.parent / "best_fixed")]
+    ]
     runs = {c[-1] for c in evidence(stage, "quickstart", tmp_path) if c[0] == "train"}
     assert runs == {
         f"--workdir={folder}/{seed}/{name}" for seed in range(1, 6) for name in ("agent", "cloning")
