@@ -61,7 +61,9 @@ class Player:
                 rest = tf.repeat(drawn[:, None], frames.shape[1], axis=1)
                 tokens = tokens._replace(returns=rest)
             logits = tf.gather(network(frames, tokens).actions, last, batch_dims=1)
-            allowed = tf.repeat(tf.gather(available, games), len(frames) // len(games), axis=0)
+            allowed = tf.repeat(
+                tf.gather(available, games), tf.shape(frames)[0] // tf.shape(games)[0], axis=0
+            )
             noisy = score_actions(logits, allowed, noise[:, :NUM_ACTIONS], upper_half=released)
             known = tf.where(allowed, logits, EXCLUDED)
             return {"scores": noisy, "probabilities": tf.nn.softmax(known), **told}

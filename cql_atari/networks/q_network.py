@@ -61,7 +61,7 @@ class GameHeads(tf.keras.layers.Layer):
 def by_game(features: tf.Tensor, games: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     """Features [B, F], games [D], kernel [G, F, W], bias [G, W] -> [B, W]: a product a game."""
     num_games, rows = kernel.shape[0], tf.shape(features)[0]
-    games = tf.repeat(games, rows // tf.shape(games)[0])
+    games = tf.repeat(tf.cast(games, tf.int32), rows // tf.shape(games)[0])
     places = tf.dynamic_partition(tf.range(rows), games, num_games)
     parts = tf.dynamic_partition(features, games, num_games)
     heads = zip(parts, tf.unstack(kernel), tf.unstack(bias))
