@@ -153,7 +153,7 @@ def as_nobody() -> Iterator[None]:
 @pytest.mark.parametrize("name", [None, *streams.ALL])
 def test_no_read_permission(sound, name):
     """Of the folder itself (None), or of one of its files."""
-    with tempfile.TemporaryDirectory() as parent:  # pytest's own folders are root's alone
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as parent:  # others are root's alone
         os.chmod(parent, 0o755)
         run = Path(shutil.copytree(sound, Path(parent) / "replay_logs"))
         run.chmod(0o755)
