@@ -25,7 +25,7 @@ def make_frequencies(config) -> Method:
     logits.build(())
 
     def scores(frames, games):
-        return tf.repeat(logits(games), tf.shape(frames)[0] // len(games), axis=0)
+        return tf.repeat(logits(games), tf.shape(frames)[0] // tf.shape(games)[0], axis=0)
 
     def loss(batch):
         total = tf.nn.sparse_softmax_cross_entropy_with_logits(batch.actions, logits(batch.games))
