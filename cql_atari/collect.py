@@ -30,6 +30,7 @@ from cql_atari.core import games
 from cql_atari.core.types import UserError
 from cql_atari.recording import scripted
 from cql_atari.recording.folder import EPISODES, Job
+from cql_atari.recording.mixture import IN_TURNS, ORDERS, WORST_FIRST, format_mixture, parse_mixture
 from cql_atari.system import cli, signals
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def _jobs(values: flags.FlagValues) -> list[Job]:
         raise UserError(f"--epsilons={','.join(values.epsilons)}: each must be from 0 to 1")
     behaviour, mixture, order = values.behaviour, None, None
     if values.mixture is not None:
-        mixture = scripted.format_mixture(scripted.parse_mixture(values.mixture))
+        mixture = format_mixture(parse_mixture(values.mixture))
         behaviour, epsilons, order = scripted.MIXTURE, (), values.order
     return [
         Job(
@@ -83,10 +84,11 @@ def _define_flags() -> None:
     )
     flags.DEFINE_enum(
         "order",
-        scripted.WORST_FIRST,
-        scripted.ORDERS,
+        WORST_FIRST,
+        ORDERS,
         "Of a mixture. worst_first: its players one after the other, as --mixture names them (name "
-        "the worst first). shuffled: each episode draws its player.",
+        "the worst first). shuffled: each episode draws its player. in_turns: all play in each "
+        f"episode, in turns of {scripted.TURN_STEPS} steps on average.",
     )
     flags.DEFINE_integer(
         "run", 1, "Number of the run, as in DQN-Replay.", lower_bound=1, upper_bound=5
@@ -131,7 +133,9 @@ def _print_summary(job: Job, directory: Path) -> None:
     episodes = [json.loads(line) for line in (directory / EPISODES).read_text().splitlines()]
     mean = np.mean([episode["score"] for episode in episodes])
     print(f"{job.game}: {len(episodes)} episodes, mean score {mean:.1f}, {directory}")
-    for name in dict.fromkeys(part.behaviour for part in scripted.parts_of(job) if job.mixture):
+    if job.mixture is None or job.order == IN_TURNS:
+        return
+    for name in dict.fromkeys(part.behaviour for part in scripted.parts_of(job)):
         own = [episode for episode in episodes if episode["behaviour"] == name]
         steps = sum(episode["length"] for episode in own)
         mean = np.mean([episode["score"] for episode in own])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -55,5 +55,26 @@ def exploring(player: Player, epsilon: float, game: str) -> Player:
         if rng.random() < epsilon:
             return actions[rng.integers(len(actions))]
         return player(env, stack, rng)
+
+    return act
+
+
+def taking_turns(players: Sequence[Player], shares: Sequence[float], mean_steps: float) -> Player:
+    """A player that is now one, now another of some players, within an episode.
+
+    Args:
+      players: who take turns.
+      shares: of all turns, one a player; they sum to 1. A turn's player is drawn anew, so that it
+        may be the last one's.
+      mean_steps: of a turn; each step begins a new one with the same chance.
+    """
+    now = players[0]
+    started = False
+
+    def act(env: AtariEnv, stack: np.ndarray, rng: np.random.Generator) -> int:
+        nonlocal now, started
+        if not started or rng.random() < 1 / mean_steps:
+            started, now = True, players[rng.choice(len(players), p=shares)]
+        return now(env, stack, rng)
 
     return act

@@ -21,7 +21,7 @@ class Job(NamedTuple):
     """One game to collect. The files depend on these values alone, except for behaviour "online",
     where threads decide how acting and learning interleave.
 
-    Behaviour "mixture" has no epsilons; `mixture` (as `scripted.format_mixture` writes it) names
+    Behaviour "mixture" has no epsilons; `mixture` (as `mixture.format_mixture` writes it) names
     the players, and `order` says when each plays.
     """
 

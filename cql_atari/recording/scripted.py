@@ -1,6 +1,7 @@
 """`collect`, except for `--behaviour=online`: players that don't learn play games into files.
 
-One player plays a whole collection, or several share its steps, episode by episode (a mixture).
+One player plays a whole collection, or several share its steps (a mixture): episode by episode, or
+in turns within each episode, so that no whole episode is a good player's.
 """
 
 from __future__ import annotations
@@ -8,17 +9,17 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import re
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cql_atari.core import games
 from cql_atari.core.types import Observation, UserError
 from cql_atari.recording.folder import EPISODES, FILE, Job, appearing, describe_job, is_there
+from cql_atari.recording.mixture import IN_TURNS, Part, budgets_of, next_part, parse_mixture
 from cql_atari.runs import recorded_config
 
 if TYPE_CHECKING:
@@ -27,63 +28,8 @@ if TYPE_CHECKING:
 
 STICKY = 0.25  # as when DQN-Replay was collected
 MIXTURE = "mixture"  # a job's behaviour where its `mixture` says who plays
-WORST_FIRST, SHUFFLED = ORDERS = ("worst_first", "shuffled")
+TURN_STEPS = 50  # mean length of a turn within an episode
 _REPORT_STEPS = 200
-_SYNTAX = (
-    "PLAYER*SHARE@EPSILON,EPSILON,...; PLAYER*SHARE@... with shares that sum to 1, for example "
-    "'fixed:DOWN*0.75@0.3,0.5; scripted*0.25@0.2'"
-)
-
-
-class Part(NamedTuple):
-    """One player of a collection.
-
-    Attributes:
-      behaviour: the player's name, as `player_maker` knows it.
-      share: of the collection's steps, above 0 and up to 1.
-      epsilons: shares of random actions; each of its episodes draws one.
-    """
-
-    behaviour: str
-    share: float
-    epsilons: tuple[float, ...]
-
-
-def parse_mixture(text: str) -> tuple[Part, ...]:
-    """The players in "fixed:DOWN*0.75@0.3,0.5; scripted*0.25@0.2", in this order.
-
-    Raises:
-      UserError: where it has another form, or the shares don't sum to 1.
-    """
-    parts = []
-    for piece in text.split(";"):
-        match = re.fullmatch(r"\s*(\S.*)\*([^*@]*)@([^*@]*)", piece)
-        try:
-            if match is None:
-                raise ValueError("there must be a player, a share after * and epsilons after @")
-            share, epsilons = float(match[2]), tuple(map(float, match[3].split(",")))
-            if not 0 < share <= 1:
-                raise ValueError(f"the share {share:g} must be above 0 and at most 1")
-            if not all(0 <= epsilon <= 1 for epsilon in epsilons):
-                raise ValueError("each epsilon must be from 0 to 1")
-            if match[1].strip() == "online":
-                raise ValueError("online trains as it plays, alone; it can't share a collection")
-        except ValueError as error:
-            raise UserError(
-                f"--mixture: in {piece.strip()!r}, {error}. Write {_SYNTAX}."
-            ) from error
-        parts.append(Part(match[1].strip(), share, epsilons))
-    total = sum(part.share for part in parts)
-    if abs(total - 1) > 1e-6:
-        raise UserError(f"--mixture={text!r}: the shares sum to {total:g}. Write {_SYNTAX}.")
-    return tuple(parts)
-
-
-def format_mixture(parts: Sequence[Part]) -> str:
-    """A mixture as text that `parse_mixture` reads; equal mixtures give equal texts."""
-    return "; ".join(
-        f"{part.behaviour}*{part.share!r}@{','.join(map(repr, part.epsilons))}" for part in parts
-    )
 
 
 def parts_of(job: Job) -> tuple[Part, ...]:
@@ -96,7 +42,7 @@ def parts_of(job: Job) -> tuple[Part, ...]:
 def check_players(job: Job) -> None:
     """Raises UserError where a player can't play the job's game, or its share is no whole step."""
     parts = parts_of(job)
-    for part, steps in zip(parts, _budgets(parts, job.steps)):
+    for part, steps in zip(parts, budgets_of(parts, job.steps)):
         player_maker(part.behaviour, job.game)
         if not steps:
             raise UserError(
@@ -153,33 +99,16 @@ def _checkpoint_player_maker(directory: Path, game: str) -> Callable[[], Player]
     return player
 
 
-def _budgets(parts: Sequence[Part], steps: int) -> list[int]:
-    """Each part's steps, rounded so that they sum to all."""
-    ends = [round(steps * share) for share in itertools.accumulate(part.share for part in parts)]
-    return np.diff([0, *ends[:-1], steps]).tolist()
+def _in_turns(parts: Sequence[Part], makers: Sequence[Callable[[], Player]], game: str) -> Player:
+    """An episode's player where all of them play in it; each turn draws a player and an epsilon."""
+    from cql_atari.envs import acting
 
-
-def _next_part(
-    order: str | None, budgets: list[int], lengths: list[list[int]], rng: np.random.Generator
-) -> int:
-    """The number of the part that plays the next episode.
-
-    Args:
-      order: as the job has it.
-      budgets: each part's steps; some are left.
-      lengths: of each part, its episodes' lengths so far, in steps.
-      rng: asked only where the order is shuffled.
-    """
-    played = [sum(part) for part in lengths]
-    if order != SHUFFLED:
-        return int(np.argmax(sum(played) < np.cumsum(budgets)))
-    # Players with longer episodes are drawn less often, so that the shares hold at all times.
-    usual = sum(played) / max(sum(map(len, lengths)), 1) or 1.0
-    weights = np.array([
-        budget / (float(np.mean(part)) if part else usual) if done < budget else 0.0
-        for budget, part, done in zip(budgets, lengths, played)
-    ])  # fmt: skip
-    return int(rng.choice(len(weights), p=weights / weights.sum()))
+    pairs = [(p, make, epsilon) for p, make in zip(parts, makers) for epsilon in p.epsilons]
+    return acting.taking_turns(
+        [acting.exploring(make(), epsilon, game) for _, make, epsilon in pairs],
+        [part.share / len(part.epsilons) for part, _, _ in pairs],
+        TURN_STEPS,
+    )
 
 
 def _check_all_played(job: Job, parts: Sequence[Part], lengths: list[list[int]]) -> None:
@@ -195,7 +124,8 @@ def play_job(job: Job, directory: Path, report: Callable[[int], None]) -> None:
     """Plays one game and writes its files into an empty directory.
 
     Each episode has one player, and draws one of the player's epsilons: the share of its actions
-    drawn uniformly from the minimal set instead of asked of the player.
+    drawn uniformly from the minimal set instead of asked of the player. With the order "in_turns"
+    the players take turns in every episode, and each turn draws both; shares then hold on average.
 
     Args:
       job: what to play. The last episode is cut when `job.steps` agent steps are reached.
@@ -213,7 +143,7 @@ def play_job(job: Job, directory: Path, report: Callable[[int], None]) -> None:
     env = atari.AtariEnv(job.game, seed=seed, sticky=STICKY, rom_dir=job.rom_dir)
     parts = parts_of(job)
     makers = [player_maker(part.behaviour, job.game) for part in parts]
-    budgets = _budgets(parts, job.steps)
+    budgets = budgets_of(parts, job.steps)
     lengths: list[list[int]] = [[] for _ in parts]
     index = {action: k for k, action in enumerate(games.spec(job.game).actions)}
     (directory / "replay_logs").mkdir()
@@ -222,9 +152,13 @@ def play_job(job: Job, directory: Path, report: Callable[[int], None]) -> None:
     left = job.steps
     with open(directory / EPISODES, "w") as log:
         while left:
-            turn = _next_part(job.order, budgets, lengths, rng)
-            epsilon = float(rng.choice(parts[turn].epsilons))
-            player = acting.exploring(makers[turn](), epsilon, job.game)
+            if job.order == IN_TURNS:
+                turn, epsilon, behaviour = 0, None, MIXTURE
+                player = _in_turns(parts, makers, job.game)
+            else:
+                turn = next_part(job.order, budgets, lengths, rng)
+                epsilon, behaviour = float(rng.choice(parts[turn].epsilons)), parts[turn].behaviour
+                player = acting.exploring(makers[turn](), epsilon, job.game)
             raw = []
             for step in itertools.islice(acting.episode(env, player, rng), left):
                 ended = step.terminal or step.truncated
@@ -241,14 +175,15 @@ def play_job(job: Job, directory: Path, report: Callable[[int], None]) -> None:
                 "score": sum(raw),
                 "clipped_return": float(np.clip(raw, -1, 1).sum()),
                 "length": len(raw),
-                "behaviour": parts[turn].behaviour,
+                "behaviour": behaviour,
                 "epsilon": epsilon,
                 "seed": seed,
                 "terminal": step.terminal,
                 "rom_md5": env.rom_md5,
             }
             log.write(json.dumps(episode) + "\n")
-    _check_all_played(job, parts, lengths)
+    if job.order != IN_TURNS:
+        _check_all_played(job, parts, lengths)
     writer.finish()
     (directory / FILE).write_text(json.dumps(job._asdict(), indent=2) + "\n")
 

@@ -26,9 +26,10 @@ from cql_atari import collect
 from cql_atari.core import games, settings
 from cql_atari.core.types import UserError
 from cql_atari.data import sources
-from cql_atari.envs import atari
+from cql_atari.envs import acting, atari
 from cql_atari.recording import scripted
 from cql_atari.recording.folder import Job
+from cql_atari.recording.mixture import format_mixture, next_part, parse_mixture
 from cql_atari.runs import recorded_config
 from cql_atari.system import signals
 
@@ -317,19 +318,51 @@ def test_worst_first_plays_one_after_the_other_and_shuffled_does_not(mixed):
 )
 def test_in_order_a_long_episode_shortens_the_next_stretch_only(lengths, turn):
     rng = np.random.default_rng(0)
-    assert scripted._next_part("worst_first", [100, 100, 100], lengths, rng) == turn
+    assert next_part("worst_first", [100, 100, 100], lengths, rng) == turn
 
 
 def test_shuffled_keeps_the_shares_at_all_times():
     """Episodes of 100 and of 10 steps, half the steps each: so in every tenth of 20,000, too."""
     rng, lengths, turns = np.random.default_rng(0), [[], []], []
     while sum(map(sum, lengths)) < 20_000:
-        turn = scripted._next_part("shuffled", [10_000, 10_000], lengths, rng)
+        turn = next_part("shuffled", [10_000, 10_000], lengths, rng)
         lengths[turn].append((100, 10)[turn])
         turns += [turn] * lengths[turn][-1]
     assert 9_900 < turns.count(0) <= 10_100
     for tenth in np.split(np.array(turns[:20_000]), 10):
         assert 0.2 < tenth.mean() < 0.8
+
+
+def test_players_take_turns_by_share_and_for_as_long_as_said():
+    """Each step begins a turn with chance 1/50, and a turn is the second player's with 1/4."""
+    players = [lambda *_: 0, lambda *_: 1]
+    act = acting.taking_turns(players, [0.75, 0.25], 50)
+    rng = np.random.default_rng(0)
+    actions = np.array([act(None, None, rng) for _ in range(200_000)])
+    assert 0.23 < actions.mean() < 0.27
+    changes = np.count_nonzero(np.diff(actions)) / len(actions)
+    assert changes == pytest.approx(2 * 0.75 * 0.25 / 50, rel=0.1)
+
+
+def test_in_turns_several_players_play_in_each_episode(tmp_path):
+    mixture = "fixed:LEFT*0.5@0.0; fixed:RIGHT*0.25@0.0; fixed:FIRE*0.25@0.0"
+    job = MIXED._replace(order="in_turns", mixture=mixture, slots_per_file=10_000)
+    scripted.collect_game(tmp_path, job, lambda _: None)
+    directory = tmp_path / "Breakout" / "1"
+    episodes = episodes_of(directory)
+    assert {(e["behaviour"], e["epsilon"]) for e in episodes} == {("mixture", None)}
+    assert sum(e["length"] for e in episodes) == MIXED.steps
+    (source,) = sources.find_sources(
+        settings.Data(dir=str(tmp_path), games=("Breakout",), suffixes=None)
+    )
+    played = [part.actions for part in sources.read_part(source, 0)]
+    assert all(len(set(actions)) > 1 for actions in played if len(actions) > 500)
+    everything = np.concatenate(played)
+    names = [games.ACTION_NAMES[a] for a in games.spec("Breakout").actions]
+    left = np.mean(everything == names.index("LEFT"))
+    assert 0.3 < left < 0.7 and set(everything) == {
+        names.index(n) for n in ("LEFT", "RIGHT", "FIRE")
+    }
 
 
 def test_a_mixture_repeats_byte_for_byte(tmp_path, mixed):
@@ -382,11 +415,11 @@ def test_one_player_is_a_mixture_of_one(tmp_path, collection):
 
 
 def test_a_mixture_means_the_same_however_it_is_spaced():
-    parts = scripted.parse_mixture(" fixed:DOWN *.75@ .3, 0.50 ;checkpoint:a*b@c/d*25e-2@0")
+    parts = parse_mixture(" fixed:DOWN *.75@ .3, 0.50 ;checkpoint:a*b@c/d*25e-2@0")
     assert parts == (("fixed:DOWN", 0.75, (0.3, 0.5)), ("checkpoint:a*b@c/d", 0.25, (0.0,)))
-    text = scripted.format_mixture(parts)
+    text = format_mixture(parts)
     assert text == "fixed:DOWN*0.75@0.3,0.5; checkpoint:a*b@c/d*0.25@0.0"
-    assert scripted.parse_mixture(text) == parts
+    assert parse_mixture(text) == parts
 
 
 @pytest.mark.parametrize(
@@ -412,10 +445,10 @@ def test_a_mixture_means_the_same_however_it_is_spaced():
 )
 def test_a_malformed_mixture_is_told_the_valid_form(mixture, message):
     with pytest.raises(UserError, match=message) as caught:
-        scripted.parse_mixture(mixture)
+        parse_mixture(mixture)
     assert "Write PLAYER*SHARE@EPSILON" in str(caught.value)
     example = str(caught.value).split("example '")[1].rstrip(".'")
-    assert len(scripted.parse_mixture(example)) == 2
+    assert len(parse_mixture(example)) == 2
 
 
 @pytest.mark.parametrize(
