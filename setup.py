@@ -46,6 +46,7 @@ setup(
         "ale-py==0.12.1",
         "absl-py",
         "numpy==1.26.4",
+        "scipy",
         "isal",
         "lz4",
         "opencv-python-headless",

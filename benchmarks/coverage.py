@@ -84,7 +84,7 @@ def runs_table(rounds: int) -> list[list[str]]:
                             _runs(truth, seeds, noise, draw, rng) for _ in range(2)
                         )  # one method twice: the chance that the first is above is a half
                         many = _runs(truth, 500, noise, draw, rng)
-                        cells = aggregate.aggregate_runs(first)
+                        cells = aggregate.aggregate(first)
                         better = aggregate.improvement(first, second)
                         held.append([*(holds(cells[name], float(one.statistic(many)))
                                        for name, one in aggregate.AGGREGATES.items()),

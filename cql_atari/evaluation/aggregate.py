@@ -6,6 +6,7 @@ narrow for few episodes or seeds. How often ours hold the truth is measured: doc
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,9 @@ from cql_atari.evaluation import intervals
 DRAWS = 2_000
 # A function of scores float64 [..., runs, games] that returns [...].
 Statistic = Callable[[np.ndarray], np.ndarray]
+# Normalised scores: of one run, for each game those of its episodes [n_g]; or of several runs that
+# differ by seed, each run's means over episodes, float64 [runs, games].
+Scores = Sequence[np.ndarray] | np.ndarray
 
 
 def iqm(scores: np.ndarray) -> np.ndarray:
@@ -61,66 +65,44 @@ AGGREGATES = {
 }
 
 
-def aggregate(scores: Sequence[np.ndarray]) -> dict[str, dict[str, Any]]:
-    """Every aggregate of one training run, from its episodes.
+def aggregate(scores: Scores) -> dict[str, dict[str, Any]]:
+    """Every aggregate, with its interval.
 
-    The intervals hold the chance of evaluation, not that of training, which takes several seeds.
-
-    Args:
-      scores: per game, the normalised scores of its episodes [n_g].
+    One run's intervals hold the chance of evaluation. That of training is only in those of several
+    runs.
 
     Returns:
-      {name in AGGREGATES: {"value": ..., "ci95": (low, high)}}; None for an interval where a game
-      has fewer than two episodes.
+      {name in AGGREGATES: {"value": ..., "ci95": (low, high)}}; None for an interval where there is
+      one run and a game has fewer than two episodes.
     """
-    sample = _Sample(scores)
-    return {name: sample.estimate(one.statistic) for name, one in AGGREGATES.items()}
+    estimate = _estimator(scores)
+    return {name: estimate(one.statistic) for name, one in AGGREGATES.items()}
 
 
-def aggregate_runs(scores: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Every aggregate of several training runs that differ by seed; the chance of training is in.
-
-    Args:
-      scores: normalised, float64 [runs, games]: each a mean over that run's episodes.
-
-    Returns:
-      As `aggregate`.
-    """
-    return {name: _over_runs(one.statistic, scores) for name, one in AGGREGATES.items()}
-
-
-def profile(
-    scores: Sequence[np.ndarray] | np.ndarray, thresholds: np.ndarray
-) -> list[dict[str, Any]]:
+def profile(scores: Scores, thresholds: np.ndarray) -> list[dict[str, Any]]:
     """Performance profile: the share of scores above each threshold, with pointwise intervals.
 
     Args:
-      scores: one run's episodes as for `aggregate`, or several runs' [runs, games].
+      scores: see `Scores`.
       thresholds: normalised scores.
 
     Returns:
       For each threshold, {"value", "ci95"}.
     """
-    above = [_above(float(threshold)) for threshold in thresholds]
-    if isinstance(scores, np.ndarray):
-        cells = [_over_runs(statistic, scores) for statistic in above]
-    else:
-        sample = _Sample(scores)
-        cells = [sample.estimate(statistic) for statistic in above]
+    estimate = _estimator(scores)
+    cells = [estimate(_above(float(threshold))) for threshold in thresholds]
     for cell in cells:  # shares
         cell["ci95"] = cell["ci95"] and tuple(np.clip(cell["ci95"], 0, 1).tolist())
     return cells
 
 
-def improvement(
-    first: Sequence[np.ndarray] | np.ndarray, second: Sequence[np.ndarray] | np.ndarray
-) -> dict[str, Any]:
+def improvement(first: Scores, second: Scores) -> dict[str, Any]:
     """Probability that a score of the first is above one of the second, averaged over games.
 
     A tie counts half. The interval is DeLong's (1988), by Student's t.
 
     Args:
-      first: one run's episodes as for `aggregate`, or several runs' [runs, games].
+      first: see `Scores`.
       second: the same kind, the same games.
 
     Returns:
@@ -142,36 +124,41 @@ def improvement(
     return {"value": value, "ci95": (max(0.0, value - half), min(1.0, value + half))}
 
 
-class _Sample:
-    """One run's games: their means, and draws of what these might as well have been."""
-
-    def __init__(self, scores: Sequence[np.ndarray]) -> None:
-        counts = np.array([len(score) for score in scores])
-        self._means = np.array([score.mean() for score in scores])[None]  # [1, games]
-        self._known = counts.min() > 1
-        if self._known:
-            squared = np.array([score.var(ddof=1) for score in scores]) / counts
-            normal = np.random.default_rng(0).normal(size=(DRAWS, 1, len(scores)))
-            self._draws = self._means + squared**0.5 * normal
-            self._quantile = intervals.welch_quantile(squared, counts - 1)
-
-    def estimate(self, statistic: Statistic) -> dict[str, Any]:
-        """The statistic of the means, within t standard deviations of the draws' statistics.
-
-        A statistic of noisy means is biased, where it isn't their mean: chance spreads the games
-        and moves the middle ones. The draws show the bias, as they add the same chance once more;
-        it is halved by chance itself, so the interval reaches twice as far to that side.
-        """
-        value = float(statistic(self._means))
-        if not self._known:
-            return {"value": value, "ci95": None}
-        drawn = statistic(self._draws)
-        half, bias = self._quantile * drawn.std(), drawn.mean() - value
-        low, high = value - half - max(2 * bias, 0), value + half - min(2 * bias, 0)
-        return {"value": value, "ci95": (float(low), float(high))}
+def _estimator(scores: Scores) -> Callable[[Statistic], dict[str, Any]]:
+    """A function that gives a statistic of the scores, {"value", "ci95"}."""
+    if isinstance(scores, np.ndarray):
+        return functools.partial(_over_runs, scores)
+    return functools.partial(_over_episodes, scores)
 
 
-def _over_runs(statistic: Statistic, scores: np.ndarray) -> dict[str, Any]:
+@functools.cache
+def _noise(games: int) -> np.ndarray:
+    """Standard normal numbers [DRAWS, 1, games], the same for every statistic."""
+    return np.random.default_rng(0).normal(size=(DRAWS, 1, games))
+
+
+def _over_episodes(scores: Sequence[np.ndarray], statistic: Statistic) -> dict[str, Any]:
+    """The statistic of one run's means, within t standard deviations of the statistics of draws.
+
+    A draw is what the means might as well have been. A statistic of noisy means is biased, where it
+    isn't their mean: chance spreads the games and moves the middle ones. The draws show the bias,
+    as they add the same chance once more; it is halved by chance itself, so the interval reaches
+    twice as far to that side.
+    """
+    counts = np.array([len(score) for score in scores])
+    means = np.array([score.mean() for score in scores])[None]  # [1, games]
+    value = float(statistic(means))
+    if counts.min() < 2:
+        return {"value": value, "ci95": None}
+    squared = np.array([score.var(ddof=1) for score in scores]) / counts
+    drawn = statistic(means + squared**0.5 * _noise(len(scores)))
+    half = intervals.welch_quantile(squared, counts - 1) * drawn.std()
+    bias = drawn.mean() - value
+    low, high = value - half - max(2 * bias, 0), value + half - min(2 * bias, 0)
+    return {"value": value, "ci95": (float(low), float(high))}
+
+
+def _over_runs(scores: np.ndarray, statistic: Statistic) -> dict[str, Any]:
     """Student's t with the jackknife's error over runs, which leaves a run out with all its games:
     games of one run aren't independent of each other.
     """

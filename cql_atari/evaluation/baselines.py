@@ -1,8 +1,8 @@
-"""Policies that need no training: a fixed action, the best of them, uniformly random play."""
+"""Policies that need no training: a fixed action, and the best of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,14 +22,6 @@ def fixed_actions(actions: Mapping[str, int]) -> Policy:
     return Policy(
         tuple(actions),
         lambda seen: np.repeat(table[seen.games], len(seen.frames) // len(seen.games), axis=0),
-    )
-
-
-def uniform_random(games: Sequence[str], seed: int = 0) -> Policy:
-    """The policy that is uniform over each game's minimal set, whatever epsilon is."""
-    generator = np.random.default_rng(seed)
-    return Policy(
-        tuple(games), lambda seen: generator.random((len(seen.frames), NUM_ACTIONS), np.float32)
     )
 
 

@@ -91,22 +91,17 @@ def _rivals(mine: Group, found: Sequence[Group], against: str | None) -> list[Gr
         if mine.name == AGENT or rank(group.name) < rank(mine.name)
     ]  # fmt: skip
     here = groups.place(mine, against)
-    shared = {id(group): _in_common(here, groups.place(group, against)) for group in others}
+    nearest: dict[str, int] = {}  # kind of player -> parts of its path that are the same, at most
+    shared = []
+    for group in others:
+        pairs = zip(here, groups.place(group, against))
+        shared.append(len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))))
+        nearest[kind(group.name)] = max(nearest.get(kind(group.name), 0), shared[-1])
     return [
-        group for group in others
-        if rank(group.name) == len(ORDER)
-        or shared[id(group)] == max(
-            shared[id(other)] for other in others if kind(other.name) == kind(group.name)
-        )
-    ]  # fmt: skip
-
-
-def _in_common(first: Sequence[str], second: Sequence[str]) -> int:
-    """How many parts two paths begin with together."""
-    return next(
-        (n for n, (one, other) in enumerate(zip(first, second)) if one != other),
-        min(len(first), len(second)),
-    )
+        group
+        for group, parts in zip(others, shared)
+        if rank(group.name) == len(ORDER) or parts == nearest[kind(group.name)]
+    ]
 
 
 def differences(mine: Group, theirs: Group) -> list[Difference]:
@@ -120,7 +115,8 @@ def differences(mine: Group, theirs: Group) -> list[Difference]:
     pairs = [
         (one, other)
         for seed, one in zip(mine.seeds, mine.players)
-        for other in _of_seed(theirs, seed)
+        for other_seed, other in zip(theirs.seeds or itertools.repeat(seed), theirs.players)
+        if other_seed == seed
     ]
     rows = []
     for game in groups.means(mine):
@@ -136,12 +132,6 @@ def differences(mine: Group, theirs: Group) -> list[Difference]:
                        intervals.p_paired(values), mine.at)
         )  # fmt: skip
     return rows
-
-
-def _of_seed(group: Group, seed: int) -> list[Any]:
-    if not group.seeds:
-        return group.players
-    return [player for one, player in zip(group.seeds, group.players) if one == seed]
 
 
 def _of_single_runs(mine: Group, theirs: Group) -> list[Difference]:

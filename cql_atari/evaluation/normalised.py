@@ -1,13 +1,13 @@
-"""Normalised scores of groups, and their aggregates over games."""
+"""Normalised scores of groups of runs, as `aggregate` takes them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from cql_atari.evaluation import aggregate, summary
+from cql_atari.evaluation import summary
+from cql_atari.evaluation.aggregate import Scores
 from cql_atari.evaluation.groups import Group
 
 
@@ -31,9 +31,8 @@ def normalised(group: Group, form: str) -> dict[str, np.ndarray]:
     }
 
 
-def scores(group: Group, form: str, games: Sequence[str]) -> list[np.ndarray] | np.ndarray:
-    """What `aggregate.profile` and `improvement` take: one run's episodes by game, or several
-    runs' means [runs, games]."""
+def scores(group: Group, form: str, games: Sequence[str]) -> Scores:
+    """One run's episodes by game, or several runs' means [runs, games]."""
     if len(group.players) > 1:
         return run_scores(group, form, games)
     return [normalised(group, form)[game] for game in games]
@@ -45,14 +44,6 @@ def run_scores(group: Group, form: str, games: Sequence[str]) -> np.ndarray:
     if len(group.players) == 1:
         return np.array([[found[game].mean() for game in games]])
     return np.stack([found[game] for game in games], axis=1)
-
-
-def aggregates(group: Group, form: str, games: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Every aggregate over the games, with intervals: {name: {"value", "ci95"}}."""
-    found = scores(group, form, games)
-    if isinstance(found, np.ndarray):
-        return aggregate.aggregate_runs(found)
-    return aggregate.aggregate(found)
 
 
 def common_games(groups: Sequence[Group], form: str) -> list[str]:

@@ -6,8 +6,8 @@ Labels, folders and settings may come from others: all text is escaped.
 from __future__ import annotations
 
 import datetime
-import html
 from collections.abc import Iterable, Sequence
+from html import escape
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -107,7 +107,7 @@ def to_html(sections: Sequence[Section], folders: Sequence[Path], files: str) ->
       files: the folder of its files, as a link has it.
     """
     heading = f"Report of {', '.join(map(str, folders))}"
-    links = "".join(f'<a href="#{s.name}">{_text(s.title)}</a>' for s in sections)
+    links = "".join(f'<a href="#{s.name}">{escape(s.title)}</a>' for s in sections)
     now = datetime.datetime.now(datetime.timezone.utc)
     here = Path(__file__)
     return f"""<!DOCTYPE html>
@@ -116,13 +116,13 @@ def to_html(sections: Sequence[Section], folders: Sequence[Path], files: str) ->
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>{_text(heading)}</title>
+<title>{escape(heading)}</title>
 <style>
 {here.with_suffix(".css").read_text()}</style>
 </head>
 <body>
 <header>
-<h1>{_text(heading)}</h1>
+<h1>{escape(heading)}</h1>
 <p class="note">Made {now:%Y-%m-%d %H:%M} UTC by <code>python -m cql_atari.report</code>. Click a
 column's head to sort by it; type to see the rows that hold a word.</p>
 <nav>{links}</nav>
@@ -137,13 +137,13 @@ column's head to sort by it; type to see the rows that hold a word.</p>
 
 
 def _section(section: Section, files: str) -> str:
-    lines = "".join(f"<li>{_text(line)}</li>\n" for line in section.lines)
+    lines = "".join(f"<li>{escape(line)}</li>\n" for line in section.lines)
     lines = f"<ul>\n{lines}</ul>\n" if lines else ""
     if len(section.lines) > _MOST_LINES:
         summary = f"<summary>{len(section.lines)} sentences</summary>"
         lines = f"<details>{summary}\n{lines}</details>\n"
     return (
-        f'<section id="{section.name}">\n<h2>{_text(section.title)}</h2>\n{lines}'
+        f'<section id="{section.name}">\n<h2>{escape(section.title)}</h2>\n{lines}'
         + "".join(_table(table, files) for table in section.tables)
         + "".join(_chart(chart, files) for chart in section.charts)
         + "</section>\n"
@@ -153,23 +153,23 @@ def _section(section: Section, files: str) -> str:
 def _table(table: Table, files: str) -> str:
     heads = "".join(
         f'<th scope="col"{_NUMBER if tables.is_number(table, column) else ""}>'
-        f"<button>{_text(name)}</button></th>"
+        f"<button>{escape(name)}</button></th>"
         for column, name in enumerate(table.header)
     )
     rows = "".join(
         f"<tr>{''.join(_cell(value, first=i == 0) for i, value in enumerate(row))}</tr>\n"
         for row in table.rows
     )
-    search = f'<input type="search" placeholder="filter" aria-label="filter {_text(table.title)}">'
+    search = f'<input type="search" placeholder="filter" aria-label="filter {escape(table.title)}">'
     return f"""<figure class="table">
-<figcaption>{_text(table.title)}{search if len(table.rows) > 3 else ""}
+<figcaption>{escape(table.title)}{search if len(table.rows) > 3 else ""}
 {_links(table.name, FORMATS, files)}</figcaption>
 <div class="scroll"><table>
 <thead><tr>{heads}</tr></thead>
 <tbody>
 {rows}</tbody>
 </table></div>
-{f'<p class="note">{_text(table.note)}</p>' if table.note else ""}
+{f'<p class="note">{escape(table.note)}</p>' if table.note else ""}
 </figure>
 """
 
@@ -180,23 +180,24 @@ def _cell(value: Value, first: bool) -> str:
     order = f' data-order="{number!r}"' if isinstance(number, int | float) else ""
     tag = "th" if first else "td"
     scope = ' scope="row"' if first else ""
-    return f"<{tag}{scope}{kind}{order}>{_text(tables.text(value))}</{tag}>"
+    return f"<{tag}{scope}{kind}{order}>{escape(tables.text(value))}</{tag}>"
 
 
 def _chart(chart: Chart, files: str) -> str:
+    dashes = ' stroke-dasharray="5 3"'
     key = "".join(
         f'<li><svg width="22" height="12" aria-hidden="true"><path d="M0 6H22" '
-        f'stroke="{style.colour}" stroke-width="3"{_dashes(style)}/></svg>'
+        f'stroke="{style.colour}" stroke-width="3"{"" if style.dashes == "-" else dashes}/></svg>'
         f'<span style="color: {style.colour}">'
-        f"{_MARKS.get(style.marker, '')}</span>{_text(title(label))}</li>"
+        f"{_MARKS.get(style.marker, '')}</span>{escape(title(label))}</li>"
         for label, style in chart.key.items()
     )
     panels = "".join(
-        f'<div class="panel" role="img" aria-label="{_text(name)}">{svg}</div>'
+        f'<div class="panel" role="img" aria-label="{escape(name)}">{svg}</div>'
         for name, svg in figures.svgs(chart).items()
     )
     return f"""<figure class="chart">
-<figcaption>{_text(chart.caption)}
+<figcaption>{escape(chart.caption)}
 {_links(chart.name, PICTURES, files)}</figcaption>
 {f'<ul class="key">{key}</ul>' if key else ""}
 <div class="panels" style="--panel: {chart.inches[0]:.2f}in">{panels}</div>
@@ -204,16 +205,8 @@ def _chart(chart: Chart, files: str) -> str:
 """
 
 
-def _dashes(style: figures.Style) -> str:
-    return "" if style.dashes == "-" else ' stroke-dasharray="5 3"'
-
-
 def _links(name: str, suffixes: Iterable[str], files: str) -> str:
     links = " ".join(
         f'<a href="{files}/{quote(name)}.{suffix}">{suffix}</a>' for suffix in suffixes
     )
     return f'<span class="files">{links}</span>'
-
-
-def _text(words: str) -> str:
-    return html.escape(words)

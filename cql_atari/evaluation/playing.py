@@ -143,29 +143,21 @@ class Line:
         self._unsaid = [game for game in games if game.results is None]
         done, total = self._steps()
         title = games[0].name if len(games) == 1 else f"{len(games)} games"
-        self._progress = Progress(f"evaluating {title}", "agent steps", total, done=done)
+        self.progress = Progress(f"evaluating {title}", "agent steps", total, done=done)
 
     def show(self) -> None:
         over = [game for game in self._unsaid if game.results is not None]
-        if not over and not self._progress.is_due():
+        if not over and not self.progress.is_due():
             return
-        done, self._progress.total = self._steps()
-        self._progress.show(done, self._episodes())
+        done, self.progress.total = self._steps()
+        episodes = sum(len(game.schedule.finished) for game in self._games)
+        self.progress.show(done, f"{episodes:,} episodes over")
         for game in over:
             self._unsaid.remove(game)
-            self._progress.say(self._progress.text(_outcome(game)))
-
-    def end(self) -> None:
-        self._progress.end()
+            scores = [score.score for score in game.results or ()]
+            said = f"{game.name} done: {len(scores)} episodes, mean score {np.mean(scores):,.1f}"
+            self.progress.say(self.progress.text(said))
 
     def _steps(self) -> tuple[float, float]:
         done, total = zip(*(game.schedule.steps(self._cap) for game in self._games))
         return sum(done), sum(total)
-
-    def _episodes(self) -> str:
-        return f"{sum(len(game.schedule.finished) for game in self._games):,} episodes over"
-
-
-def _outcome(game: Game) -> str:
-    scores = [score.score for score in game.results or ()]
-    return f"{game.name} done: {len(scores)} episodes, mean score {np.mean(scores):,.1f}"

@@ -131,7 +131,7 @@ def play(
             pool.shutdown(cancel_futures=True)
             raise
     if line:
-        line.end()
+        line.progress.end()
     return [score for game in playing for score in game.results or ()]
 
 

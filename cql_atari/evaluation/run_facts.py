@@ -7,7 +7,6 @@ known is left empty.
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,10 @@ from cql_atari.evaluation.groups import Group, seed_of, settings_of
 from cql_atari.evaluation.labels import DATA, kind
 from cql_atari.evaluation.page import Contents, Section
 from cql_atari.evaluation.run_logs import read_times
-from cql_atari.evaluation.score_files import Scores
+from cql_atari.evaluation.score_files import Scores, brief
 from cql_atari.evaluation.tables import Table, Value
 from cql_atari.runs import folder
 from cql_atari.system.files import parse_json
-
-_SHOWN = 60  # letters of a value
 
 
 def section(contents: Contents) -> Section:
@@ -97,8 +94,8 @@ def settings_table(runs: Sequence[Group], paper: Mapping[str, Any]) -> Table:
                for group in runs) and name != configurations.SEED
     ]  # fmt: skip
     rows: list[list[Value]] = [
-        [name, _brief(paper[name]) if name in paper else "(not in this version)",
-         *(_brief(group.settings[name]) if name in group.settings else "" for group in runs)]
+        [name, brief(paper[name]) if name in paper else "(not in this version)",
+         *(brief(group.settings[name]) if name in group.settings else "" for group in runs)]
         for name in names
     ]  # fmt: skip
     return Table(
@@ -161,8 +158,3 @@ def _text(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {of}" for name, of in value.items())
     return "" if value is None else str(value)
-
-
-def _brief(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cql_atari.evaluation import (
+    aggregate,
     charts,
     comparison_charts,
     curves,
@@ -40,7 +41,7 @@ def sizes(contents: Contents) -> Section | None:
     points: dict[str, list[tuple[str, int, Estimate]]] = {}
     rows: list[list[Value]] = []
     for group in sized:
-        cell = share(normalised.aggregates(group, form, games)["iqm"])
+        cell = share(aggregate.aggregate(normalised.scores(group, form, games))["iqm"])
         weights = group.parameters or {}
         alike = {n: v for n, v in group.settings.items() if n.split(".")[0] not in
                  ("network", "transformer")}  # fmt: skip

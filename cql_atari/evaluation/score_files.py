@@ -171,12 +171,12 @@ def read(path: str | Path) -> Scores:
         raise UserError(f"{path} is not JSON ({error}); evaluate again to replace it") from None
     try:
         if not isinstance(content, dict):
-            raise ValueError(f"{_brief(content)} instead of an object")
+            raise ValueError(f"{brief(content)} instead of an object")
         if content.get("format") != FORMAT:
             raise ValueError(f"format is {content.get('format')!r} instead of {FORMAT}")
         for name, kind in (("run", dict), ("protocol", dict), ("episodes", list)):
             if not isinstance(content.get(name), kind):
-                raise ValueError(f"{name} is {_brief(content.get(name))}")
+                raise ValueError(f"{name} is {brief(content.get(name))}")
         _check_parameters(content["run"].get("parameters"))
         if not content["episodes"]:
             raise ValueError("it holds no episode")
@@ -196,7 +196,7 @@ def _check_parameters(value: Any) -> None:
     sound = isinstance(value, dict) and value.keys() == {"trunk", "heads"}
     if not sound or not all(_whole(count) and count >= 0 for count in value.values()):
         raise ValueError(
-            f'run.parameters is {_brief(value)} instead of {{"trunk": COUNT, "heads": COUNT}}'
+            f'run.parameters is {brief(value)} instead of {{"trunk": COUNT, "heads": COUNT}}'
         )
 
 
@@ -240,7 +240,7 @@ def episode(row: Any, number: int = 0) -> EpisodeScore:
       ValueError: names the field, what stands there, and what should.
     """
     if not isinstance(row, dict):
-        raise ValueError(f"episode {number} is {_brief(row)} instead of an object")
+        raise ValueError(f"episode {number} is {brief(row)} instead of an object")
     if unknown := sorted(row.keys() - _FIELDS.keys()):
         raise ValueError(f"episode {number} has an unknown field {unknown[0]!r}")
     for name, (is_sound, expected) in _FIELDS.items():
@@ -248,7 +248,7 @@ def episode(row: Any, number: int = 0) -> EpisodeScore:
             raise ValueError(f"episode {number} has no {name}: {expected}")
         if not is_sound(row[name]):
             raise ValueError(
-                f"{name} of episode {number} is {_brief(row[name])} instead of {expected}"
+                f"{name} of episode {number} is {brief(row[name])} instead of {expected}"
             )
     try:
         games.spec(row["game"])
@@ -257,6 +257,7 @@ def episode(row: Any, number: int = 0) -> EpisodeScore:
     return EpisodeScore(**{**row, "action_counts": tuple(row["action_counts"])})
 
 
-def _brief(value: Any) -> str:
+def brief(value: Any) -> str:
+    """A value as JSON, cut where it is long."""
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:60]}…"

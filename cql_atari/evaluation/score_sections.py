@@ -60,7 +60,7 @@ def aggregates(contents: Contents) -> Section | None:
                 f"Aggregates by {reference} scores are over the {len(games)} games that all have "
                 f"played; left out: {', '.join(sorted(left))}."
             )
-        values = {g.name: normalised.aggregates(g, form, games) for g in found}
+        values = {g.name: aggregate.aggregate(normalised.scores(g, form, games)) for g in found}
         header = ["player", "over", *(one.title for one in aggregate.AGGREGATES.values())]
         rows: list[list[Value]] = [
             [g.name, groups.counted(g), *(share(values[g.name][key])

@@ -18,10 +18,7 @@ _DEFAULT_MODES = {
     "NameThisGame": 8, "Pooyan": 10,
 }  # fmt: skip
 REFERENCES = {"human_normalised": "human", "dqn_normalised": "DQN"}
-NORMALISATIONS = {
-    "human_normalised": games.human_normalised,
-    "dqn_normalised": games.dqn_normalised,
-}
+_NORMALISE = {"human_normalised": games.human_normalised, "dqn_normalised": games.dqn_normalised}
 
 
 def variant_name(score: EpisodeScore) -> str:
@@ -52,9 +49,9 @@ def by_variant(episodes: Sequence[EpisodeScore]) -> dict[str, list[EpisodeScore]
 def normalised(episodes: Sequence[EpisodeScore], kind: str) -> dict[str, np.ndarray]:
     """Normalised scores of the episodes of every game that has a reference: {game: float64 [n]}."""
     return {
-        name: np.array([NORMALISATIONS[kind](score.game, score.score) for score in group])
+        name: np.array([_NORMALISE[kind](score.game, score.score) for score in group])
         for name, group in by_variant(episodes).items()
-        if is_default(group[0]) and NORMALISATIONS[kind](group[0].game, 0.0) is not None
+        if is_default(group[0]) and _NORMALISE[kind](group[0].game, 0.0) is not None
     }
 
 
@@ -69,7 +66,7 @@ def summarise(episodes: Sequence[EpisodeScore]) -> dict[str, Any]:
     """
     rows = {name: _game(group) for name, group in by_variant(episodes).items()}
     result: dict[str, Any] = {"games": rows}
-    for kind in NORMALISATIONS:
+    for kind in REFERENCES:
         scores = list(normalised(episodes, kind).values())
         result[kind] = {"games": len(scores), **(aggregate(scores) if scores else {})}
     return result
@@ -79,7 +76,6 @@ def _game(group: Sequence[EpisodeScore]) -> dict[str, Any]:
     game = group[0].game
     scores = [score.score for score in group]
     mean = float(np.mean(scores))
-    default = is_default(group[0])
     counts = np.sum([score.action_counts for score in group], 0)
     return {
         "n": len(scores),
@@ -88,12 +84,12 @@ def _game(group: Sequence[EpisodeScore]) -> dict[str, Any]:
         "median": float(np.median(scores)),
         "min": min(scores),
         "max": max(scores),
-        "human_normalised": games.human_normalised(game, mean) if default else None,
-        "dqn_normalised": games.dqn_normalised(game, mean) if default else None,
+        **{kind: normalise(game, mean) if is_default(group[0]) else None
+           for kind, normalise in _NORMALISE.items()},
         "truncated": sum(score.truncated for score in group),
         "length": float(np.mean([score.length for score in group])),
         "action_share": {
             games.ACTION_NAMES[action]: float(counts[action] / max(1, counts.sum()))
             for action in games.spec(game).actions
         },
-    }
+    }  # fmt: skip

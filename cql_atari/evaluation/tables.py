@@ -75,14 +75,10 @@ def to_csv(table: Table) -> str:
     wide = [any(isinstance(row[i], Estimate) for row in table.rows) for i in _columns(table)]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    names = zip(table.header, wide)
-    writer.writerow(
-        [
-            n
-            for name, is_wide in names
-            for n in ([name, f"{name}, low", f"{name}, high"] if is_wide else [name])
-        ]
-    )
+    header: list[str] = []
+    for name, is_wide in zip(table.header, wide):
+        header += [name, f"{name}, low", f"{name}, high"] if is_wide else [name]
+    writer.writerow(header)
     for row in table.rows:
         cells: list[Any] = []
         for value, is_wide in zip(row, wide):

@@ -86,7 +86,6 @@ def _aggregates(group: Group) -> list[str]:
     values: dict[str, dict[str, Any]] = {}
     for form in REFERENCES:
         games = list(normalised.normalised(group, form))
-        values[form] = {
-            "games": len(games), **(normalised.aggregates(group, form, games) if games else {}),
-        }  # fmt: skip
+        found = aggregate.aggregate(normalised.scores(group, form, games)) if games else {}
+        values[form] = {"games": len(games), **found}
     return aggregate_lines(group.name, values)

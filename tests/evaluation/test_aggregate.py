@@ -30,7 +30,7 @@ def test_point_estimates_equal_rliables(runs, tasks, seed):
         "median": metrics.aggregate_median(scores),
         "optimality_gap": metrics.aggregate_optimality_gap(scores),
     }
-    ours = aggregate.aggregate_runs(scores)
+    ours = aggregate.aggregate(scores)
     assert {name: cell["value"] for name, cell in ours.items()} == pytest.approx(theirs)
     thresholds = np.linspace(-1, 2, 7)
     shares = [cell["value"] for cell in aggregate.profile(scores, thresholds)]
@@ -64,7 +64,7 @@ def test_no_interval_below_two_episodes_or_runs():
     assert alone["mean"] == {"value": 6.0, "ci95": None}  # games weigh the same: (2 + 10) / 2
     assert all(cell["ci95"] is None for cell in alone.values())
     one_run = np.array([[1.0, 2.0]])
-    assert aggregate.aggregate_runs(one_run)["iqm"] == {"value": 1.5, "ci95": None}
+    assert aggregate.aggregate(one_run)["iqm"] == {"value": 1.5, "ci95": None}
     assert aggregate.profile(one_run, np.array([1.5])) == [{"value": 0.5, "ci95": None}]
     assert aggregate.improvement(one_run, one_run + 1) == {"value": 0.0, "ci95": None}
     assert aggregate.aggregate([np.array([2.0, 2.0])])["iqm"]["ci95"] == (2.0, 2.0)
@@ -73,7 +73,7 @@ def test_no_interval_below_two_episodes_or_runs():
 def test_over_runs_by_hand():
     """The mean's jackknife error is its standard error; runs count once, however many games."""
     scores = np.array([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])
-    low, high = aggregate.aggregate_runs(scores)["mean"]["ci95"]
+    low, high = aggregate.aggregate(scores)["mean"]["ci95"]
     half = 4.302653 / 3**0.5  # t table, 2 degrees of freedom; standard deviation 1
     assert (low, high) == pytest.approx((2 - half, 2 + half), rel=1e-5)
 
