@@ -51,6 +51,7 @@ setup(
         "lz4",
         "opencv-python-headless",
         "tqdm",
+        "psutil",
         "matplotlib",
         "pillow",
         "av",

@@ -10,6 +10,7 @@ Actions are indices in the console's full 18-action set; rewards are raw (not cl
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import ale_py
@@ -17,9 +18,9 @@ import cv2
 import numpy as np
 
 from cql_atari.core import games
-from cql_atari.core.types import FRAME_SHAPE, FRAME_SKIP, MAX_FRAMES, NUM_ACTIONS, UserError
+from cql_atari.core.types import FRAME_SHAPE, FRAME_SKIP, MAX_FRAMES, NUM_ACTIONS, STACK, UserError
 from cql_atari.envs import roms
-from cql_atari.envs.vector import LoopVector, NativeVector, Switches, VectorEnv
+from cql_atari.envs.vector import NativeVector, Stepped, Switches, VectorEnv, checked_actions
 
 ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner for each console
 
@@ -147,6 +148,43 @@ class AtariEnv:
         # weren't fetched show through, and the files were written so.
         np.maximum(self._screens[0], self._screens[1], out=self._screens[0])
         return cv2.resize(self._screens[0], FRAME_SHAPE, interpolation=cv2.INTER_AREA)
+
+
+class LoopVector(VectorEnv):
+    """Steps single environments one after the other, all of it in `receive`."""
+
+    def __init__(self, switches: Switches, envs: Sequence[AtariEnv], seed: int):
+        self.switches = switches
+        self._envs = envs
+        self._seed = seed
+        self._actions = np.zeros(len(envs), np.int32)
+        self._ended = np.zeros(len(envs), bool)
+        self._stacks = np.zeros((len(envs), STACK, *FRAME_SHAPE), np.uint8)
+
+    def reset(self, seed: int | None = None) -> np.ndarray:
+        first = self._seed if seed is None else seed
+        self._stacks[:], self._ended[:] = 0, False
+        for k, env in enumerate(self._envs):
+            self._stacks[k, -1] = env.reset(first + k)
+        return self._stacks.copy()
+
+    def send(self, actions: np.ndarray) -> None:
+        self._actions = checked_actions(actions)
+
+    def receive(self) -> Stepped:
+        rewards = np.zeros(len(self._envs), np.float32)
+        terminals, truncations = np.zeros((2, len(self._envs)), bool)
+        for k, env in enumerate(self._envs):
+            if self._ended[k]:
+                self._stacks[k] = 0
+                self._stacks[k, -1] = env.reset()
+            else:
+                self._stacks[k, :-1] = self._stacks[k, 1:]
+                self._stacks[k, -1], rewards[k], terminals[k], truncations[k] = env.step(
+                    int(self._actions[k])
+                )
+        self._ended = terminals | truncations
+        return self._stacks.copy(), rewards, terminals, truncations
 
 
 def make_vector(

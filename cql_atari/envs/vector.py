@@ -5,13 +5,12 @@ A step has two halves, so that copies of other games, and the network, can work 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import ale_py
 import numpy as np
 
-from cql_atari.core.types import FRAME_SHAPE, NUM_ACTIONS, STACK, UserError
+from cql_atari.core.types import NUM_ACTIONS, UserError
 
 # Stacks uint8 [E, 4, 84, 84], raw rewards float32 [E], terminals bool [E], truncations bool [E].
 Stepped = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -97,59 +96,14 @@ class NativeVector(VectorEnv):
         return self._envs.reset(seed=self._seed if seed is None else seed)[0]
 
     def send(self, actions: np.ndarray) -> None:
-        self._envs.send(_checked(actions))
+        self._envs.send(checked_actions(actions))
 
     def receive(self) -> Stepped:
         stacks, rewards, terminals, truncations, _ = self._envs.recv()
         return stacks, rewards.astype(np.float32), terminals, truncations
 
 
-class Single(Protocol):
-    """The part of `atari.AtariEnv` that `LoopVector` uses."""
-
-    def reset(self, seed: int | None = None) -> np.ndarray: ...
-
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool]: ...
-
-
-class LoopVector(VectorEnv):
-    """Steps single environments one after the other, all of it in `receive`."""
-
-    def __init__(self, switches: Switches, envs: Sequence[Single], seed: int):
-        self.switches = switches
-        self._envs = envs
-        self._seed = seed
-        self._actions = np.zeros(len(envs), np.int32)
-        self._ended = np.zeros(len(envs), bool)
-        self._stacks = np.zeros((len(envs), STACK, *FRAME_SHAPE), np.uint8)
-
-    def reset(self, seed: int | None = None) -> np.ndarray:
-        first = self._seed if seed is None else seed
-        self._stacks[:], self._ended[:] = 0, False
-        for k, env in enumerate(self._envs):
-            self._stacks[k, -1] = env.reset(first + k)
-        return self._stacks.copy()
-
-    def send(self, actions: np.ndarray) -> None:
-        self._actions = _checked(actions)
-
-    def receive(self) -> Stepped:
-        rewards = np.zeros(len(self._envs), np.float32)
-        terminals, truncations = np.zeros((2, len(self._envs)), bool)
-        for k, env in enumerate(self._envs):
-            if self._ended[k]:
-                self._stacks[k] = 0
-                self._stacks[k, -1] = env.reset()
-            else:
-                self._stacks[k, :-1] = self._stacks[k, 1:]
-                self._stacks[k, -1], rewards[k], terminals[k], truncations[k] = env.step(
-                    int(self._actions[k])
-                )
-        self._ended = terminals | truncations
-        return self._stacks.copy(), rewards, terminals, truncations
-
-
-def _checked(actions: np.ndarray) -> np.ndarray:
+def checked_actions(actions: np.ndarray) -> np.ndarray:
     """Actions as int32, each within the full set."""
     actions = np.asarray(actions, np.int32)
     if actions.min() < 0 or actions.max() >= NUM_ACTIONS:

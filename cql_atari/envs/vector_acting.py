@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from cql_atari.core.types import Observation, Policy
+from cql_atari.envs.vector import VectorEnv
 
 # Actions int32 [E] of the full set for what is seen in E copies.
 Chooser = Callable[[Observation], np.ndarray]
@@ -33,17 +34,7 @@ class VectorStep(NamedTuple):
     live: np.ndarray
 
 
-class Copies(Protocol):
-    """The part of `vector.VectorEnv` that acting uses."""
-
-    def reset(self) -> np.ndarray: ...
-
-    def step(
-        self, actions: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]: ...
-
-
-def act(envs: Copies, choose: Chooser) -> Iterator[VectorStep]:
+def act(envs: VectorEnv, choose: Chooser) -> Iterator[VectorStep]:
     """Resets the copies and plays for ever."""
     seen = Observation.first(envs.reset(), np.zeros(1, np.int32))
     live = np.ones(len(seen.frames), bool)

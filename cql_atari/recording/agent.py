@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cql_atari.core import settings
 from cql_atari.core.settings import Config
 from cql_atari.core.types import FRAME_SKIP, UserError
-from cql_atari.recording.folder import FILE, Job, describe_job, held, is_there
+from cql_atari.recording.folder import FILE, IN_USE, Job, describe_job, is_there
 from cql_atari.runs import folder as workdir
 from cql_atari.runs import recorded_config
 from cql_atari.system import files
@@ -93,7 +93,7 @@ def _collect_game(
     job: Job, config: Config, final: Path, train: Train, should_stop: Callable[[], bool]
 ) -> bool:
     folder = final.with_name(f".{final.name}.online")
-    with held(folder, final):
+    with files.hold_folder(folder, IN_USE.format(final), "--data_dir"):
         wanted = describe_job(job, _settings(config))
         if not (folder / FILE).exists() or not is_there(wanted, folder):
             noted = {**wanted, "rom_dir": job.rom_dir}

@@ -15,6 +15,7 @@ from cql_atari.system import files
 
 FILE = "collection.json"
 EPISODES = "episodes.jsonl"
+IN_USE = "another process is collecting {}; wait for it"
 
 
 class Job(NamedTuple):
@@ -82,7 +83,7 @@ def is_there(wanted: Mapping[str, Any], path: Path) -> bool:
 def appearing(final: Path) -> Iterator[Path]:
     """An empty hidden folder, locked; it becomes `final` at the end, and is removed on an error."""
     partial = final.with_name(f".{final.name}.partial")
-    with held(partial, final):
+    with files.hold_folder(partial, IN_USE.format(final), "--data_dir"):
         try:
             for left in partial.iterdir():  # by a process that was killed
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -91,15 +92,3 @@ def appearing(final: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-
-
-@contextlib.contextmanager
-def held(folder: Path, final: Path) -> Iterator[None]:
-    """Makes a folder and locks it; the kernel frees the lock however the process ends.
-
-    Raises:
-      UserError: where another process holds it, and so collects `final`.
-    """
-    in_use = f"another process is collecting {final}; wait for it"
-    with files.hold_folder(folder, in_use, "--data_dir"):
-        yield

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
+import itertools
 import socket
-import struct
-from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
 
+import psutil
 from absl import logging
 
 from cql_atari.core.types import UserError
-
-_SIOCGIFADDR = 0x8915
 
 
 def check_free(port: int) -> None:
@@ -44,14 +39,8 @@ def warn_if_open(port: int) -> None:
         logging.warning("Reverb listens on port %d of every interface, open to all", port)
 
 
-def _own_addresses() -> Iterator[str]:
+def _own_addresses() -> list[str]:
     """IPv4 and IPv6 addresses of this host's interfaces."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        for _, name in socket.if_nameindex():
-            with suppress(OSError):  # an interface without an IPv4 address
-                request = struct.pack("256s", name.encode())
-                reply = fcntl.ioctl(any_socket.fileno(), _SIOCGIFADDR, request)
-                yield socket.inet_ntoa(reply[20:24])
-    with suppress(OSError):  # a kernel without IPv6
-        for line in Path("/proc/net/if_inet6").read_text().splitlines():
-            yield socket.inet_ntop(socket.AF_INET6, bytes.fromhex(line.split()[0]))
+    families = (socket.AF_INET, socket.AF_INET6)
+    every = itertools.chain.from_iterable(psutil.net_if_addrs().values())
+    return [one.address for one in every if one.family in families]

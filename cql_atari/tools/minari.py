@@ -26,6 +26,7 @@ import numpy as np
 from absl import flags
 
 from cql_atari.core import games
+from cql_atari.core.settings import Data
 from cql_atari.core.types import FRAME_SHAPE, NUM_ACTIONS, Episode, UserError
 from cql_atari.data import sources
 from cql_atari.data.arrays.format import ARRAYS
@@ -119,17 +120,9 @@ def write(name: str, game: str, data_dir: Path, run: int) -> int:
 
 
 def _episodes(game: str, data_dir: Path, run: int) -> Iterator[Episode]:
-    here = [
-        (kind, found)
-        for kind, found in sources.recordings(data_dir)
-        if (found.game, found.run) == (game, run)
-    ]
-    if not here:
-        raise UserError(f"no recorded play of {game}, run {run}, in --data_dir={data_dir}.")
-    kind, found = here[0]
-    for episode in kind.read_episodes(found.path, game):
-        if episode.starts:
-            yield episode
+    (source,) = sources.find_sources(Data(str(data_dir), (game,), (run,), suffixes=None))
+    for suffix in source.suffixes:
+        yield from (episode for episode in sources.read_part(source, suffix) if episode.starts)
 
 
 def _from_minari(one: Any, game: str, lookup: np.ndarray) -> Episode:

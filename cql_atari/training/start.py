@@ -17,6 +17,7 @@ from cql_atari.methods import build
 from cql_atari.methods.method import Learner, Method
 from cql_atari.runs import checkpoint, folder, recorded_config
 from cql_atari.system import files
+from cql_atari.training.load import not_finite
 
 # The settings that must agree, by kind of encoder.
 _SETTINGS = {
@@ -74,8 +75,7 @@ def check_finite(learner: Learner, consequence: str, remedy: str) -> None:
     Losses and Q-values can stay finite then: on CPUs TensorFlow's ReLU makes 0 of NaN.
     """
     variables = [variable for part in learner.saved.values() for variable in _variables(part)]
-    wrong = [v.name for v in variables if v.dtype.is_floating and not _is_finite(v)]
-    if wrong:
+    if wrong := not_finite(variables):
         raise UserError(
             f"the network has diverged: {len(wrong)} of {len(variables)} variables are not finite, "
             f"{wrong[0]} among them. So {consequence}; {remedy}. Lower optimizer.learning_rate."
@@ -85,10 +85,6 @@ def check_finite(learner: Learner, consequence: str, remedy: str) -> None:
 def _variables(part: Any) -> list[tf.Variable]:
     found = part.variables
     return list(found() if callable(found) else found)
-
-
-def _is_finite(variable: tf.Variable) -> bool:
-    return bool(tf.reduce_all(tf.math.is_finite(variable)))
 
 
 def _take_over(method: Method, config: Config, run: Path, directory: Path) -> None:

@@ -240,12 +240,3 @@ def test_another_encoder_is_told_layer_by_layer_and_changes_nothing(tmp_path, ch
         assert line in str(error.value)
     for a, b in zip(ours.get_weights(), before):
         np.testing.assert_array_equal(a, b)
-
-
-def test_a_restore_that_restores_nothing_is_noticed(tmp_path, monkeypatch):
-    network = q_network(0)
-    lib.save(tmp_path, with_slots(network), 10, keep=1)
-    status = tf.train.Checkpoint(network=network).read(str(tmp_path / f"{10:010d}" / lib.PREFIX))
-    monkeypatch.setattr(tf.train.Checkpoint, "read", lambda *_: status)
-    with pytest.raises(RuntimeError, match="layer 0 kernel of the encoder differs"):
-        lib.restore_latest(tmp_path, q_network(1).encoder, lib.restore_encoder)

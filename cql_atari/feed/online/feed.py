@@ -222,7 +222,7 @@ def _remote_actors(
     sender = concurrent.futures.ThreadPoolExecutor(1, "weights")
     sent = sender.submit(lambda: None)
     before, last_arrival = tally.frames, time.monotonic()
-    last_look = last_message = last_weights = 0.0
+    last_look = last_weights = 0.0
     port = address.rsplit(":", 1)[1]
     command = f"python -m cql_atari.tools.act --learner={socket.gethostname()}:{port}"
     logging.warning("actors connect by: %s", command)
@@ -231,7 +231,7 @@ def _remote_actors(
         link.publish([value.numpy() for value in weights], frames)
 
     def tick(waiting: bool) -> None:
-        nonlocal last_arrival, last_look, last_message, last_weights, sent
+        nonlocal last_arrival, last_look, last_weights, sent
         now = time.monotonic()
         if not waiting:
             last_arrival = now
@@ -248,12 +248,10 @@ def _remote_actors(
         if frames > tally.frames:
             last_arrival = now
         tally.add(frames - tally.frames, link.take_scores())
-        silent = now - max(last_arrival, last_message)
-        if silent > _SILENCE_SECONDS:
-            last_message = now
-            logging.warning(
-                "no actor has written anything for %.0f s; start one: %s",
-                now - last_arrival, command,
+        if now - last_arrival > _SILENCE_SECONDS:
+            logging.log_every_n_seconds(
+                logging.WARNING, "no actor has written anything for %.0f s; start one: %s",
+                _SILENCE_SECONDS, now - last_arrival, command,
             )  # fmt: skip
 
     with sender:
