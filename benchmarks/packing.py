@@ -56,7 +56,8 @@ def measure_pack(directories: dict[str, Path], rounds: int) -> None:
     for _ in tqdm(range(rounds), desc="pack"):
         with tempfile.TemporaryDirectory() as folder, spawn.Pool(processes) as pool:
             jobs = [
-                pack.Job(source, 0, files.folder(folder, source.game, 1)) for source in sources_of
+                pack.SuffixToPack(source, 0, files.folder(folder, source.game, 1))
+                for source in sources_of
             ]
             pool.map(abs, range(processes))  # the processes are there
             start = time.perf_counter()
@@ -86,7 +87,7 @@ def measure_pack(directories: dict[str, Path], rounds: int) -> None:
     )
 
 
-def pack_quietly(job: pack.Job) -> None:
+def pack_quietly(job: pack.SuffixToPack) -> None:
     pack.pack_suffix(job, lambda steps: None)
 
 

@@ -60,7 +60,7 @@ def measure(game: str, steps: int, rounds: int) -> None:
         (data / game / "1").mkdir(parents=True)
         with tqdm(total=steps, desc=f"play {game}") as bar:
             scripted.play_job(job, data / game / "1", bar.update)
-        (conversion,) = convert.make_jobs(select_sources(data, out), out)
+        (conversion,) = convert.runs_to_convert(select_sources(data, out), out)
         start = time.perf_counter()
         convert.convert_run(conversion, lambda steps: None)
         convert_seconds = time.perf_counter() - start

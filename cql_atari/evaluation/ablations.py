@@ -1,7 +1,7 @@
-"""Ablations: what each changes against the base, and how its scores differ, with intervals.
+"""Ablations: what each changes in the base, and how its scores differ, with intervals.
 
-The base is the group of runs in a folder `base` (`launchers/ablations.sh` makes it so), its
-ablations are in the folders beside that one.
+The base is the group of runs in a folder `base`, and its ablations are in the folders beside it:
+`launchers/ablations.sh` makes them so.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def table(base: Group, rows: Sequence[Row]) -> Table:
 
 
 def lines(base: Group, rows: Sequence[Row]) -> list[str]:
-    """What can't be read off the table."""
+    """Sentences on what the table doesn't show."""
     said = []
     if len(base.players) < 2:
         said.append(f"{base.name} has one seed, so no difference has an interval.")
@@ -121,9 +121,9 @@ def lines(base: Group, rows: Sequence[Row]) -> list[str]:
     ]
     if compared:
         said.append(
-            f"{len(apart)} of {compared} intervals leave out 0{': ' if apart else ''}"
-            f"{', '.join(apart)}. Of intervals that hold the truth 95 times in 100, "
-            f"{compared / 20:.0f} would do so by chance alone if nothing differed."
+            f"{len(apart)} of {compared} intervals exclude 0{': ' if apart else ''}"
+            f"{', '.join(apart)}. As these are 95 % intervals, about {compared / 20:.0f} of them "
+            "would exclude 0 by chance if nothing differed."
         )
     return said
 

@@ -1,4 +1,4 @@
-"""Scores against a number that stands in runs' paths: a panel a game, and all games in one."""
+"""Scores against a number in the runs' paths: one panel for each game, and the mean over games."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from cql_atari.evaluation.groups import Group
 from cql_atari.evaluation.labels import DATA, FIXED, ORDER, RANDOM, kind, rank
 from cql_atari.evaluation.page import Section
 
-_FEW = 4  # seeds: of fewer, Student's t is wider than the figure
-_REFERENCES = {DATA: "--", FIXED: (0, (6, 2, 1, 2)), RANDOM: ":"}  # without bands
-_SECOND = (0, (5, 1.5))  # dashes of a second baseline of a kind, which has the first one's colour
+_FEW = 4  # seeds; with fewer, the band by Student's t would be wider than the figure
+_REFERENCES = {DATA: "--", FIXED: (0, (6, 2, 1, 2)), RANDOM: ":"}  # drawn without bands
+_SECOND = (0, (5, 1.5))  # of a second baseline of one kind: it has the first one's colour
 _GREY = "#888888"
 
 
 class Point(NamedTuple):
-    """The mean over seeds at a number, and the ends of its band; None for a single seed."""
+    """The mean over seeds at a number, and the ends of its band (None for a single seed)."""
 
     at: float
     mean: float
@@ -84,7 +84,7 @@ def _by_seed(group: Group, game: str) -> list[float]:
 
 
 def _lines(found: Sequence[Group], scores: Callable[[Group], list[float]], by_t: bool) -> Lines:
-    """A point a group; of those without a number (fixed policies) at infinity."""
+    """One point for each group; for those without a number (fixed policies) it is at infinity."""
     lines: dict[str, list[Point]] = {}
     for group in sorted(found, key=lambda g: (*_order(g.name), g.at or 0)):
         if seeds := scores(group):
@@ -98,9 +98,9 @@ def _lines(found: Sequence[Group], scores: Callable[[Group], list[float]], by_t:
 def _scale(
     found: Sequence[Group], games: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, float] | None:
-    """The scores [games, 1] that count as 0 and as 1: random play's, and the mean of the data at
-    the largest number, which is given besides. None where one of them is missing, or the data
-    aren't above random play.
+    """(low, high, number): the scores [games, 1] that count as 0, which are those of random play,
+    and as 1, which are the data's means at the largest number. None where one of them is missing,
+    or the data aren't above random play in every game.
     """
     random = next((group for group in found if kind(group.name) == RANDOM), None)
     data = [group for group in found if kind(group.name) == DATA and group.at is not None]
@@ -146,7 +146,7 @@ def _style(label: str, style: Style) -> Style:
 def _draw(
     panel: Any, label: str, line: Sequence[Point], style: Style, ticks: Sequence[float]
 ) -> None:
-    """One player's line; of one without numbers a line across."""
+    """Draws one player's line: a horizontal one for a player without numbers."""
     look = {"color": style.colour, "zorder": 3 if label == AGENT else 2}
     by_number = {point.at: point for point in line}
     if np.inf in by_number:

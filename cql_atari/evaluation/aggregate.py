@@ -1,7 +1,8 @@
 """Aggregates over games of normalised scores, as in Agarwal et al. 2021 ("rliable").
 
 Point estimates are rliable's. The intervals are not: percentile intervals of the bootstrap are too
-narrow for few episodes or seeds. How often ours hold the truth is measured: docs/statistics.md.
+narrow for few episodes or seeds. docs/statistics.md says how
+often ours contain the true value.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Aggregate(NamedTuple):
     statistic: Statistic
 
 
-# The one list: what stands here is computed, logged, and shown in every report.
+# Every one in this list is computed, logged and shown in reports.
 AGGREGATES = {
     "iqm": Aggregate("IQM", iqm),
     "mean": Aggregate("mean", mean),
@@ -68,8 +69,8 @@ AGGREGATES = {
 def aggregate(scores: Scores) -> dict[str, dict[str, Any]]:
     """Every aggregate, with its interval.
 
-    One run's intervals hold the chance of evaluation. That of training is only in those of several
-    runs.
+    The intervals of one run cover the randomness of evaluation only. Those of several runs cover
+    that of training, too.
 
     Returns:
       {name in AGGREGATES: {"value": ..., "ci95": (low, high)}}; None for an interval where there is
@@ -140,10 +141,11 @@ def _noise(games: int) -> np.ndarray:
 def _over_episodes(scores: Sequence[np.ndarray], statistic: Statistic) -> dict[str, Any]:
     """The statistic of one run's means, within t standard deviations of the statistics of draws.
 
-    A draw is what the means might as well have been. A statistic of noisy means is biased, where it
-    isn't their mean: chance spreads the games and moves the middle ones. The draws show the bias,
-    as they add the same chance once more; it is halved by chance itself, so the interval reaches
-    twice as far to that side.
+    A draw is the means with new noise of the size of their standard errors. A statistic of noisy
+    means is biased unless it is their mean: noise spreads the games, which moves the middle ones.
+    Since the draws add the same noise a second time, their bias estimates that of the value. On
+    average the estimate is only half of the bias, because the means are spread by noise already; so
+    the interval reaches twice the estimate further to that side.
     """
     counts = np.array([len(score) for score in scores])
     means = np.array([score.mean() for score in scores])[None]  # [1, games]

@@ -12,7 +12,7 @@ from cql_atari.evaluation.run_logs import SCORE, read_metrics
 from cql_atari.evaluation.tables import Columns
 from cql_atari.runs import folder
 
-_MARKED_POINTS = 30  # of a curve: each of them has a mark
+_MARKED_POINTS = 30  # a curve with more points has marks at some of them only
 Curve = Sequence[tuple[float, float]]
 
 
@@ -61,7 +61,7 @@ def score_bars(columns: Columns, styles: Styles) -> Chart:
             if cell.ci95:
                 panel.plot(cell.ci95, [row, row], color=INK, linewidth=1, marker="|", markersize=5)
         panel.axvline(0, color=INK, linewidth=0.6)
-        # An interval over two seeds dwarfs the scores: cut at the frame.
+        # An interval over two seeds may be far wider than the scores: it is cut at the frame.
         ends = [0.0, *(cells[game].value for cells in columns.values() if game in cells)]
         room = 0.3 * (max(ends) - min(ends)) or 1.0
         low, high = panel.get_xlim()
@@ -115,7 +115,7 @@ def learning_curves(variants: Mapping[str, Any], columns: Columns, styles: Style
                 panel.plot(group[x_of], scores, color=style.colour, alpha=0.4, linewidth=0.6)
         _baselines(panel, variant, columns, styles)
         panel.margins(y=0.25)
-        # Few seeds have intervals that dwarf the scores: cut at the frame.
+        # The band of few seeds may be far wider than the scores: it is cut at the frame.
         limits = panel.get_ylim()
         for group in shown:
             if group["n"] > 1:
@@ -135,9 +135,9 @@ def learning_curves(variants: Mapping[str, Any], columns: Columns, styles: Style
 
 
 def training_curves(name: str, curves: Mapping[str, Curve]) -> Chart:
-    """One panel a group of scalars: the names that share all but their last part.
+    """One panel for each group of scalars, whose names share all but their last part.
 
-    Speeds have no unit in common: one panel each.
+    Speeds get one panel each, as they have no unit in common.
     """
     groups: dict[str, list[str]] = {}
     for scalar in curves:
@@ -159,7 +159,7 @@ def training_curves(name: str, curves: Mapping[str, Curve]) -> Chart:
 
 
 def plot_curve(panel: Any, curve: Curve, style: Style, dashes: str = "-") -> None:
-    """A curve with a mark at each point, or at some where there are many: one alone is seen."""
+    """Draws a curve. Its points have marks, so that a single point is seen; of many, some have."""
     every = 1 if len(curve) <= _MARKED_POINTS else len(curve) // 8
     panel.plot(*zip(*curve), color=style.colour, marker=style.marker, markevery=every,
                markersize=3, linewidth=1.1, linestyle=dashes)  # fmt: skip
@@ -200,7 +200,7 @@ def _baseline_key(columns: Columns, games: Any, styles: Styles) -> Styles:
 
 
 def _baselines(panel: Any, game: str, columns: Columns, styles: Styles) -> None:
-    """Dashed lines at the means of those that don't learn by reward."""
+    """Draws dashed lines at the means of players that don't learn from reward."""
     for label in _dashed(columns):
         if game in columns[label]:
             panel.axhline(columns[label][game].value, linestyle="--", linewidth=1,

@@ -1,4 +1,4 @@
-"""By how much players' scores differ, game by game: with intervals, corrected, and in words."""
+"""By how much players' scores differ in each game: intervals, corrected tests, and sentences."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ class Comparison(NamedTuple):
 
 
 def compare(found: Sequence[Group], against: str | None = None) -> list[Comparison]:
-    """The group called "agent" with all others; where none is called so, each agent with the
-    baselines and its data. Of several baselines of a kind those nearest to it in the file tree
-    count. Data and cloning come last.
+    """Compares the group called "agent" with all others or, where there is none, each agent with
+    the baselines and its data. Of several baselines of one kind only those nearest to it in the
+    file tree are used. The comparisons with data and cloning come last.
 
     Args:
       found: as `groups.make`.
@@ -105,10 +105,10 @@ def _rivals(mine: Group, found: Sequence[Group], against: str | None) -> list[Gr
 
 
 def differences(mine: Group, theirs: Group) -> list[Difference]:
-    """Of every game that both have played.
+    """The difference in every game that both have played.
 
-    Over the seeds that both have, paired by seed; a player without a seed is the same for all of
-    them. Of two single runs over their episodes, by Welch's t.
+    It is computed over the seeds that both have, paired by seed; a player without a seed is paired
+    with every seed. Two single runs are compared over their episodes, by Welch's t.
     """
     if len(mine.players) == len(theirs.players) == 1:
         return _of_single_runs(mine, theirs)
@@ -149,8 +149,8 @@ def _of_single_runs(mine: Group, theirs: Group) -> list[Difference]:
 
 
 def _corrected(rows: Sequence[Difference]) -> list[Difference]:
-    """Beside others over seeds, or at several numbers, single runs aren't tested: the chance of
-    training is missing from their intervals.
+    """The rows after Holm's correction. Among differences over seeds, or at several numbers, those
+    of single runs aren't tested: their intervals lack the randomness of training.
     """
     if any(row.above or row.at is not None for row in rows):
         rows = [row if row.above else row._replace(p=None) for row in rows]
@@ -160,7 +160,7 @@ def _corrected(rows: Sequence[Difference]) -> list[Difference]:
 
 def sentence(comparison: Comparison, against: str | None = None) -> str:
     """E.g. "The agent scores higher than cloning in 1 of 2 games, clearly in 1: Freeway +8.0 ± 0.9
-    (5 of 5 seeds), Boxing -1.0 ± 2.0 (1 of 5 seeds)."; of several numbers only what is clear.
+    (5 of 5 seeds), Boxing -1.0 ± 2.0 (1 of 5 seeds)."; with several numbers only what is clear.
     """
     rows = comparison.rows
     above = [row for row in rows if row.value > 0]

@@ -84,8 +84,8 @@ def profiles(found: Mapping[str, Sequence[Mapping[str, Any]]], styles: Styles, x
         panel.set_ylim(-0.02, 1.02)
 
     return Chart(
-        "performance_profile", "Performance profile: the share of scores above a threshold. A "
-        "run's games count by their means, several seeds' by each seed's.",
+        "performance_profile", "Performance profile: the share of scores above a threshold. "
+        "A single run counts with its mean score in each game, several seeds with each seed's.",
         ["performance profile"], draw, {label: styles[label] for label in found},
         inches=(5.6, 3.4), x=x, y="share of scores above",
     )  # fmt: skip
@@ -147,7 +147,7 @@ def actions(shares: Mapping[str, Mapping[str, Mapping[str, float]]], styles: Sty
 
     rows = max(map(len, shares.values()))
     return Chart(
-        "actions", "Actions taken, in percent of a player's steps (written from 10 %).",
+        "actions", "Actions taken, in percent of a player's steps (numbers from 10 % on).",
         list(shares), draw, inches=(3.8, 1.35 + 0.2 * rows),
     )  # fmt: skip
 

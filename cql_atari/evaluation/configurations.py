@@ -12,7 +12,7 @@ from typing import Any
 from cql_atari.core import settings as settings_lib
 
 SEED = "train.seed"
-# Paths: runs that differ here only by the seed in a path are seeds of one another.
+# Paths. Runs whose paths differ only by the seed in them count as one configuration.
 _PLACES = ("data.dir", "data.exclude", "feed.cache_dir", "start.encoder_from")
 
 
@@ -28,7 +28,7 @@ def flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def of_the_paper() -> dict[str, Any]:
-    """That of gin_configs/multigame.gin, which is the default of every setting."""
+    """The configuration of gin_configs/multigame.gin: every setting has its default."""
     return flat(json.loads(json.dumps(dataclasses.asdict(settings_lib.Config()))))
 
 
@@ -37,10 +37,10 @@ def same_but_seed(seeds: Sequence[int], settings: Sequence[Mapping[str, Any]]) -
 
     Args:
       seeds: of each run.
-      settings: of each run, flat; a seed among them isn't looked at.
+      settings: of each run, flat; `train.seed` among them is ignored.
 
     Returns:
-      Places of the runs of each group, in order of first appearance. A seed in a path
+      The positions of each group's runs, in order of first appearance. A seed in a path
       (`runs/1/data` of seed 1) is no difference.
     """
     used: dict[tuple[str, Any], set[int]] = {}  # seeds that have this path in common

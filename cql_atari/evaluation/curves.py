@@ -1,6 +1,6 @@
 """Learning curves of runs that differ by seed only: means, intervals over seeds, differences.
 
-The chance of training is in these intervals, unlike in those over one run's episodes.
+These intervals include the randomness of training; those over one run's episodes don't.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Run(NamedTuple):
 
 
 def read_run(player: Scores) -> Run:
-    """A run's evaluations, of its `scores/<step>.json`; where it has none, of its log.
+    """A run's evaluations, from its `scores/<step>.json`; where it has none, from its log.
 
     Raises:
       UserError: where a file is malformed, or evaluations are under several protocols.
@@ -106,7 +106,7 @@ def summarise(found: Sequence[Group]) -> dict[str, Any]:
 
 
 def _curve(variant: str, group: Group, found: Sequence[Run]) -> dict[str, Any] | None:
-    """One of the "groups"; None where there is no second evaluation that all have."""
+    """One of the "groups"; None where the runs have fewer than two evaluations in common."""
     runs = [run for run in found if variant in run.scores]
     steps = sorted(set.intersection(*(set(run.scores[variant]) for run in runs)))
     scores = np.array([[run.scores[variant][step] for step in steps] for run in runs])

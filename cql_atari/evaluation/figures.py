@@ -42,7 +42,7 @@ _STYLE: Any = {
 
 
 class Style(NamedTuple):
-    """How a method is drawn, everywhere: the marker "band" is a filled area's."""
+    """How a method is drawn, everywhere; the marker "band" stands for a filled area."""
 
     colour: str
     marker: str
@@ -155,7 +155,7 @@ def _draw(chart: Chart, panel: Any, name: str, x: str, y: str) -> None:
 
 
 def _inline(figure: Figure, name: str) -> str:
-    """Names within it begin with `name`, as names in two SVGs of one page must differ."""
+    """The figure as SVG. Its ids begin with `name`, since ids in a page must be unique."""
     file = io.StringIO()
     with matplotlib.rc_context(_STYLE):
         figure.savefig(file, format="svg", metadata={"Date": None})

@@ -1,7 +1,7 @@
-"""Scoress that differ by seed only, taken together: their scores by game, and their aggregates.
+"""Groups of runs that differ by their seed only, and each group's scores by game.
 
-A group of one run has intervals over its episodes, a group of several over runs: the chance of
-training is in the latter only.
+The intervals of a single run are over its episodes. Those of several runs are over the runs, so
+they include the randomness of training.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Group(NamedTuple):
     """Runs of one method, or one other player.
 
     Attributes:
-      name: its own; the label, with a place besides where several have it.
-      players: one a seed, in their order.
+      name: unique; the label, with a part of the path behind it where several groups have it.
+      players: one for each seed, in the seeds' order.
       seeds: of the training runs; of recorded play, of the runs that learned from it; empty where
         nothing was trained, or it isn't said.
       settings: the configuration of the first, flat; empty where it has no configuration.
@@ -47,11 +47,11 @@ class Group(NamedTuple):
 def make(
     players: Sequence[Scores], data_dirs: Sequence[Path], against: str | None = None
 ) -> list[Group]:
-    """Everybody who played, and the recorded play of their games; baselines first.
+    """Groups all players, and the recorded play of their games; baselines come first.
 
-    Runs of one label, method and configuration whose seeds differ are one group; where a seed comes
-    twice, folders tell them apart. The recorded play in each `<seed>/data`, beside `<seed>/<run>`,
-    is one group, too.
+    Runs of one label and configuration whose seeds differ are one group; if two of them have the
+    same seed, those in different folders are different groups. The recorded play in each
+    `<seed>/data`, beside `<seed>/<run>`, is one group, too.
 
     Args:
       players: as `score_files.find_scores`.
@@ -120,8 +120,8 @@ def means(group: Group) -> dict[str, list[float]]:
 
 
 def cells(group: Group) -> dict[str, Estimate]:
-    """Mean score by game: over seeds where there are several, else over episodes. Of a fixed action
-    its name stands beside it, which is the one taken most.
+    """Mean score by game: over seeds where there are several, else over episodes. Beside the score
+    of a fixed action stands the action's name: it is the one taken most.
     """
     if len(group.players) > 1:
         return {
@@ -138,7 +138,7 @@ def cells(group: Group) -> dict[str, Estimate]:
 
 
 def counted(group: Group) -> str:
-    """What its intervals are over: "5 seeds", "10 episodes"."""
+    """What its intervals are computed over: "5 seeds", "10 episodes"."""
     if len(group.players) > 1:
         return f"{len(group.players)} seeds"
     counts = sorted({row["n"] for row in group.players[0].summary["games"].values()})
@@ -159,8 +159,9 @@ def action_shares(group: Group) -> dict[str, dict[str, float]]:
 def _recorded(
     folders: Sequence[Path], players: Sequence[Scores]
 ) -> list[tuple[list[Scores], list[int]]]:
-    """Recorded play of the players' games at or below the folders, a player a folder; those that
-    differ by the seed of the runs beside them are together, with these seeds.
+    """Recorded play of the players' games at or below the folders, as one player for each folder.
+    Folders whose paths differ only by the seed of the runs beside them are together, with these
+    seeds.
     """
     games = {game for player in players for game in player.summary["games"]}
     found: dict[tuple[str, ...], tuple[list[Scores], list[int]]] = {}

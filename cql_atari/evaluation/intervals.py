@@ -1,4 +1,4 @@
-"""95 % intervals of a mean and of a difference of means by Student's t, and what a test says."""
+"""95 % intervals of a mean and of a difference of means by Student's t, and their p-values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def mean(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def difference(first: Sequence[float], second: Sequence[float]) -> tuple[float, float] | None:
-    """95 % interval of mean(first) - mean(second) by Welch's t (spreads may differ, and numbers).
+    """95 % interval of mean(first) - mean(second) by Welch's t (variances and numbers may differ).
 
     None where either has fewer than two values.
     """
@@ -55,8 +55,8 @@ def p_welch(first: Sequence[float], second: Sequence[float]) -> float | None:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's (1979) corrected p-values: below 0.05 the hypothesis is rejected, and the chance that
-    any true one of them is so is at most 5 %.
+    """Holm's (1979) corrected p-values. If every hypothesis with one below 0.05 is rejected, the
+    probability that a true one is among them is at most 5 %.
     """
     corrected, largest = [0.0] * len(p_values), 0.0
     for done, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):

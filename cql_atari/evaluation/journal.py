@@ -17,7 +17,7 @@ FORMAT = 1
 
 
 class Journal(NamedTuple):
-    """Episodes that were played already, and what keeps another one."""
+    """Episodes that were played already, and `note`, which keeps another one."""
 
     finished: tuple[EpisodeScore, ...] = ()
     note: Callable[[EpisodeScore], object] = lambda score: None
@@ -25,7 +25,7 @@ class Journal(NamedTuple):
 
 @contextlib.contextmanager
 def kept(path: Path, key: Mapping[str, Any], *, insist: bool = True) -> Iterator[Journal]:
-    """Holds the file for this process; removes it where the block ends well.
+    """Locks the file for this process; removes it if the block ends without an error.
 
     Args:
       path: the file; it may be there from an evaluation that was stopped or killed.
@@ -57,7 +57,7 @@ def kept(path: Path, key: Mapping[str, Any], *, insist: bool = True) -> Iterator
 
 
 def _read(file: IO[bytes], key: Mapping[str, Any]) -> tuple[EpisodeScore, ...]:
-    """The episodes there; cuts off what follows the last sound line."""
+    """The episodes in the file; cuts off what follows the last valid line."""
     head = {"format": FORMAT, **json.loads(json.dumps(key))}
     episodes: list[EpisodeScore] = []
     sound = 0

@@ -25,7 +25,7 @@ from cql_atari.evaluation.tables import Columns, Estimate, Table, Value
 FORMATS = {"csv": tables.to_csv, "md": tables.to_markdown, "tex": tables.to_latex}
 PICTURES = ("png", "svg")
 _MARKS = dict(zip(figures.MARKERS, "●■▲◆▼⬟★✖"))
-_MOST_LINES = 15  # that stand open
+_MOST_LINES = 15  # sentences that are shown without a click
 _NUMBER = ' class="number"'
 
 

@@ -15,7 +15,7 @@ from cql_atari.system.progress import Progress
 
 
 class Seat:
-    """One environment and the episode under way in it."""
+    """One environment, and the episode that is being played in it."""
 
     def __init__(self, environment: int) -> None:
         self.environment = environment
@@ -40,7 +40,7 @@ class Game:
       environments: a number for each environment, which no other game has.
       schedule: of its episodes.
       make: makes an environment, one copy of the game.
-      note: told of every episode as it ends.
+      note: called with every episode's score as it ends.
       epsilon: probability of a random action.
       seed: of episode 0's console.
 
@@ -80,14 +80,14 @@ class Game:
         return seat.env.reset(self._seed + number)[0]
 
     def ready(self) -> list[Seat]:
-        """Those whose episode is under way."""
+        """The environments whose episode is under way, which await an action."""
         for seat in self.seats:
             if seat.starting and seat.starting.done():
                 seat.frames, seat.starting = seat.starting.result(), None
         return [seat for seat in self.seats if seat.episode is not None and not seat.starting]
 
     def send(self, seats: Sequence[Seat], values: np.ndarray) -> None:
-        """Begins a step by values [n, 18]: epsilon-greedy within the minimal set."""
+        """Begins a step; actions are epsilon-greedy by values [n, 18] within the minimal set."""
         allowed = values[:, self._actions]
         if not np.isfinite(allowed).all():
             raise UserError(
@@ -102,7 +102,7 @@ class Game:
             seat.env.send(np.array([seat.action], np.int32))
 
     def receive(self, seats: Sequence[Seat]) -> None:
-        """Ends the step."""
+        """Ends the step that `send` began."""
         for seat in seats:
             assert seat.env is not None and seat.episode is not None
             stacks, rewards, terminals, truncations = seat.env.receive()
@@ -136,7 +136,7 @@ class Game:
 
 
 class Line:
-    """The progress of all games in agent steps, and a line that stays for each that is over."""
+    """Shows the progress of all games in agent steps, and a lasting line for each that is over."""
 
     def __init__(self, games: Sequence[Game], cap: int) -> None:
         self._games, self._cap = games, cap

@@ -65,8 +65,8 @@ def play(
 
     The action is the argmax over the game's minimal set (the lowest index on a tie) or, with
     probability `epsilon`, uniform over that set. `Schedule` says which episodes count and what
-    their chance depends on. With `sticky` 0 epsilon is the only source of chance: intervals over
-    episodes then measure little else.
+    their randomness depends on. With `sticky` 0 epsilon is the only source of randomness, so
+    intervals over episodes measure little else.
 
     Args:
       policy: finds each game by its name in `policy.games`.
@@ -82,7 +82,7 @@ def play(
       rom_dir: folder of ROM files to use in place of ale-py's.
       progress: whether to say how far it is.
       finished: episodes of the same evaluation that were played already.
-      note: told of every other one as it ends.
+      note: called with the score of every other one as it ends.
       should_stop: asked before every step.
 
     Returns:
@@ -138,7 +138,7 @@ def play(
 def _step(
     policy: Policy, playing: Sequence[Game], shape: tuple[int, int], pool: ThreadPoolExecutor
 ) -> None:
-    """One step of every environment that is ready; each call's step while the next is computed."""
+    """Steps every environment that is ready; one call's step while the next call is computed."""
     for game in playing:
         game.begin(pool)
     calls = _calls(playing, shape)

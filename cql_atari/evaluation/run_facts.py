@@ -1,6 +1,6 @@
 """What was run, from the files in each run's folder: commit, hardware, wall time, data, settings.
 
-Older runs lack some of these files, and scores of agents from elsewhere all of them. What isn't
+Older runs lack some of these files; scores of agents from elsewhere come without any. What isn't
 known is left empty.
 """
 
@@ -37,8 +37,8 @@ def runs_table(found: Sequence[Group]) -> Table:
               "versions", "weights", "episodes a game", "protocol"]  # fmt: skip
     rows = [_run(group, player) for group in found for player in group.players]
     return Table("runs", "Runs", header, rows,
-                 "Hours are from each start to the last line of the log before the next; of runs "
-                 "that don't record their starts, from the first line to the last.")  # fmt: skip
+                 "Hours: from each start to the last line of the log before the next start; "
+                 "for runs that don't record their starts, from the first line to the last.")  # fmt: skip
 
 
 def _run(group: Group, player: Scores) -> list[Value]:
@@ -101,7 +101,7 @@ def settings_table(runs: Sequence[Group], paper: Mapping[str, Any]) -> Table:
     return Table(
         "settings", "Settings that differ from gin_configs/multigame.gin",
         ["setting", "multigame.gin", *(group.name for group in runs)], rows,
-        "Of several seeds, the first one's.",
+        "For several seeds: the first one's.",
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from cql_atari.evaluation.tables import Estimate, Table, Value, share
 
 
 def learning(contents: Contents) -> Section | None:
-    """Of groups whose runs were evaluated more than once."""
+    """Learning curves of groups whose runs were evaluated more than once."""
     summary = curves.summarise(contents.runs)
     if not summary["variants"]:
         return None
@@ -30,7 +30,7 @@ def learning(contents: Contents) -> Section | None:
 
 
 def sizes(contents: Contents) -> Section | None:
-    """Of groups that differ in size."""
+    """Scores against the number of weights, for groups that differ in it."""
     form = next(iter(REFERENCES))
     sized = [g for g in contents.groups if g.parameters and normalised.normalised(g, form)]
     if len({g.parameters["trunk"] for g in sized if g.parameters}) < 2:

@@ -1,9 +1,8 @@
 """Which episodes of a game an evaluation consists of, and which one is to be played next.
 
-Episode i of a game is played on a console seeded with `seed + i`, and all chance in it follows from
-the seed, the game and i. So what it scores depends neither on the environment that plays it nor on
-what is played beside or before it, and an evaluation that was interrupted goes on with the episodes
-that are missing.
+Episode i of a game is played on a console seeded with `seed + i`, and all randomness in it follows
+from the seed, the game and i. So its score depends neither on the environment that plays it nor on
+what is played beside or before it, and an interrupted evaluation goes on with the missing episodes.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Schedule:
         self._episodes, self._agent_steps = episodes, agent_steps
 
     def next(self) -> int | None:
-        """The lowest episode that nobody plays and that is needed, for all that is known yet."""
+        """The lowest number of an episode that is needed, as far as is known, and not yet begun."""
         steps, number = 0, 0
         while self._wanted(number, steps):
             if number in self.finished:
@@ -66,8 +65,8 @@ class Schedule:
             return min(done, self._agent_steps), self._agent_steps
         assert self._episodes is not None
         finished = len(self.finished)
-        # Of episodes that are not over one knows only that they are longer: an exponential law's
-        # mean is then all steps by the number of ends.
+        # Of unfinished episodes only a lower bound of their length is known. The likeliest mean of
+        # an exponential law is then all steps divided by the number of finished episodes.
         mean = min(cap, done / finished) if finished else cap
         return done, done if finished >= self._episodes else max(done, mean * self._episodes)
 

@@ -1,7 +1,7 @@
 """`scores.json`: every episode of an evaluation, how it was played and by whom. See docs/scores.md.
 
-The file is read strictly: it may come from elsewhere, and a wrong value in it would falsify every
-number that is computed from it.
+The file may come from elsewhere, and a wrong value would falsify every number that is computed from
+it; so every field is checked.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def find_play(folders: Sequence[Path]) -> list[Path]:
 def recorded_play(data_dir: Path, played: Collection[str]) -> Scores | None:
     """Recorded play as a player: the raw scores of its episodes, over all runs of each game.
 
-    The episode that the end of a recording cut is left out: its score is only a part.
+    An episode that was cut by the end of the recording is left out, as its score is incomplete.
 
     Args:
       data_dir: the folder above <Game>/<run>/episodes.jsonl.

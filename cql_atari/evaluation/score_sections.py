@@ -20,10 +20,10 @@ from cql_atari.evaluation.page import Contents, Section
 from cql_atari.evaluation.summary import REFERENCES
 from cql_atari.evaluation.tables import Estimate, Table, Value, share
 
-_MOST_PANELS = 6  # of a figure with a panel a player: of more the table says it better
+_MOST_PANELS = 6  # of a figure with one for each player; for more players the table is clearer
 _INTERVALS = (
-    "95 % intervals, over seeds where there are several, else over episodes: how they are made, "
-    "and how often they hold the truth, is in docs/statistics.md."
+    "95 % intervals, over seeds where there are several, else over episodes. docs/statistics.md "
+    "says how they are computed and how often they contain the true value."
 )
 
 

@@ -14,23 +14,25 @@ from cql_atari.evaluation.tables import Columns, Estimate, Table, Value, percent
 
 _NOTE = (
     "± and [ ]: 95 % intervals over what is counted in brackets (docs/statistics.md); over seeds "
-    "the chance of training is in them, over episodes it is not"
+    "they include the randomness of training, over episodes they do not"
 )
 _OF_OTHERS = (
-    ". Human and published random scores are reference values of others, under another protocol"
+    ". Human and published random scores are reference values from the literature, under another "
+    "protocol"
 )
 
 
 def scores(
     found: Sequence[Group], references: Columns | None = None, at: float | None = None
 ) -> Table:
-    """A row a game, a column a player. The data have a second one, for their best episode, and
-    agents that are not compared by a number, their share of the human score.
+    """One row for each game and one column for each player. Data have a second column with their
+    best episode. Agents have one with their share of the human score, unless players are compared
+    by a number.
 
     Args:
       found: as `groups.make`.
       references: columns that stand before the players'.
-      at: the number whose groups are shown beside those without one; others are "not run".
+      at: show the groups at this number, and those without one; others are "not run".
     """
     here = {group.name: group for group in found if group.at in (at, None)}
     columns: dict[str, Mapping[str, Any]] = {**(references or {})}

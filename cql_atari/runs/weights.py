@@ -39,8 +39,8 @@ def save(path: Path, network: tf.keras.Model, notes: Mapping[str, str]) -> None:
     files.write_whole(path, safetensors.numpy.save(arrays, metadata=dict(notes)))
 
 
-def restore(path: Path, network: tf.keras.Model) -> dict[str, str]:
-    """Restores every variable of a network.
+def read_into(path: Path, network: tf.keras.Model) -> dict[str, str]:
+    """Reads a file into a network: every variable takes its value from there.
 
     Args:
       path: what `save` wrote, or anyone else: it is only read.

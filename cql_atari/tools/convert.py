@@ -30,51 +30,51 @@ from cql_atari.system.files import hold_folder
 from cql_atari.tools.selection import count_steps, select_sources
 
 
-class Job(NamedTuple):
-    """One run of one game to convert; worker processes receive it."""
+class RunToConvert(NamedTuple):
+    """One run of one game; worker processes receive it."""
 
     source: Source
     target: Path
     target_format: str
 
 
-def convert_run(job: Job, report: Callable[[int], None]) -> None:
-    """Converts the suffixes of a job that aren't converted yet, in order.
+def convert_run(run: RunToConvert, report: Callable[[int], None]) -> None:
+    """Converts a run's suffixes that aren't converted yet, in order.
 
     Raises:
       UserError: where another process is converting the same run, a source file is damaged, or
         the target can't be written. Suffixes that are finished stay; nothing unfinished does.
     """
-    source = job.source
-    in_use = f"another process is converting to {job.target}; wait for it."
-    with hold_folder(job.target, in_use, "--out_dir"):
-        for suffix in unfinished(job):
-            _writing(job.target_format).write(
-                Target(job.target, source.game, source.run, suffix),
+    source = run.source
+    in_use = f"another process is converting to {run.target}; wait for it."
+    with hold_folder(run.target, in_use, "--out_dir"):
+        for suffix in unfinished(run):
+            _writing(run.target_format).write(
+                Target(run.target, source.game, source.run, suffix),
                 sources.read_part(source, suffix),
                 source.files[suffix],
                 report,
             )
 
 
-def unfinished(job: Job) -> list[int]:
-    """The job's suffixes that the target doesn't hold.
+def unfinished(run: RunToConvert) -> list[int]:
+    """The run's suffixes that the target doesn't hold.
 
     Raises:
       UserError: where it holds one that wasn't converted here, or one of other files.
     """
-    source, there = job.source, _writing(job.target_format).suffixes_there(job.target)
-    noted = read_conversion(job.target) if there else {}
+    source, there = run.source, _writing(run.target_format).suffixes_there(run.target)
+    noted = read_conversion(run.target) if there else {}
     finished = [suffix for suffix in source.suffixes if suffix in there]
     for suffix in finished:
         if suffix not in noted:
             raise UserError(
-                f"{job.target} holds a suffix {suffix} that wasn't converted here; give another "
+                f"{run.target} holds a suffix {suffix} that wasn't converted here; give another "
                 "--out_dir, or remove it."
             )
         if noted[suffix].source != source.files[suffix]:
             raise UserError(
-                f"{job.target} holds a suffix {suffix} converted from other files than those in "
+                f"{run.target} holds a suffix {suffix} converted from other files than those in "
                 f"{source.path}; give another --out_dir, or remove it."
             )
     return [suffix for suffix in source.suffixes if suffix not in finished]
@@ -86,13 +86,13 @@ def _writing(name: str) -> Writing:
     return writing
 
 
-def make_jobs(found: Sequence[Source], out_dir: Path, to: str = "rlds") -> list[Job]:
-    """The jobs that convert sources to the format of the name `to`."""
+def runs_to_convert(found: Sequence[Source], out_dir: Path, to: str = "rlds") -> list[RunToConvert]:
+    """What converts the sources to the format of the name `to`."""
     folder = _writing(to).folder
-    return [Job(source, folder(out_dir, source.game, source.run), to) for source in found]
+    return [RunToConvert(source, folder(out_dir, source.game, source.run), to) for source in found]
 
 
-def convert(jobs: list[Job], processes: int) -> None:
+def convert(runs: list[RunToConvert], processes: int) -> None:
     """Converts what isn't finished, up to `processes` runs at a time.
 
     Raises:
@@ -101,12 +101,12 @@ def convert(jobs: list[Job], processes: int) -> None:
     """
     from cql_atari.system import worker_pool
 
-    todo = [unfinished(job) for job in jobs]
-    steps = sum(count_steps(job.source, k) for job, left in zip(jobs, todo) for k in left)
-    for job, left in zip(jobs, todo):
-        source, there = job.source, len(job.source.suffixes) - len(left)
+    todo = [unfinished(run) for run in runs]
+    steps = sum(count_steps(run.source, k) for run, left in zip(runs, todo) for k in left)
+    for run, left in zip(runs, todo):
+        source, there = run.source, len(run.source.suffixes) - len(left)
         print(f"{source.game}, run {source.run}: {len(left)} to convert, {there} there already.")
-    if waiting := [job for job, left in zip(jobs, todo) if left]:
+    if waiting := [run for run, left in zip(runs, todo) if left]:
         worker_pool.run_jobs(convert_run, waiting, processes, steps, "convert")
 
 
@@ -129,14 +129,14 @@ def main(_: list[str]) -> int:
     found = select_sources(
         data_dir, out_dir, values.games, runs=cli.numbers("runs"), suffixes=cli.numbers("suffixes")
     )
-    jobs = make_jobs(found, out_dir, values.to)
+    runs = runs_to_convert(found, out_dir, values.to)
     signals.interrupt_on_sigterm()
     try:
-        convert(jobs, values.processes)
+        convert(runs, values.processes)
     except KeyboardInterrupt:
         print("stopped; the same command goes on at the unfinished suffixes.", file=sys.stderr)
         return signals.EXIT_INTERRUPTED
-    for source, target, _format in jobs:
+    for source, target, _format in runs:
         noted = read_conversion(target)
         extents = [extent for suffix in source.suffixes for extent in noted[suffix].extents]
         steps = sum(extent.steps for extent in extents)

@@ -30,7 +30,7 @@ from cql_atari.system.files import hold_folder
 from cql_atari.tools.selection import count_steps, select_sources
 
 
-class Job(NamedTuple):
+class SuffixToPack(NamedTuple):
     """One suffix: where it comes from and the folder that it goes to."""
 
     source: Source
@@ -47,16 +47,16 @@ class Job(NamedTuple):
         }
 
 
-def pack_suffix(job: Job, report: Callable[[int], None]) -> None:
+def pack_suffix(part: SuffixToPack, report: Callable[[int], None]) -> None:
     """Packs one suffix, in a worker process."""
     from cql_atari.data.packed import writer
 
-    job.directory.mkdir(parents=True, exist_ok=True)
-    played = sources.read_part(job.source, job.suffix)
-    writer.write_suffix(job.directory, job.suffix, played, job.facts(), report)
+    part.directory.mkdir(parents=True, exist_ok=True)
+    played = sources.read_part(part.source, part.suffix)
+    writer.write_suffix(part.directory, part.suffix, played, part.facts(), report)
 
 
-def pack_all(jobs: Sequence[Job], processes: int) -> None:
+def pack_all(parts: Sequence[SuffixToPack], processes: int) -> None:
     """Packs what isn't packed yet, up to `processes` suffixes at a time.
 
     Raises:
@@ -65,42 +65,42 @@ def pack_all(jobs: Sequence[Job], processes: int) -> None:
     """
     from cql_atari.system import worker_pool
 
-    todo = [job for job in jobs if not is_packed(job)]
-    print(f"{len(todo)} suffixes to pack, {len(jobs) - len(todo)} there already.")
-    steps = sum(count_steps(job.source, job.suffix) for job in todo)
+    todo = [part for part in parts if not is_packed(part)]
+    print(f"{len(todo)} suffixes to pack, {len(parts) - len(todo)} there already.")
+    steps = sum(count_steps(part.source, part.suffix) for part in todo)
     if todo:
         worker_pool.run_jobs(pack_suffix, todo, processes, steps, "pack")
 
 
-def is_packed(job: Job) -> bool:
+def is_packed(part: SuffixToPack) -> bool:
     """Whether the suffix is there already.
 
     Raises:
       UserError: where it was packed from other files, or is damaged.
     """
-    index, _ = files.paths(job.directory, job.suffix)
+    index, _ = files.paths(part.directory, part.suffix)
     if not index.exists():
         return False
-    if files.read_index(job.directory, job.suffix).source != job.facts():
+    if files.read_index(part.directory, part.suffix).source != part.facts():
         raise UserError(
-            f"{index} was packed from other files than those that are in {job.source.path} now. "
+            f"{index} was packed from other files than those that are in {part.source.path} now. "
             "Give another --out_dir, or delete what was packed of this suffix."
         )
     return True
 
 
-def make_jobs(found: Sequence[Source], out_dir: Path) -> list[Job]:
-    """A job for each suffix of the sources."""
+def suffixes_to_pack(found: Sequence[Source], out_dir: Path) -> list[SuffixToPack]:
+    """Each suffix of the sources."""
     return [
-        Job(source, suffix, files.folder(out_dir, source.game, source.run))
+        SuffixToPack(source, suffix, files.folder(out_dir, source.game, source.run))
         for source in found
         for suffix in source.suffixes
     ]
 
 
-def _summary(jobs: Sequence[Job]) -> Iterator[str]:
+def _summary(parts: Sequence[SuffixToPack]) -> Iterator[str]:
     """A line a run: episodes, steps, bytes."""
-    for directory in dict.fromkeys(job.directory for job in jobs):
+    for directory in dict.fromkeys(part.directory for part in parts):
         steps = episodes = size = 0
         for suffix in files.list_suffixes(directory):
             extents = files.read_index(directory, suffix).extents
@@ -133,16 +133,16 @@ def main(_: list[str]) -> int:
         Path(values.data_dir), out_dir, values.games, runs=cli.numbers("runs"),
         suffixes=cli.numbers("suffixes"), exclude=values.exclude,
     )  # fmt: skip
-    jobs = make_jobs(found, out_dir)
+    parts = suffixes_to_pack(found, out_dir)
     in_use = f"another process is packing into {out_dir}; wait for it."
     signals.interrupt_on_sigterm()
     try:
         with hold_folder(out_dir, in_use, "--out_dir"):
-            pack_all(jobs, values.processes)
+            pack_all(parts, values.processes)
     except KeyboardInterrupt:
         print("stopped; the same command goes on at the unfinished suffixes.", file=sys.stderr)
         return signals.EXIT_INTERRUPTED
-    print("\n".join(_summary(jobs)))
+    print("\n".join(_summary(parts)))
     return 0
 
 

@@ -164,6 +164,7 @@ def _scores(scores: Scores | None) -> str:
         for name, value in scores.protocol.items()
         if value is not None and name != "rom_dir"  # a path
     )
-    text = f"One training seed: the intervals hold the chance of evaluation. Protocol: {protocol}."
+    text = "One training seed: the intervals cover the randomness of evaluation only. "
+    text += f"Protocol: {protocol}."
     body = [tables.table(part, markdown=True) for part in (rows, aggregates)]
     return "\n\n".join(["## Scores", text, *body]) + "\n"

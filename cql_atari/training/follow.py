@@ -49,8 +49,8 @@ def evaluate(todo: Evaluation, step: int | None) -> tuple[int, dict[str, Any]]:
       KeyboardInterrupt: where the process is asked to stop; what was played is kept.
     """
     run, out = todo.run, todo.out
-    step = load.restore(run, step)
-    weights = scores.fingerprint(run.method.network)
+    step = load.restore_run(run, step)
+    weights = scores.weights_checksum(run.method.network)
     task = scores.Task(step, weights, todo.games, scores.protocol_of(todo.config))
     if scores.are_there(out, task):
         todo.say(f"step {step:,}: the scores are there ({folder.scores_of(out, step)})")

@@ -32,12 +32,12 @@ class Loaded(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A recorded run whose weights `restore` brings in.
+    """A recorded run whose weights `restore_run` brings in.
 
     Attributes:
       directory: its folder.
       config: its configuration.
-      method: its network has random weights before `restore`.
+      method: its network has random weights before `restore_run`.
     """
 
     directory: Path
@@ -61,7 +61,7 @@ def load(directory: Path, step: int | None = None) -> Loaded:
         finite, or its method doesn't act.
     """
     run = open_run(directory)
-    return Loaded(run.act, run.config, restore(run, step), run.method)
+    return Loaded(run.act, run.config, restore_run(run, step), run.method)
 
 
 def open_run(directory: Path) -> Run:
@@ -80,7 +80,7 @@ def open_run(directory: Path) -> Run:
     return Run(directory, config, method)
 
 
-def restore(run: Run, step: int | None = None) -> int:
+def restore_run(run: Run, step: int | None = None) -> int:
     """Restores the weights of the checkpoint of `step`, or of the newest intact one.
 
     Returns:
@@ -122,7 +122,7 @@ def not_finite(variables: Sequence[tf.Variable]) -> list[str]:
 
 def _restore_export(path: Path, network: tf.keras.Model) -> int:
     """Restores an export's weights; returns their step."""
-    step = weights.restore(path, network).get("step", "")
+    step = weights.read_into(path, network).get("step", "")
     if not step.isdecimal():
         raise UserError(
             f"{path} doesn't say of which step it is (step: {step!r}); export it again."

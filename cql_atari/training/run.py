@@ -164,7 +164,7 @@ def make_evaluate(
     def evaluate_agent(step: int, episodes: int | None) -> dict[str, float] | None:
         if method.act is None or (step == start > 0 and folder.scores_of(directory, step).exists()):
             return {}
-        weights = scores.fingerprint(method.network)
+        weights = scores.weights_checksum(method.network)
         protocol = scores.protocol_of(config, episodes)
         task = scores.Task(step, weights, config.data.games, protocol)
         try:

@@ -28,7 +28,7 @@ class Task(NamedTuple):
 
     Attributes:
       step: of the weights.
-      weights: as `fingerprint`.
+      weights: as `weights_checksum`.
       games: names.
       protocol: as `protocol_of`.
     """
@@ -135,7 +135,7 @@ def protocol_of(config: Config, episodes: int | None = None) -> dict[str, Any]:
     return {**vars(chosen), "episodes": episodes, "agent_steps": agent_steps}
 
 
-def fingerprint(network: tf.keras.Model) -> str:
+def weights_checksum(network: tf.keras.Model) -> str:
     """A checksum of the weights, in hexadecimal."""
     checksum = 0
     for variable in network.variables:

@@ -154,7 +154,7 @@ def test_a_window_longer_than_any_episode_is_refused_before_all_is_read(data, re
 
 def test_packed_play_gives_the_batches_of_the_files_that_were_packed(data, tmp_path):
     """Each n-step return and each window of the memory feed, bit for bit; then of a part of it."""
-    jobs = pack_tool.make_jobs(select_sources(data, tmp_path, runs=[1]), tmp_path)
+    jobs = pack_tool.suffixes_to_pack(select_sources(data, tmp_path, runs=[1]), tmp_path)
     for job in jobs:
         pack_tool.pack_suffix(job, lambda steps: None)
     for n_step in (1, 5):

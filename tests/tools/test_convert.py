@@ -72,8 +72,8 @@ def target_of(out: Path) -> Path:
     return out / "rlu_atari_checkpoints_ordered" / f"{GAME}_run_1" / "1.1.0"
 
 
-def job_of(data: Path, out: Path) -> convert.Job:
-    (job,) = convert.make_jobs(select_sources(data, out), out)
+def job_of(data: Path, out: Path) -> convert.RunToConvert:
+    (job,) = convert.runs_to_convert(select_sources(data, out), out)
     return job
 
 
@@ -277,10 +277,10 @@ def test_without_flags_it_says_how_it_is_called():
 def test_to_arrays_and_on_to_rlds(data, tmp_path):
     """From `.gz` to arrays to RLDS: the same episodes, the same extents, each way resumable."""
     out = tmp_path / "arrays"
-    (there,) = convert.make_jobs(select_sources(data, out, suffixes=[0, 3]), out, "arrays")
+    (there,) = convert.runs_to_convert(select_sources(data, out, suffixes=[0, 3]), out, "arrays")
     convert.convert_run(there, lambda steps: None)
     assert convert.unfinished(there) == []
-    (back,) = convert.make_jobs(select_sources(out, tmp_path / "rlds"), tmp_path / "rlds")
+    (back,) = convert.runs_to_convert(select_sources(out, tmp_path / "rlds"), tmp_path / "rlds")
     assert (back.source.format, back.source.suffixes) == ("arrays", (0, 3))
     convert.convert_run(back, lambda steps: None)
     logs = data / GAME / "1" / "replay_logs"

@@ -119,7 +119,7 @@ def packed(data, tmp_path_factory) -> Path:
 
 
 def jobs_of(data, out):
-    return pack.make_jobs(select_sources(data, out, runs=[1]), out)
+    return pack.suffixes_to_pack(select_sources(data, out, runs=[1]), out)
 
 
 def test_a_changed_source_is_noticed(data, packed):
