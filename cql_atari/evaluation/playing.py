@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,53 +32,47 @@ class Seat:
         self.counts = np.zeros(NUM_ACTIONS, int)
 
 
+@dataclass
 class Game:
     """One game's environments.
 
-    Args:
+    Attributes:
       name: CamelCase.
       head: the game's position among those that the policy knows.
-      environments: a number for each environment, which no other game has.
+      seats: its environments, each with a number that no other game's has.
       schedule: of its episodes.
       make: makes an environment, one copy of the game.
       note: called with every episode's score as it ends.
       epsilon: probability of a random action.
       seed: of episode 0's console.
-
-    Attributes:
       results: all episodes, once they have ended.
     """
 
-    def __init__(
-        self,
-        name: str,
-        head: int,
-        environments: Sequence[int],
-        schedule: Schedule,
-        *,
-        make: Callable[[], VectorEnv],
-        note: Callable[[EpisodeScore], object],
-        epsilon: float,
-        seed: int,
-    ) -> None:
-        self.name, self.head = name, head
-        self.schedule, self.results = schedule, schedule.result()
-        self.seats = [Seat(number) for number in environments]
-        self._make, self._note, self._epsilon, self._seed = make, note, epsilon, seed
-        self._actions = np.sort(game_table.to_full_actions(name))
+    name: str
+    head: int
+    seats: list[Seat]
+    schedule: Schedule
+    make: Callable[[], VectorEnv]
+    note: Callable[[EpisodeScore], object]
+    epsilon: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.results = self.schedule.result()
+        self._actions = np.sort(game_table.to_full_actions(self.name))
 
     def begin(self, pool: ThreadPoolExecutor) -> None:
         """Gives every environment that has none the next episode."""
         for seat in self.seats:
             if seat.episode is None and (number := self.schedule.next()) is not None:
                 self.schedule.playing[number] = 0
-                key = [self._seed, *self.name.encode(), number]
+                key = [self.seed, *self.name.encode(), number]
                 seat.begin(number, np.random.default_rng(key))
                 seat.starting = pool.submit(self._start, seat, number)
 
     def _start(self, seat: Seat, number: int) -> np.ndarray:
-        seat.env = seat.env or self._make()
-        return seat.env.reset(self._seed + number)[0]
+        seat.env = seat.env or self.make()
+        return seat.env.reset(self.seed + number)[0]
 
     def ready(self) -> list[Seat]:
         """The environments whose episode is under way, which await an action."""
@@ -95,7 +90,7 @@ class Game:
                 "evaluate an earlier checkpoint"
             )
         for seat, best in zip(seats, allowed.argmax(1)):
-            explores = seat.generator.random() < self._epsilon
+            explores = seat.generator.random() < self.epsilon
             chosen = seat.generator.integers(len(self._actions)) if explores else best
             seat.action = int(self._actions[chosen])
             assert seat.env is not None
@@ -121,7 +116,7 @@ class Game:
             score=seat.score,
             length=seat.length,
             truncated=truncated,
-            seed=self._seed + seat.episode,
+            seed=self.seed + seat.episode,
             nth=0,
             mode=env.switches.mode,
             difficulty=env.switches.difficulty,
@@ -131,7 +126,7 @@ class Game:
         del self.schedule.playing[seat.episode]
         self.schedule.finished[seat.episode] = score
         seat.episode = None
-        self._note(score)
+        self.note(score)
         self.results = self.schedule.result()
 
 

@@ -104,7 +104,7 @@ def play(
             Game(
                 variant.game,
                 policy.games.index(variant.game),
-                range(position * num_envs, (position + 1) * num_envs),
+                [Seat(position * num_envs + k) for k in range(num_envs)],
                 schedule,
                 make=functools.partial(
                     make_vector, variant.game, 1, seed=seed, sticky=sticky, mode=variant.mode,

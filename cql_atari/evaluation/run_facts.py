@@ -36,9 +36,11 @@ def runs_table(found: Sequence[Group]) -> Table:
     header = ["player", "seed", "folder", "step", "of", "commit", "begun", "hours", "hardware",
               "versions", "weights", "episodes a game", "protocol"]  # fmt: skip
     rows = [_run(group, player) for group in found for player in group.players]
-    return Table("runs", "Runs", header, rows,
-                 "Hours: from each start to the last line of the log before the next start; "
-                 "for runs that don't record their starts, from the first line to the last.")  # fmt: skip
+    return Table(
+        "runs", "Runs", header, rows,
+        "Hours: from each start to the last line of the log before the next start; for runs that "
+        "don't record their starts, from the first line to the last.",
+    )  # fmt: skip
 
 
 def _run(group: Group, player: Scores) -> list[Value]:

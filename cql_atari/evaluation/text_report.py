@@ -46,12 +46,13 @@ def report(found: Sequence[Group], against: str | None, markdown: bool) -> str:
     return "\n\n".join(blocks)
 
 
-def small(label: str, summary: dict[str, Any]) -> str:
-    """One evaluation in a small table, as commands print it at their end.
+def small(label: str, summary: dict[str, Any], markdown: bool = False) -> str:
+    """One evaluation in a small table, as commands print it at their end, and its aggregates.
 
     Args:
       label: who played.
       summary: as `summary.summarise`.
+      markdown: whether to write Markdown.
     """
     rows: list[list[Value]] = [
         ["game", "episodes", "mean score", "of human", "of DQN"],
@@ -60,7 +61,9 @@ def small(label: str, summary: dict[str, Any]) -> str:
           for name, row in summary["games"].items()),
     ]  # fmt: skip
     lines = aggregate_lines(label, {form: summary[form] for form in REFERENCES})
-    return "\n".join([tables.table(rows, False), *lines])
+    if markdown:
+        lines = ["", *(f"- {line}" for line in lines)]
+    return "\n".join([tables.table(rows, markdown), *lines])
 
 
 def aggregate_lines(label: str, values: dict[str, dict[str, Any]]) -> list[str]:

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -69,7 +69,12 @@ def open_feed(
 
     if feed.kind != "replay":
         position = {"seed": seed, "start_step": start_step, "steps_per_call": steps_per_call}
-        with _open_store(config, found, reads, should_stop) as store:
+        opened: AbstractContextManager[drawing.Store]
+        if feed.kind == "packed":
+            opened = closing(packed.open_packed(config.data.games, found))
+        else:
+            opened = nullcontext(_load_store(config, found, reads, should_stop))
+        with opened as store:
             yield Feed(
                 lambda rows: drawing.dataset(
                     store, law, reads, rows=rows, failures=failures, **position
@@ -173,23 +178,6 @@ def _place(saved: Any, num_parts: int) -> Place:
             f"the place where a game's data go on can't be read: {saved!r} ({error}). Without it "
             "the game's data begin at the start."
         ) from error
-
-
-@contextmanager
-def _open_store(
-    config: Config,
-    found: Sequence[Source],
-    reads: Transitions | Sequences,
-    should_stop: Callable[[], bool],
-) -> Iterator[drawing.Store]:
-    if config.feed.kind == "memory":
-        yield _load_store(config, found, reads, should_stop)
-        return
-    store = packed.open_packed(config.data.games, found)
-    try:
-        yield store
-    finally:
-        store.close()
 
 
 def _load_store(

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 from cql_atari.core import games as games_lib
 from cql_atari.core.settings import Config
-from cql_atari.evaluation import summary, tables
-from cql_atari.evaluation.aggregate import AGGREGATES
+from cql_atari.evaluation import tables, text_report
 from cql_atari.evaluation.score_files import Scores
 
 _HEAD = """---
@@ -146,19 +145,6 @@ def _training(config: Config, data: str) -> str:
 def _scores(scores: Scores | None) -> str:
     if scores is None:
         return "## Scores\n\nIt was not evaluated at this step.\n"
-    found = summary.summarise(scores.episodes)
-    rows = [["game", "episodes", "mean", "95 %", "human-normalised"]]
-    for name, row in found["games"].items():
-        interval = "-" if row["ci95"] is None else " to ".join(map(tables.number, row["ci95"]))
-        normalised = tables.percent(row["human_normalised"])
-        rows.append([name, str(row["n"]), tables.number(row["mean"]), interval, normalised])
-    aggregates = [["over games", "games", "value [95 %]"]]
-    for kind, label in (("human_normalised", "human"), ("dqn_normalised", "DQN")):
-        for key, one in AGGREGATES.items():
-            if key in found[kind]:
-                cell = tables.text(tables.share(found[kind][key]))
-                count = str(found[kind]["games"])
-                aggregates.append([f"{one.title}, {label}-normalised", count, cell])
     protocol = ", ".join(
         f"{name} {value}"
         for name, value in scores.protocol.items()
@@ -166,5 +152,5 @@ def _scores(scores: Scores | None) -> str:
     )
     text = "One training seed: the intervals cover the randomness of evaluation only. "
     text += f"Protocol: {protocol}."
-    body = [tables.table(part, markdown=True) for part in (rows, aggregates)]
-    return "\n\n".join(["## Scores", text, *body]) + "\n"
+    found = text_report.small(scores.label, scores.summary, markdown=True)
+    return f"## Scores\n\n{text} ± and [ ] are 95 % intervals.\n\n{found}\n"

@@ -52,9 +52,9 @@ def evaluate(todo: Evaluation, step: int | None) -> tuple[int, dict[str, Any]]:
     step = load.restore_run(run, step)
     weights = scores.weights_checksum(run.method.network)
     task = scores.Task(step, weights, todo.games, scores.protocol_of(todo.config))
-    if scores.are_there(out, task):
+    if (known := scores.known(out, task)) is not None:
         todo.say(f"step {step:,}: the scores are there ({folder.scores_of(out, step)})")
-        return step, scores.summary_of(out, step)
+        return step, known
     todo.say(f"step {step:,} of {run.directory}")
     newest = step >= _newest_step(out / folder.SCORES)
     return step, scores.evaluate(

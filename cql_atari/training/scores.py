@@ -99,21 +99,17 @@ def evaluate(
     return summary.summarise(played)
 
 
-def are_there(directory: Path, task: Task) -> bool:
-    """Whether the folder holds the scores of this very task."""
+def known(directory: Path, task: Task) -> dict[str, Any] | None:
+    """The summary of this very task's scores, if the folder holds them."""
     try:
         found = score_files.read(folder.scores_of(directory, task.step))
     except UserError:
-        return False
+        return None
     played = {score.game for score in found.episodes}
-    return (found.run.get("weights"), played, essence(found.protocol)) == (
+    is_same = (found.run.get("weights"), played, essence(found.protocol)) == (
         task.weights, set(task.games), essence(task.protocol),
     )  # fmt: skip
-
-
-def summary_of(directory: Path, step: int) -> dict[str, Any]:
-    """The summary of scores that are there."""
-    return summary.summarise(score_files.read(folder.scores_of(directory, step)).episodes)
+    return found.summary if is_same else None
 
 
 def essence(protocol: Mapping[str, Any]) -> dict[str, Any]:
