@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from cql_atari.core.types import Extent, UserError
 from cql_atari.data.shared import BAD_JSON, PathLike
 from cql_atari.data.untrusted import exists, open_file
-from cql_atari.system.files import parse_json
+from cql_atari.system.files import parse_json, writing
 
 CONVERSION = "conversion.json"
 CONVERSION_FORMAT = "cql_atari conversion 1"
@@ -73,13 +73,10 @@ def partial_folder(folder: Path) -> Iterator[Path]:
     """
     partial = folder / ".partial"
     try:
-        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-        partial.mkdir(parents=True)
-        yield partial
-    except OSError as error:
-        raise UserError(
-            f"can't write {folder} ({error}); free some space or give another folder."
-        ) from error
+        with writing(folder):
+            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+            partial.mkdir(parents=True)
+            yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -97,7 +97,9 @@ def exists(path: str) -> bool:
 
 
 @contextlib.contextmanager
-def blaming(path: str | os.PathLike[str], *damage: type[Exception]) -> Iterator[None]:
+def blaming(
+    path: str | os.PathLike[str], *damage: type[Exception], fix: str = FIX
+) -> Iterator[None]:
     """Turns what reading raises, an OSError or `damage`, into a UserError that names the file."""
     damage = (OSError, *damage)
     if "://" in str(path):
@@ -108,7 +110,7 @@ def blaming(path: str | os.PathLike[str], *damage: type[Exception]) -> Iterator[
         yield
     except damage as error:
         reason = getattr(error, "strerror", None) or getattr(error, "message", error)
-        raise UserError(f"{path} cannot be read: {reason}. {FIX}") from error
+        raise UserError(f"{path} cannot be read: {reason}. {fix}") from error
 
 
 def read_header(

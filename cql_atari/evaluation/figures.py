@@ -17,8 +17,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import AutoLocator, FuncFormatter, MaxNLocator
 
-from cql_atari.core.types import UserError
 from cql_atari.evaluation.labels import CLONING, DATA, FIXED, HUMAN, RANDOM, kind, title
+from cql_atari.system import files
 
 PANEL_INCHES = (3.4, 2.6)
 INK = "#222324"
@@ -172,7 +172,7 @@ def save(charts: Iterable[Chart], out: Path, formats: Sequence[str] = ("png",)) 
       UserError: where they can't be written.
     """
     paths = []
-    try:
+    with files.writing(f"figures to {out}"):
         out.mkdir(parents=True, exist_ok=True)
         for chart in charts:
             figure = whole(chart)
@@ -182,10 +182,6 @@ def save(charts: Iterable[Chart], out: Path, formats: Sequence[str] = ("png",)) 
                     figure.savefig(
                         paths[-1], dpi=160, metadata={"Date": None} if suffix == "svg" else None
                     )
-    except OSError as error:
-        raise UserError(
-            f"can't write figures to {out}: {error.strerror}; choose another folder"
-        ) from error
     return paths
 
 

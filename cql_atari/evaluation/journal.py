@@ -35,11 +35,9 @@ def kept(path: Path, key: Mapping[str, Any], *, insist: bool = True) -> Iterator
     Raises:
       UserError: where another process holds it, or it can't be written.
     """
-    try:
+    with files.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = files.take_lock(path)
-    except OSError as error:
-        raise UserError(f"can't write {path}: {error.strerror}") from error
     if lock is None and insist:
         raise UserError(
             f"another process is at this evaluation (it holds {path}); wait for it, or choose "

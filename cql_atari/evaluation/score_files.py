@@ -148,13 +148,9 @@ def write_text(path: Path, text: str) -> None:
     Raises:
       UserError: if it can't be written.
     """
-    try:
+    with files.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_whole(path, text)
-    except OSError as error:
-        raise UserError(
-            f"can't write {path}: {error.strerror}; free some space or choose another folder"
-        ) from error
 
 
 def read(path: str | Path) -> Scores:

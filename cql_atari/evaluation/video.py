@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cql_atari.core.types import UserError
+from cql_atari.system import files
 
 SUFFIXES = (".mp4", ".gif")
 
@@ -36,12 +37,11 @@ def write(path: Path, pictures: Iterable[np.ndarray], per_second: int) -> None:
     check_path(path)
     partial = path.with_name(path.name + ".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_as = _mp4 if path.suffix.lower() == ".mp4" else _gif
-        write_as(partial, iter(pictures), per_second)
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"can't write {path}: {error}") from error
+        with files.writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_as = _mp4 if path.suffix.lower() == ".mp4" else _gif
+            write_as(partial, iter(pictures), per_second)
+            partial.replace(path)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()

@@ -48,6 +48,17 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def writing(
+    what: object, advice: str = "free some space or choose another folder"
+) -> Iterator[None]:
+    """Turns an OSError into a UserError: what can't be written, why, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"can't write {what}: {error.strerror or error}; {advice}") from error
+
+
 def parse_json(text: str | bytes) -> Any:
     """What JSON text holds.
 

@@ -32,7 +32,9 @@ import numpy as np
 from isal import isal_zlib
 
 from cql_atari.core.types import FRAME_SHAPE, Extent, UserError
+from cql_atari.data.shared import list_folder
 from cql_atari.data.steps import Steps
+from cql_atari.data.untrusted import blaming
 from cql_atari.system.files import parse_json
 
 FOLDER = "packed"
@@ -84,10 +86,7 @@ def list_suffixes(directory: str | os.PathLike[str]) -> list[int]:
     Raises:
       UserError: if the folder can't be listed or holds none.
     """
-    try:
-        matches = map(_NAME.fullmatch, os.listdir(directory))
-    except OSError as error:
-        raise UserError(f"can't list {directory}: {error.strerror}.") from error
+    matches = map(_NAME.fullmatch, list_folder(Path(directory)))
     if not (found := sorted(int(match[1]) for match in matches if match)):
         raise UserError(
             f"nothing is packed in {directory}: no K.index. Run the command that packs it again: "
@@ -135,10 +134,8 @@ def read_index(directory: str | os.PathLike[str], suffix: int) -> Index:
         raise UserError(f"{path} is damaged: {error}. {FIX}") from error
     ends = np.cumsum(lengths, dtype=np.int64)
     total = int(ends[-1]) if len(ends) else 0
-    try:
+    with blaming(segments, fix=FIX):
         size = segments.stat().st_size
-    except OSError as error:
-        raise UserError(f"{segments} can't be read: {error.strerror}. {FIX}") from error
     if size != total:
         raise UserError(f"{segments} has {size:,} bytes, its index says {total:,}. {FIX}")
     extents = [
@@ -219,7 +216,5 @@ def decompress(packed: bytes, checksum: int, steps: int, path: Path) -> Steps:
 
 
 def _read(path: Path) -> bytes:
-    try:
+    with blaming(path, fix=FIX):
         return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} can't be read: {error.strerror}. {FIX}") from error

@@ -9,7 +9,7 @@ from typing import Any
 
 from isal import isal_zlib
 
-from cql_atari.core.types import Episode, Extent, UserError
+from cql_atari.core.types import Episode, Extent
 from cql_atari.data.packed.files import (
     SEGMENT_STEPS,
     compress,
@@ -18,7 +18,7 @@ from cql_atari.data.packed.files import (
 )
 from cql_atari.data.shared import Report
 from cql_atari.data.steps import Steps, returns_to_go
-from cql_atari.system.files import move, write_whole
+from cql_atari.system.files import move, write_whole, writing
 
 
 def write_suffix(
@@ -46,31 +46,31 @@ def write_suffix(
     extents: list[Extent] = []
     lengths: list[int] = []
     checksums: list[int] = []
+    advice = (
+        "free some space or choose another --out_dir; the same command goes on at the suffixes "
+        "that aren't packed."
+    )
     try:
-        index.unlink(missing_ok=True)
-        with open(partial, "wb") as file:
+        with writing(f"to {directory}", advice):
+            index.unlink(missing_ok=True)
+            with open(partial, "wb") as file:
 
-            def write(episode: Episode) -> None:
-                extents.append(Extent(len(episode.frames), episode.terminal, episode.starts))
-                for steps in _cut(episode):
-                    packed = compress(steps)
-                    file.write(packed)
-                    lengths.append(len(packed))
-                    checksums.append(isal_zlib.crc32(packed))
-                report(len(episode.frames))
+                def write(episode: Episode) -> None:
+                    extents.append(Extent(len(episode.frames), episode.terminal, episode.starts))
+                    for steps in _cut(episode):
+                        packed = compress(steps)
+                        file.write(packed)
+                        lengths.append(len(packed))
+                        checksums.append(isal_zlib.crc32(packed))
+                    report(len(episode.frames))
 
-            # Not a loop over episodes: its variable would keep one while the next is read.
-            for _ in map(write, episodes):
-                pass
-            file.flush()
-            os.fsync(file.fileno())
-        move(partial, segments)
-        write_whole(index, make_index(extents, lengths, checksums, source))
-    except OSError as error:
-        raise UserError(
-            f"can't write to {directory}: {error.strerror}. Free some space or choose another "
-            "--out_dir; the same command goes on at the suffixes that aren't packed."
-        ) from error
+                # Not a loop over episodes: its variable would keep one while the next is read.
+                for _ in map(write, episodes):
+                    pass
+                file.flush()
+                os.fsync(file.fileno())
+            move(partial, segments)
+            write_whole(index, make_index(extents, lengths, checksums, source))
     finally:
         partial.unlink(missing_ok=True)
 

@@ -97,7 +97,7 @@ def test_a_cut_file_is_told(folder, name, length):
 
 def test_missing_segments_are_told(folder):
     (folder / "4.segments").unlink()
-    with pytest.raises(UserError, match=r"4.segments can't be read.*Delete"):
+    with pytest.raises(UserError, match=r"4.segments cannot be read.*Delete"):
         reader.survey(folder, "Pong", 4)
 
 
@@ -139,6 +139,6 @@ def test_what_fails_leaves_no_suffix_behind(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No")))
-    with pytest.raises(UserError, match=r"can't write to .*No\. Free some space"):
+    with pytest.raises(UserError, match=r"can't write to .*No; free some space"):
         writer.write_suffix(tmp_path, 3, EPISODES, SOURCE)
     assert not (tmp_path / "3.index").exists()
