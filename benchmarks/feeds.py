@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import gc
 import itertools
 import multiprocessing
@@ -75,21 +76,6 @@ def parts_of(directories: dict[str, Path], episodes: int | None = None) -> Parts
     return {game: part(game, path) for game, path in directories.items()}
 
 
-@contextlib.contextmanager
-def open_memory(parts: Parts, n_step: int, **options) -> Iterator:
-    """Yields a function that makes data sets of a law, once all is loaded."""
-    store = load(parts)
-    reads = Transitions(n_step, DISCOUNT)
-    yield lambda law: drawing.dataset(store, law, reads, **options)
-
-
-@contextlib.contextmanager
-def open_memory_windows(parts: Parts, n_step: int, **options) -> Iterator:
-    """The same for windows of 4 steps."""
-    store = load(parts)
-    yield lambda law: drawing.dataset(store, law, Sequences(STACK), **options)
-
-
 def load(parts: Parts) -> memory.Store:
     table = positions.episodes({game: mine.extents for game, mine in parts.items()})
     episodes = (mine.read() for mine in parts.values())
@@ -112,18 +98,12 @@ def open_packed_play(parts: Parts) -> Iterator[packed.Packed]:
 
 
 @contextlib.contextmanager
-def open_packed(parts: Parts, n_step: int, **options) -> Iterator:
-    """The same for packed play."""
-    with open_packed_play(parts) as store:
-        reads = Transitions(n_step, DISCOUNT)
+def open_store(kind: str, parts: Parts, n_step: int, **options) -> Iterator:
+    """Yields a function that makes data sets of a law, once all is loaded or packed."""
+    reads = Sequences(STACK) if kind.endswith("windows") else Transitions(n_step, DISCOUNT)
+    packs = kind.startswith("packed")
+    with open_packed_play(parts) if packs else contextlib.nullcontext(load(parts)) as store:
         yield lambda law: drawing.dataset(store, law, reads, **options)
-
-
-@contextlib.contextmanager
-def open_packed_windows(parts: Parts, n_step: int, **options) -> Iterator:
-    """The same for windows of 4 steps of packed play."""
-    with open_packed_play(parts) as store:
-        yield lambda law: drawing.dataset(store, law, Sequences(STACK), **options)
 
 
 @contextlib.contextmanager
@@ -140,13 +120,8 @@ def open_replay(parts: Parts, n_step: int, **options) -> Iterator:
         yield lambda law: reader.dataset(replay, law, check=writers.check, **options)
 
 
-FEEDS = {
-    "memory": open_memory,
-    "memory_windows": open_memory_windows,
-    "packed": open_packed,
-    "packed_windows": open_packed_windows,
-    "replay": open_replay,
-}
+STORES = ("memory", "memory_windows", "packed", "packed_windows")
+FEEDS = {kind: functools.partial(open_store, kind) for kind in STORES} | {"replay": open_replay}
 
 
 def law_of(batch_size: int) -> BatchLaw:

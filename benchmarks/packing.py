@@ -22,6 +22,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import common
@@ -91,24 +92,28 @@ def pack_quietly(job: pack.SuffixToPack) -> None:
     pack.pack_suffix(job, lambda steps: None)
 
 
-def measure_resident(directory: Path, game: str) -> None:
-    """For a process of its own: one line, what drawing from 50M transitions takes."""
-    links = 1_000
+@contextlib.contextmanager
+def packed_copies(
+    directory: Path, game: str, count: int, copy: Callable[[Path, Path], object]
+) -> Iterator[Source]:
+    """A suffix, packed, and copies of it under the next numbers."""
     with tempfile.TemporaryDirectory() as folder:
         target = files.folder(folder, game, 1)
         target.mkdir(parents=True)
-        packed_writer.write_suffix(
-            target, 0, DOPAMINE.read_episodes(directory, game), {"left_out": []}
-        )
-        for suffix in range(1, links):
+        played = DOPAMINE.read_episodes(directory, game)
+        packed_writer.write_suffix(target, 0, played, {"left_out": []})
+        for suffix in range(1, count):
             for first, other in zip(files.paths(target, 0), files.paths(target, suffix)):
-                os.link(first, other)
-        suffixes = tuple(range(links))
+                copy(first, other)
+        yield Source(game, 1, str(target), "packed", tuple(range(count)), 1.0, {}, {})
+
+
+def measure_resident(directory: Path, game: str) -> None:
+    """For a process of its own: one line, what drawing from 50M transitions takes."""
+    with packed_copies(directory, game, 1_000, os.link) as source:
         before = resident_bytes()
         start = time.perf_counter()
-        store = packed.open_packed(
-            [game], [Source(game, 1, str(target), "packed", suffixes, 1.0, {}, {})]
-        )
+        store = packed.open_packed([game], [source])
         opened = time.perf_counter() - start
         after_opening = resident_bytes()
         batches = iter(
@@ -134,18 +139,9 @@ def measure_resident(directory: Path, game: str) -> None:
 
 def measure_disk(directory: Path, game: str, rounds: int) -> None:
     """For a process of its own: one line, transitions/s from 10M transitions on the disk."""
-    copies, batch = 100, 256
-    with tempfile.TemporaryDirectory() as folder:
-        target = files.folder(folder, game, 1)
-        target.mkdir(parents=True)
-        packed_writer.write_suffix(
-            target, 0, DOPAMINE.read_episodes(directory, game), {"left_out": []}
-        )
-        for suffix in range(1, copies):
-            for first, other in zip(files.paths(target, 0), files.paths(target, suffix)):
-                shutil.copyfile(first, other)
+    batch = 256
+    with packed_copies(directory, game, 100, shutil.copyfile) as source:
         os.sync()  # only clean pages leave the cache
-        source = Source(game, 1, str(target), "packed", tuple(range(copies)), 1.0, {}, {})
         store = packed.open_packed([game], [source])
         reads = Transitions(3, DISCOUNT)
         found = drawing.find_positions(store.episodes, reads)
