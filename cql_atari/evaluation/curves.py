@@ -25,7 +25,7 @@ _MEASURES = ("final", "mean_over_curve")
 _FORMS = {"raw": number, "dqn_normalised": percent}
 
 
-class Run(NamedTuple):
+class Evaluations(NamedTuple):
     """Evaluations of one run.
 
     Attributes:
@@ -41,7 +41,7 @@ class Run(NamedTuple):
     protocol: str
 
 
-def read_run(player: Scores) -> Run:
+def read_run(player: Scores) -> Evaluations:
     """A run's evaluations, from its `scores/<step>.json`; where it has none, from its log.
 
     Raises:
@@ -60,7 +60,7 @@ def read_run(player: Scores) -> Run:
     if not scores:
         scores = {name[len(SCORE) :]: dict(c) for name, c in log.items() if name.startswith(SCORE)}
     protocol = next(iter(protocols), score_files.protocol_line(player.protocol))
-    return Run(player, scores, dict(log.get(FRAMES, [])), protocol)
+    return Evaluations(player, scores, dict(log.get(FRAMES, [])), protocol)
 
 
 def summarise(found: Sequence[Group]) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def summarise(found: Sequence[Group]) -> dict[str, Any]:
     return {"format": FORMAT, "unfinished": unfinished, "variants": dict(sorted(variants.items()))}
 
 
-def _curve(variant: str, group: Group, found: Sequence[Run]) -> dict[str, Any] | None:
+def _curve(variant: str, group: Group, found: Sequence[Evaluations]) -> dict[str, Any] | None:
     """One of the "groups"; None where the runs have fewer than two evaluations in common."""
     runs = [run for run in found if variant in run.scores]
     steps = sorted(set.intersection(*(set(run.scores[variant]) for run in runs)))

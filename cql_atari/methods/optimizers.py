@@ -71,7 +71,7 @@ class Lamb(tf.keras.optimizers.legacy.Optimizer):
         return var.assign_sub(rate * update, use_locking=self._use_locking)
 
 
-class Schedule(tf.keras.optimizers.schedules.LearningRateSchedule):
+class RateSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
     """A rate that rises in a line from 0 over the warm-up, then stays or falls along a cosine to 0.
 
     Args:

@@ -48,7 +48,7 @@ def make_part(config: Config, rate: float, variables: list[tf.Variable]) -> Part
     peak: Any = rate
     if chosen.warmup_steps or chosen.cosine:
         end = config.train.steps if chosen.cosine else None
-        peak = optimizers_lib.Schedule(rate, chosen.warmup_steps, end)
+        peak = optimizers_lib.RateSchedule(rate, chosen.warmup_steps, end)
     options: dict[str, Any] = {"epsilon": chosen.epsilon, "beta_2": chosen.beta_2}
     make: Callable[..., Any] = tf.keras.optimizers.legacy.Adam
     if chosen.kind == "lamb" or chosen.weight_decay:

@@ -190,7 +190,7 @@ class Experience:
             if episode.stop < full * size and not last:
                 episode.path.unlink()
 
-    def _log(self, episodes: list[spool.Ended]) -> None:
+    def _log(self, episodes: list[spool.EndedEpisode]) -> None:
         """Appends the lines that `episodes.jsonl` lacks."""
         with open(self._directory / EPISODES, "a") as file:
             for episode in episodes:
@@ -203,7 +203,7 @@ class Experience:
             file.flush()
             os.fsync(file.fileno())
 
-    def _describe(self, episode: spool.Ended) -> dict[str, Any]:
+    def _describe(self, episode: spool.EndedEpisode) -> dict[str, Any]:
         steps = episode.steps()
         return {
             "game": self._job.game,

@@ -30,7 +30,7 @@ STEP = np.dtype(
 _LAST = "invalid_range_ckpt"  # the file of a group that is moved in last
 
 
-class Ended(NamedTuple):
+class EndedEpisode(NamedTuple):
     """An episode that has ended: the slots [start, stop) of the stream, and its file."""
 
     start: int
@@ -42,13 +42,13 @@ class Ended(NamedTuple):
         return np.memmap(self.path, STEP, "r")
 
 
-def list_ended(spool: Path, end: int) -> list[Ended]:
+def list_ended(spool: Path, end: int) -> list[EndedEpisode]:
     """The episodes that begin before the slot `end`, in the stream's order."""
     found = []
     for path in spool.iterdir():
         if path.stem != UNDER_WAY and int(path.stem) < end:
             steps = path.stat().st_size // STEP.itemsize
-            found.append(Ended(int(path.stem), int(path.stem) + PADS + steps, path))
+            found.append(EndedEpisode(int(path.stem), int(path.stem) + PADS + steps, path))
     return sorted(found)
 
 
@@ -61,7 +61,7 @@ def write_groups(
     replay_logs: Path,
     game: str,
     slots_per_file: int,
-    episodes: Sequence[Ended],
+    episodes: Sequence[EndedEpisode],
     *,
     done: int,
     end: int | None,

@@ -58,7 +58,7 @@ class Devices(NamedTuple):
     feed_host_cores: int = FEED_HOST_CORES
 
 
-class Network(NamedTuple):
+class NetworkCost(NamedTuple):
     """A network in numbers: parameters, and operations of a forward pass of one state."""
 
     trunk: int
@@ -66,7 +66,7 @@ class Network(NamedTuple):
     forward: float
 
 
-def plan(config: Config, network: Network, devices: Devices) -> list[tuple[str, str]]:
+def plan(config: Config, network: NetworkCost, devices: Devices) -> list[tuple[str, str]]:
     """The lines (what, how much), in the order in which one follows from another.
 
     Raises:
@@ -181,7 +181,7 @@ def most_replicas(config: Config) -> int:
     return max(n for n in range(1, _MOST_REPLICAS + 1) if config.feed.draws % n == 0)
 
 
-def measure_network(config: Config) -> Network:
+def measure_network(config: Config) -> NetworkCost:
     """Builds the network and counts its parameters and the operations of a forward pass.
 
     Raises:
@@ -204,7 +204,7 @@ def measure_network(config: Config) -> Network:
     profile = tf.compat.v1.profiler.profile(
         graph, options=options(options.float_operation()).with_empty_output().build()
     )
-    return Network(*build.count_parameters(config), float(profile.total_float_ops))
+    return NetworkCost(*build.count_parameters(config), float(profile.total_float_ops))
 
 
 def _bytes(number: float) -> str:

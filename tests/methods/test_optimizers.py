@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cql_atari.methods.optimizers import AdamW, Lamb, Schedule
+from cql_atari.methods.optimizers import AdamW, Lamb, RateSchedule
 
 MATRIX = np.array([[3.0, 0.0], [0.0, 4.0]], np.float32)  # its norm is 5
 VECTOR = np.array([1.0, -2.0], np.float32)
@@ -80,13 +80,13 @@ def test_a_restored_optimizer_goes_on_bit_for_bit(kind, tmp_path):
 
 
 def test_the_rate_rises_stays_and_falls():
-    stays, falls = Schedule(1.0, 10), Schedule(1.0, 10, 110)
+    stays, falls = RateSchedule(1.0, 10), RateSchedule(1.0, 10, 110)
     assert [float(stays(s)) for s in (0, 4, 9, 10, 10**6)] == pytest.approx([0.1, 0.5, 1, 1, 1])
     assert [float(falls(s)) for s in (4, 10, 60, 110, 200)] == pytest.approx([0.5, 1, 0.5, 0, 0])
-    assert float(Schedule(0.3, 0)(0)) == pytest.approx(0.3)
+    assert float(RateSchedule(0.3, 0)(0)) == pytest.approx(0.3)
 
 
 def test_an_optimizer_follows_a_schedule():
-    optimizer = Lamb(Schedule(0.01, 2))
+    optimizer = Lamb(RateSchedule(0.01, 2))
     start = run(optimizer, MATRIX, gradients((2, 2), steps=1))
     assert np.linalg.norm(start - MATRIX) == pytest.approx(0.005 * 5, rel=1e-5)

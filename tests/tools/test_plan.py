@@ -12,7 +12,7 @@ from cql_atari import config as config_lib
 from cql_atari.core.types import UserError
 from cql_atari.feed.online.complete import complete
 from cql_atari.tools import plan
-from cql_atari.tools.plan import Devices, Network
+from cql_atari.tools.plan import Devices, NetworkCost
 
 
 def lines(config, network, **devices) -> dict[str, str]:
@@ -21,7 +21,7 @@ def lines(config, network, **devices) -> dict[str, str]:
 
 
 def test_hand_numbers_of_the_paper_run():
-    found = lines(config_lib.load(), Network(10**8, 10**7, 1e10), price=2.0)
+    found = lines(config_lib.load(), NetworkCost(10**8, 10**7, 1e10), price=2.0)
     # 512 x (7 x 84 x 84 + 16) bytes; 4 x 512 x 10 GFLOP = 20.48 TFLOP over 640 TFLOP/s = 32 ms.
     assert found["batch"] == "512 transitions = 128 draws x 4; 8 a replica"
     assert found["batch in bytes"] == "25.3 MB a step, 49.4 KB a transition"
@@ -48,13 +48,13 @@ def test_hand_numbers_of_the_paper_run():
 
 
 def test_without_a_price_it_says_what_it_is_multiplied_with():
-    found = lines(config_lib.load(), Network(10**8, 10**7, 1e10))
+    found = lines(config_lib.load(), NetworkCost(10**8, 10**7, 1e10))
     assert found["price"] == "5,689 replica-hours x --price, what one costs: not given"
 
 
 def test_feed_hosts_by_hand():
     # 16,000 transitions/s at 100 a core: 160 cores, 4 hosts of 40 for 8 hosts of 8 replicas.
-    network = Network(10**8, 10**7, 1e10)
+    network = NetworkCost(10**8, 10**7, 1e10)
     found = lines(config_lib.load(), network, feed_rate=100.0, feed_host_cores=40)
     assert found["host cores for it"].startswith("160 at 100 ")
     assert found["feed hosts"].startswith("4 of 40 cores")
@@ -66,7 +66,7 @@ READING = {"host cores for it", "feed hosts", "replay", "reading", "its turnover
 
 def test_the_online_phase_acts_and_reads_no_files():
     config = online("gin_configs/finetune.gin")
-    found = lines(config, Network(10**6, 10**5, 1e9), replicas=1)
+    found = lines(config, NetworkCost(10**6, 10**5, 1e9), replicas=1)
     assert not READING & found.keys()
     # 4 x 32 x 1 GFLOP at 10 TFLOP/s = 12.8 ms: 2,500 transitions/s, an eighth of which is new.
     assert found["acting for it"].startswith("312 agent steps/s, each drawn 8 times")
@@ -77,12 +77,12 @@ def test_the_online_phase_acts_and_reads_no_files():
     assert found["run"].startswith("182,500 steps, 5.84e+06")
     assert "37 written" in found["checkpoint"]
     with pytest.raises(UserError, match=r"--replicas=2 .*one device; leave --replicas out"):
-        lines(config, Network(1, 1, 1.0), replicas=2)
+        lines(config, NetworkCost(1, 1, 1.0), replicas=2)
 
 
 def test_recorded_play_that_is_mixed_in_is_read():
     config = online("gin_configs/finetune.gin", "online.offline_share = 0.25")
-    found = lines(config, Network(10**6, 10**5, 1e9), replicas=1)
+    found = lines(config, NetworkCost(10**6, 10**5, 1e9), replicas=1)
     assert found.keys() >= READING
     # A quarter of 2,500 transitions/s, each drawn 8 times.
     assert found["its turnover"].endswith(", 78 transitions/s read from files")
@@ -109,14 +109,14 @@ def test_without_replicas_given_the_most_that_divide_are_taken(file, bindings, m
 
 def test_cloning_has_no_target_network_and_memory_no_tables():
     config = config_lib.load((), ("train.method = 'cloning'", "feed.kind = 'memory'"))
-    found = lines(config, Network(10**8, 0, 1e10))
+    found = lines(config, NetworkCost(10**8, 0, 1e10))
     assert found["checkpoint"].startswith("1.2 GB")
     assert "15.36 TFLOP" in found["compute"] and "replay" not in found
 
 
 def test_replicas_that_do_not_divide_are_refused():
     with pytest.raises(UserError, match=r"128 draws.*don't divide over 60"):
-        lines(config_lib.load(), Network(1, 1, 1.0), replicas=60)
+        lines(config_lib.load(), NetworkCost(1, 1, 1.0), replicas=60)
 
 
 def test_a_forward_pass_is_counted():

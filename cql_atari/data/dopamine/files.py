@@ -44,7 +44,7 @@ _EXPECTED = (
 )
 
 
-class Group(NamedTuple):
+class FileGroup(NamedTuple):
     """One suffix's files, open, their headers checked.
 
     Attributes:
@@ -114,7 +114,7 @@ def fingerprints(replay_logs_dir: PathLike, suffix: int) -> Fingerprints:
 
 
 @contextlib.contextmanager
-def open_group(directory: Path, suffix: int) -> Iterator[Group]:
+def open_group(directory: Path, suffix: int) -> Iterator[FileGroup]:
     """Opens a suffix's six files and checks all headers, before anything is allocated.
 
     Raises:
@@ -139,7 +139,7 @@ def open_group(directory: Path, suffix: int) -> Iterator[Group]:
         valid, fault = count_valid(int(count), listed, slots)
         if fault:
             raise UserError(f"{files['add_count'].path}: {fault} {FIX}")
-        yield Group(files, valid)
+        yield FileGroup(files, valid)
 
 
 def compare_lengths(files: Mapping[str, GzipArray]) -> tuple[int, dict[str, tuple[int, str]]]:
@@ -181,7 +181,7 @@ def count_valid(count: int, invalid_range: np.ndarray | None, slots: int) -> tup
     return (slots if count and count % slots == 0 else count % slots), ""
 
 
-def read_columns(group: Group, kept: Ranges, num_actions: int) -> Columns:
+def read_columns(group: FileGroup, kept: Ranges, num_actions: int) -> Columns:
     """Reads the small arrays whole and checks them in the `kept` ranges.
 
     Raises:
