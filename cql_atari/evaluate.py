@@ -57,7 +57,7 @@ def evaluate_run(should_stop: Callable[[], bool]) -> int:
         _keep_own_scores(recorded, config, games)
 
     from cql_atari.envs import roms
-    from cql_atari.evaluation import text_report
+    from cql_atari.evaluation import summary as summary_lib
     from cql_atari.methods import build
     from cql_atari.runs import checkpoint
     from cql_atari.training import follow, load
@@ -78,7 +78,7 @@ def evaluate_run(should_stop: Callable[[], bool]) -> int:
         wrong = follow.evaluate_each(todo, steps or there)
     else:
         step, summary = follow.evaluate(todo, steps[0] if steps else None)
-        print(text_report.small(build.kind(config).label, summary))
+        print(summary_lib.as_text(build.kind(config).label, summary))
         print(f"wrote {folder.scores_of(out, step)}")
     print(f"next: python -m cql_atari.report {out}")
     if not finished:
@@ -172,7 +172,7 @@ def evaluate_policy(should_stop: Callable[[], bool]) -> int:
     bindings = [*FLAGS.gin_bindings, *chosen, *_length_bindings()]
     config = config_lib.load(FLAGS.gin_files, bindings)
 
-    from cql_atari.evaluation import baselines, journal, rollout, score_files, summary, text_report
+    from cql_atari.evaluation import baselines, journal, rollout, score_files, summary
 
     how = config.evaluation
     names = ("envs_per_game", "sticky", "seed", "max_frames", "rom_dir", "agent_steps")
@@ -194,7 +194,7 @@ def evaluate_policy(should_stop: Callable[[], bool]) -> int:
             played = [score for _, scores in best for score in scores]
             run["actions"] = {game: ACTION_NAMES[action] for game, (action, _) in zip(games, best)}
         score_files.write(out / folder.SCORES, played, protocol, run)
-    print(text_report.small(policy, summary.summarise(played)))
+    print(summary.as_text(policy, summary.summarise(played)))
     print(f"wrote {out / folder.SCORES}; next: python -m cql_atari.report {out}")
     return 0
 

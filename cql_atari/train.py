@@ -76,10 +76,10 @@ def main(_: list[str]) -> int:
 
 
 def _print_scores(folder: Path) -> None:
-    from cql_atari.evaluation import score_files, text_report
+    from cql_atari.evaluation import score_files, summary
 
     (player,) = score_files.find_scores([folder / workdir.SCORES])
-    print(text_report.small(player.label, player.summary))
+    print(summary.as_text(player.label, player.summary))
     print(f"next: python -m cql_atari.report {folder}")
 
 

@@ -18,13 +18,13 @@ import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import Protocol
 
 import ale_py
 import ale_py.roms
 from absl import logging
 
 from cql_atari.core import games
-from cql_atari.core.settings import Data
 from cql_atari.core.types import UserError
 from cql_atari.system.files import parse_json
 
@@ -92,7 +92,20 @@ def recorded_md5(game: str, run: Path) -> str | None:
         return md5_table().get(game, {}).get("recorded")
 
 
-def find_others(data: Data, rom_dir: str | Path | None) -> list[str]:
+class Recorded(Protocol):
+    """The part of `settings.Data` that is used here: importing it would lengthen many chains."""
+
+    @property
+    def dir(self) -> str | None: ...
+
+    @property
+    def games(self) -> tuple[str, ...]: ...
+
+    @property
+    def runs(self) -> tuple[int, ...]: ...
+
+
+def find_others(data: Recorded, rom_dir: str | Path | None) -> list[str]:
     """The games whose ROM isn't the one that recorded their data.
 
     Args:
@@ -111,7 +124,7 @@ def find_others(data: Data, rom_dir: str | Path | None) -> list[str]:
     return others
 
 
-def warn_where_other(data: Data, rom_dir: str | Path | None) -> list[str]:
+def warn_where_other(data: Recorded, rom_dir: str | Path | None) -> list[str]:
     """Tries every ROM; logs a warning that names `find_others`, and returns them."""
     for game in data.games:
         rom_path(game, rom_dir)

@@ -1,4 +1,4 @@
-"""The numbers of one evaluation: a row a game, and the aggregates over games."""
+"""The numbers of one evaluation by game and over games, as dictionaries and as text."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 
 from cql_atari.core import games
 from cql_atari.core.types import EpisodeScore
-from cql_atari.evaluation import intervals
-from cql_atari.evaluation.aggregate import aggregate
+from cql_atari.evaluation import intervals, tables
+from cql_atari.evaluation.aggregate import AGGREGATES, aggregate
+from cql_atari.evaluation.tables import Estimate, Value
 
 # ALE's default mode where it isn't 0. Normalised scores exist for the defaults only.
 _DEFAULT_MODES = {
@@ -70,6 +71,45 @@ def summarise(episodes: Sequence[EpisodeScore]) -> dict[str, Any]:
         scores = list(normalised(episodes, kind).values())
         result[kind] = {"games": len(scores), **(aggregate(scores) if scores else {})}
     return result
+
+
+def as_text(label: str, found: dict[str, Any], markdown: bool = False) -> str:
+    """One evaluation in a small table, as commands print it at their end, and its aggregates.
+
+    Args:
+      label: who played.
+      found: as `summarise`.
+      markdown: whether to write Markdown.
+    """
+    rows: list[list[Value]] = [
+        ["game", "episodes", "mean score", "of human", "of DQN"],
+        *([name, row["n"], Estimate(row["mean"], row["ci95"]),
+           *(tables.percent(row[form]) for form in REFERENCES)]
+          for name, row in found["games"].items()),
+    ]  # fmt: skip
+    lines = aggregate_lines(label, {form: found[form] for form in REFERENCES})
+    if markdown:
+        lines = ["", *(f"- {line}" for line in lines)]
+    return "\n".join([tables.table(rows, markdown), *lines])
+
+
+def aggregate_lines(label: str, values: dict[str, dict[str, Any]]) -> list[str]:
+    """Every aggregate over games with its interval, for both normalisations.
+
+    Args:
+      label: of the player.
+      values: "human_normalised" and "dqn_normalised" -> {"games": number, aggregate: {"value",
+        "ci95"}}.
+    """
+    lines = []
+    for form, reference in REFERENCES.items():
+        if number := values[form]["games"]:
+            numbers = ", ".join(
+                f"{one.title} {tables.text(tables.share(values[form][name]))}"
+                for name, one in AGGREGATES.items()
+            )
+            lines.append(f"{label}, {reference}-normalised over {number} games: {numbers}")
+    return lines
 
 
 def _game(group: Sequence[EpisodeScore]) -> dict[str, Any]:

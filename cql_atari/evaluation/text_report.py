@@ -8,8 +8,7 @@ from typing import Any
 from cql_atari.evaluation import aggregate, comparison, groups, normalised, score_tables, tables
 from cql_atari.evaluation.groups import Group
 from cql_atari.evaluation.labels import CLONING, DATA, agents_of, kind
-from cql_atari.evaluation.summary import REFERENCES
-from cql_atari.evaluation.tables import Estimate, Value
+from cql_atari.evaluation.summary import REFERENCES, aggregate_lines
 
 
 def report(found: Sequence[Group], against: str | None, markdown: bool) -> str:
@@ -44,45 +43,6 @@ def report(found: Sequence[Group], against: str | None, markdown: bool) -> str:
         blocks.append(tables.to_text(comparison.table(compared, against), markdown))
     blocks += [comparison.sentence(one, against) for one in last]
     return "\n\n".join(blocks)
-
-
-def small(label: str, summary: dict[str, Any], markdown: bool = False) -> str:
-    """One evaluation in a small table, as commands print it at their end, and its aggregates.
-
-    Args:
-      label: who played.
-      summary: as `summary.summarise`.
-      markdown: whether to write Markdown.
-    """
-    rows: list[list[Value]] = [
-        ["game", "episodes", "mean score", "of human", "of DQN"],
-        *([name, row["n"], Estimate(row["mean"], row["ci95"]),
-           *(tables.percent(row[form]) for form in REFERENCES)]
-          for name, row in summary["games"].items()),
-    ]  # fmt: skip
-    lines = aggregate_lines(label, {form: summary[form] for form in REFERENCES})
-    if markdown:
-        lines = ["", *(f"- {line}" for line in lines)]
-    return "\n".join([tables.table(rows, markdown), *lines])
-
-
-def aggregate_lines(label: str, values: dict[str, dict[str, Any]]) -> list[str]:
-    """Every aggregate over games with its interval, for both normalisations.
-
-    Args:
-      label: of the player.
-      values: "human_normalised" and "dqn_normalised" -> {"games": number, aggregate: {"value",
-        "ci95"}}.
-    """
-    lines = []
-    for form, reference in REFERENCES.items():
-        if number := values[form]["games"]:
-            numbers = ", ".join(
-                f"{one.title} {tables.text(tables.share(values[form][name]))}"
-                for name, one in aggregate.AGGREGATES.items()
-            )
-            lines.append(f"{label}, {reference}-normalised over {number} games: {numbers}")
-    return lines
 
 
 def _aggregates(group: Group) -> list[str]:

@@ -196,6 +196,12 @@ def read_extra(directory: Path, step: int) -> dict[str, Any]:
     return extra
 
 
+def not_finite(variables: Sequence[tf.Variable]) -> list[str]:
+    """Names of the variables that hold infinity or NaN."""
+    floats = (v for v in variables if v.dtype.is_floating)
+    return [v.name for v in floats if not bool(tf.reduce_all(tf.math.is_finite(v)))]
+
+
 def restore_encoder(path: Path, encoder: tf.keras.Model) -> None:
     """Restores a network's encoder alone from one checkpoint folder of another run.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from cql_atari.core import games as games_lib
 from cql_atari.core.settings import Config
-from cql_atari.evaluation import tables, text_report
+from cql_atari.evaluation import summary, tables
 from cql_atari.evaluation.score_files import Scores
 
 _HEAD = """---
@@ -152,5 +152,5 @@ def _scores(scores: Scores | None) -> str:
     )
     text = "One training seed: the intervals cover the randomness of evaluation only. "
     text += f"Protocol: {protocol}."
-    found = text_report.small(scores.label, scores.summary, markdown=True)
+    found = summary.as_text(scores.label, scores.summary, markdown=True)
     return f"## Scores\n\n{text} ± and [ ] are 95 % intervals.\n\n{found}\n"

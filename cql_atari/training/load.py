@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,7 +103,7 @@ def restore_run(run: Run, step: int | None = None) -> int:
         )
     step = there[0] if is_export else _restore_checkpoint(directory, network, step)
     variables = network.variables
-    if wrong := not_finite(variables):
+    if wrong := checkpoint.not_finite(variables):
         others = [other for other in there if other != step]
         raise UserError(
             f"{directory} has diverged by step {step}: {len(wrong)} of {len(variables)} weights "
@@ -112,12 +112,6 @@ def restore_run(run: Run, step: int | None = None) -> int:
                "There is no earlier checkpoint; train again with a lower optimizer.learning_rate.")
         )  # fmt: skip
     return step
-
-
-def not_finite(variables: Sequence[tf.Variable]) -> list[str]:
-    """Names of the variables that hold infinity or NaN."""
-    floats = (v for v in variables if v.dtype.is_floating)
-    return [v.name for v in floats if not bool(tf.reduce_all(tf.math.is_finite(v)))]
 
 
 def _restore_export(path: Path, network: tf.keras.Model) -> int:

@@ -17,7 +17,6 @@ from cql_atari.methods import build
 from cql_atari.methods.method import Learner, Method
 from cql_atari.runs import checkpoint, folder, recorded_config
 from cql_atari.system import files
-from cql_atari.training.load import not_finite
 
 # The settings that must agree, by kind of encoder.
 _SETTINGS = {
@@ -75,7 +74,7 @@ def check_finite(learner: Learner, consequence: str, remedy: str) -> None:
     Losses and Q-values can stay finite then: on CPUs TensorFlow's ReLU makes 0 of NaN.
     """
     variables = [variable for part in learner.saved.values() for variable in _variables(part)]
-    if wrong := not_finite(variables):
+    if wrong := checkpoint.not_finite(variables):
         raise UserError(
             f"the network has diverged: {len(wrong)} of {len(variables)} variables are not finite, "
             f"{wrong[0]} among them. So {consequence}; {remedy}. Lower optimizer.learning_rate."

@@ -20,7 +20,7 @@ from cql_atari.feed.feed import Feed
 from cql_atari.feed.online import exchange, feed, replay
 from cql_atari.feed.online.actor import Tally
 from cql_atari.feed.online.complete import complete
-from cql_atari.feed.online.pace import Pace
+from cql_atari.feed.online.limits import Pace
 from cql_atari.methods import build
 from cql_atari.recording import scripted
 from cql_atari.recording.folder import Job

@@ -2,27 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from cql_atari.core.settings import Config, Online
 from cql_atari.core.types import FRAME_SKIP, MAX_FRAMES
-
-PENDING = 8  # transitions that a writer may be ahead of the table
-IN_FLIGHT = 32  # draws that a reader may be ahead of its batches
-
-
-class Pace(NamedTuple):
-    """What the replay's rate limiter allows, by its own counts since this process of the run began.
-
-    Attributes:
-      samples_per_insert: how often a transition is drawn, on average.
-      first_fill: transitions that are there before the first is drawn.
-      allowed: bounds of samples_per_insert * inserted - drawn; the side that is ahead waits there.
-    """
-
-    samples_per_insert: float
-    first_fill: int
-    allowed: tuple[float, float]
+from cql_atari.feed.online.limits import IN_FLIGHT, PENDING, Pace
 
 
 def rows(config: Config) -> tuple[int, int]:

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from cql_atari.core.types import FRAME_SHAPE, STACK, Batch
 from cql_atari.feed import tables
-from cql_atari.feed.online.pace import IN_FLIGHT, PENDING, Pace
+from cql_atari.feed.online.limits import IN_FLIGHT, PENDING, Pace
 from cql_atari.feed.transitions import LEAD, empty_frames
 
 TRANSITIONS = "transitions"  # the table's name

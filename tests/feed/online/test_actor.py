@@ -9,7 +9,7 @@ import tiny
 
 from cql_atari.envs import atari
 from cql_atari.feed.online import actor, replay
-from cql_atari.feed.online.pace import Pace
+from cql_atari.feed.online.limits import Pace
 
 
 class Scripted:

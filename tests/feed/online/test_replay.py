@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cql_atari.core.types import Batch, Episode, UserError
 from cql_atari.feed import transitions
 from cql_atari.feed.online import replay
-from cql_atari.feed.online.pace import Pace
+from cql_atari.feed.online.limits import Pace
 from cql_atari.system import ports
 
 ANY = (-1e12, 1e12)
