@@ -100,10 +100,17 @@ def survey(source: Source, suffix: int) -> list[Extent] | None:
     return _extents(source, suffix, format_of(source.format).survey)
 
 
-def count(source: Source, suffix: int) -> list[Extent]:
-    """The extents of the episodes that `read_part` yields, even if that takes reading them."""
+def count(source: Source, suffix: int, *, totals: bool = False) -> list[Extent]:
+    """The extents of the episodes that `read_part` yields, even if that takes reading them.
+
+    Args:
+      source: the source.
+      suffix: the suffix.
+      totals: whether every whole game must have its return, which older conversions didn't note.
+    """
     extents = survey(source, suffix)
-    if extents is None:
+    lacking = (e.total is None and e.terminal and e.starts for e in extents or ())
+    if extents is None or (totals and any(lacking)):
         extents = _extents(source, suffix, format_of(source.format).count)
     assert extents is not None
     return extents
@@ -158,7 +165,7 @@ def _choose_best(sources: Sequence[Source], fraction: float) -> list[Source]:
     groups = [(nth, suffix) for nth, source in enumerate(sources) for suffix in source.suffixes]
     for nth, suffix in tqdm(groups, desc="ranking episodes", unit="file group", delay=2):
         mine = ranked.setdefault(sources[nth].game, [])
-        for position, extent in enumerate(_count_with_totals(sources[nth], suffix)):
+        for position, extent in enumerate(count(sources[nth], suffix, totals=True)):
             if extent.total is not None:
                 mine.append((-extent.total, nth, suffix, position))
     best: list[dict[int, list[int]]] = [{k: [] for k in source.suffixes} for source in sources]
@@ -175,14 +182,6 @@ def _choose_best(sources: Sequence[Source], fraction: float) -> list[Source]:
         source._replace(best={suffix: sorted(chosen) for suffix, chosen in parts.items()})
         for source, parts in zip(sources, best)
     ]
-
-
-def _count_with_totals(source: Source, suffix: int) -> list[Extent]:
-    """`count`, with the return of every whole game, which older conversions didn't note."""
-    extents = count(source, suffix)
-    if any(e.total is None and e.terminal and e.starts for e in extents):
-        extents = _extents(source, suffix, format_of(source.format).count) or []
-    return extents
 
 
 def _locate(directory: str, game: str, run: int) -> tuple[str, Format]:

@@ -215,13 +215,65 @@ def read_bytes(path: Path, limit: int) -> bytes:
         return data
 
 
-class GzipArray:
-    """An open file of one array, read once from its start to its end.
+class ArrayReader:
+    """An array in the `.npy` format, read from an open file towards its end.
+
+    Attributes:
+      dtype: the array's dtype.
+      shape: the array's shape.
+    """
+
+    def __init__(  # noqa: PLR0917
+        self,
+        where: str | Path,
+        file: Any,
+        dtypes: Sequence[str],
+        shape: tuple[int | None, ...],
+        most_bytes: int,
+        damage: tuple[type[Exception], ...],
+    ) -> None:
+        """Reads and checks the header.
+
+        Args:
+          where: names the array in errors.
+          file: open for reading bytes, at its start.
+          dtypes, shape, most_bytes: as `read_header`.
+          damage: what reading a damaged file raises, beside OSError.
+
+        Raises:
+          UserError: if it isn't such an array, or can't be read.
+        """
+        self._where, self._file, self._damage = where, file, damage
+        with blaming(where, *damage):
+            self.shape, self.dtype = read_header(where, file, dtypes, shape, most_bytes)
+
+    def read_into(self, array: np.ndarray) -> None:
+        """Fills a contiguous array of the same dtype with the next elements.
+
+        Raises:
+          UserError: if the file is damaged or ends before.
+        """
+        with blaming(self._where, *self._damage):
+            fill_array(self._file, array)
+
+    def read_all(self) -> np.ndarray:
+        """The whole array, its checksum verified. Only for a file that was not read before."""
+        array = np.empty(self.shape, self.dtype)
+        self.read_into(array)
+        self.finish()
+        return array
+
+    def finish(self) -> None:
+        """Verifies the checksum, where there is one and every element was read."""
+        with blaming(self._where, *self._damage):
+            self._file.read(1)
+
+
+class GzipArray(ArrayReader):
+    """An open gzip file of one array, read once from its start to its end.
 
     Attributes:
       path: the file.
-      dtype: the array's dtype.
-      shape: the array's shape.
       size: bytes of the file itself.
     """
 
@@ -237,40 +289,20 @@ class GzipArray:
           UserError: if it is not a regular file, not readable, not a plain `.npy` array, has
             another dtype or shape, or claims more than a file of its size can hold.
         """
-        self.path = path
-        self._file = _open_gzip(path)
-        status = os.fstat(self._file.fileno())
+        self.path, file = path, _open_gzip(path)
+        status = os.fstat(file.fileno())
         self.size, self._state = status.st_size, _state(status)
         try:
-            with blaming(path, *_GZIP_DAMAGE):
-                self.shape, self.dtype = read_header(
-                    path, self._file, dtypes, shape, MAX_DEFLATE_RATIO * self.size
-                )
+            super().__init__(path, file, dtypes, shape, MAX_DEFLATE_RATIO * self.size, _GZIP_DAMAGE)
         except BaseException:
-            self.close()
+            file.close()
             raise
 
     def close(self) -> None:
         """Closes the file; a second time does nothing."""
         self._file.close()
 
-    def read_into(self, array: np.ndarray) -> None:
-        """Fills a contiguous array of the same dtype with the next elements.
-
-        Raises:
-          UserError: if the stream is damaged or ends before.
-        """
-        with blaming(self.path, *_GZIP_DAMAGE):
-            fill_array(self._file, array)
-
-    def read_all(self) -> np.ndarray:
-        """The whole array, its checksum verified. Only for a stream that was not read before."""
-        array = np.empty(self.shape, self.dtype)
-        self.read_into(array)
-        self.finish(0)
-        return array
-
-    def finish(self, remaining: int) -> None:
+    def finish(self, remaining: int = 0) -> None:
         """Passes over the `remaining` rows, checks that the stream ends there intact, and closes.
 
         Raises:

@@ -47,12 +47,11 @@ from cql_atari.data.shared import (
 from cql_atari.data.untrusted import (
     FIX,
     MAX_DEFLATE_RATIO,
+    ArrayReader,
     blaming,
     check_regular,
-    fill_array,
     fingerprint,
     open_file,
-    read_header,
 )
 
 LAYOUT: dict[str, tuple[tuple[str, ...], tuple[int | None, ...]]] = {
@@ -70,12 +69,8 @@ _EXPECTED = "expected <Game>/<run>/arrays/K.npz, or K/frames.npy and the others,
 _DAMAGE = (EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError)
 
 
-class Rows:
-    """An open array, read row by row towards its end; never more at once than is asked for.
-
-    Attributes:
-      shape: the array's shape.
-    """
+class Rows(ArrayReader):
+    """An open array, read row by row towards its end; never more at once than is asked for."""
 
     def __init__(self, where: str, file: Any, most_bytes: int, size: int | None, name: str) -> None:
         """Reads and checks the header.
@@ -90,11 +85,9 @@ class Rows:
         Raises:
           UserError: if it isn't such an array, or can't be read.
         """
-        self._where, self._file = where, file
-        with blaming(where, *_DAMAGE):
-            self.shape, self._dtype = read_header(where, file, *LAYOUT[name], most_bytes)
-            self._begin = file.tell()
-        claimed = self._begin + math.prod(self.shape) * self._dtype.itemsize
+        super().__init__(where, file, *LAYOUT[name], most_bytes, _DAMAGE)
+        self._begin = file.tell()
+        claimed = self._begin + math.prod(self.shape) * self.dtype.itemsize
         if claimed != size:
             raise UserError(f"{where} has {size:,} bytes; its header says {claimed:,}. {FIX}")
 
@@ -104,25 +97,11 @@ class Rows:
         Raises:
           UserError: if the file is damaged or ends before.
         """
-        array = np.empty((stop - start, *self.shape[1:]), self._dtype)
-        row_bytes = math.prod(self.shape[1:]) * self._dtype.itemsize
+        array = np.empty((stop - start, *self.shape[1:]), self.dtype)
         with blaming(self._where, *_DAMAGE):
-            self._file.seek(self._begin + start * row_bytes)
-            fill_array(self._file, array)
+            self._file.seek(self._begin + start * math.prod(self.shape[1:]) * self.dtype.itemsize)
+        self.read_into(array)
         return array
-
-    def read_all(self) -> np.ndarray:
-        """The whole array, of any number of axes; a checksum, where there is one, verified."""
-        array = np.empty(self.shape, self._dtype)
-        with blaming(self._where, *_DAMAGE):
-            fill_array(self._file, array)
-        self.finish()
-        return array
-
-    def finish(self) -> None:
-        """Verifies the checksum, where there is one and every row was read."""
-        with blaming(self._where, *_DAMAGE):
-            self._file.read(1)
 
 
 def list_suffixes(path: PathLike) -> list[int]:
