@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import platform
 import statistics
@@ -30,6 +31,12 @@ def summarise(results: Sequence[float]) -> dict[str, float]:
         "max": max(results),
         "repeats": len(results),
     }
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns that is called in a new process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
 
 
 def emit(name: str, **values: Any) -> None:

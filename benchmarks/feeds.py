@@ -21,7 +21,6 @@ import contextlib
 import functools
 import gc
 import itertools
-import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -221,8 +220,7 @@ def measure_first_batch(kind: str, slots: int, n_step: int, k: int, rounds: int)
 
     def run(function: Callable[..., tuple], *arguments) -> tuple:
         reading.forget(directory)
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            return pool.apply(function, (*arguments, time.monotonic()))
+        return common.apart(function, *arguments, time.monotonic())
 
     def emit(name: str, results: list[tuple], **more) -> None:
         from_start, from_opening, peak = (common.summarise(values) for values in zip(*results))
@@ -263,13 +261,11 @@ def main() -> None:
     parser.add_argument("--feeds", nargs="+", choices=tuple(FEEDS), default=tuple(FEEDS))
     arguments = parser.parse_args()
     n_step, k, rounds = arguments.n_step, arguments.steps_per_call, arguments.rounds
-    spawn = multiprocessing.get_context("spawn")
     if arguments.only != "first_batch":
         with contextlib.ExitStack() as stack:
             directories = {game: stack.enter_context(reading.files(game, SLOTS)) for game in GAMES}
             for kind in arguments.feeds:
-                with spawn.Pool(1) as pool:
-                    pool.apply(measure_speed, (kind, directories, n_step, k, rounds))
+                common.apart(measure_speed, kind, directories, n_step, k, rounds)
     if arguments.only != "speed":
         measure_first_batch("replay", MANY_SLOTS, n_step, k, 3)
         measure_first_batch("memory", SLOTS, n_step, k, 3)

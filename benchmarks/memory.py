@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import multiprocessing
 import os
 import shutil
 import tempfile
@@ -107,7 +106,6 @@ def run_feed(kind: str, data: Path, cache: Path) -> dict[str, float]:
 
 def measure_size(slots: int, rounds: int) -> None:
     """A line a feed: peaks on both data sets, and their ratio within each round."""
-    spawn = multiprocessing.get_context("spawn")
     with data_sets(slots) as folders:
         cache = folders[0].parent / "cache"
         for kind in ("replay", "memory"):
@@ -116,8 +114,7 @@ def measure_size(slots: int, rounds: int) -> None:
                 results.append([])
                 for data in folders:
                     shutil.rmtree(cache, ignore_errors=True)
-                    with spawn.Pool(1) as pool:
-                        results[-1].append(pool.apply(run_feed, (kind, data, cache)))
+                    results[-1].append(common.apart(run_feed, kind, data, cache))
             values = {}
             for name in ("peak_mb", "peak_anonymous_mb"):
                 for i, size in enumerate(("small", "large")):
@@ -154,7 +151,6 @@ def insert_per_second(directories: dict[str, Path]) -> float:
 
 def measure_insert(rounds: int) -> None:
     """A line for each game alone and one for both at once, against `gzip -dc` of the same files."""
-    spawn = multiprocessing.get_context("spawn")
     with contextlib.ExitStack() as stack:
         every = {game: stack.enter_context(reading.files(game, INSERTED)) for game in reading.GAMES}
         for chosen in [*([game] for game in every), list(every)]:
@@ -164,8 +160,7 @@ def measure_insert(rounds: int) -> None:
             for _ in tqdm(range(rounds), desc=f"into Reverb, {', '.join(chosen)}"):
                 observations = [path / reading.OBSERVATION for path in directories.values()]
                 gzips.append(frames / sum(map(reading.gzip_seconds, observations)))
-                with spawn.Pool(1) as pool:
-                    ours.append(pool.apply(insert_per_second, (directories,)))
+                ours.append(common.apart(insert_per_second, directories))
             common.emit(
                 "file_into_reverb",
                 games=chosen,

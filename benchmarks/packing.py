@@ -188,13 +188,10 @@ def main() -> None:
         game, wanted = reading.GAMES[0], arguments.only
         if wanted in (None, "pack"):
             measure_pack(directories, arguments.rounds)
-        spawn = multiprocessing.get_context("spawn")
         if wanted in (None, "resident"):
-            with spawn.Pool(1) as pool:
-                pool.apply(measure_resident, (directories[game], game))
+            common.apart(measure_resident, directories[game], game)
         if wanted in (None, "disk"):
-            with spawn.Pool(1) as pool:
-                pool.apply(measure_disk, (directories[game], game, arguments.rounds))
+            common.apart(measure_disk, directories[game], game, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import io
 import math
-import multiprocessing
 import os
 import subprocess
 import tempfile
@@ -179,13 +178,11 @@ def measure_speed(game: str, rounds: int) -> None:
 
 
 def measure_memory(game: str, rounds: int) -> None:
-    spawn = multiprocessing.get_context("spawn")
     with files(game, MANY_SLOTS) as directory:
         results = []
         for _ in tqdm(range(rounds), desc=f"memory, {game}"):
             forget(directory)
-            with spawn.Pool(1) as pool:
-                results.append(pool.apply(read_apart, (game, directory, time.monotonic())))
+            results.append(common.apart(read_apart, game, directory, time.monotonic()))
         first, before, after = (common.summarise(values) for values in zip(*results))
         common.emit(
             "reading_memory",
