@@ -3,6 +3,7 @@
 # Usage: launchers/evidence.sh [--dry_run] EXPERIMENT [OUT]             (runs/evidence)
 #   quickstart  the quickstart over five seeds: A's point at 50 % of good play
 #   A  the same amount of play, from wrong to good: when does Q-learning beat cloning?
+#   in_turns  both players in turns within each episode: what if no whole episode is good?
 #   B  what an agent recorded while it learned online, all of it and its first fifth   (not yet run)
 #   C  ablations and the strength of CQL, on the quickstart's play                     (not yet run)
 #   D  three sizes of the network, on B's play                                         (not yet run)
@@ -21,7 +22,7 @@ out=${2:-runs/evidence}
 seeds=${SEEDS:-1 2 3 4 5}
 percents=${PERCENTS:-0 10 25 50 100} # of the steps that are a good player's
 methods=${METHODS:-agent cloning best_ten_percent mse hl_gauss decision_transformer}
-total=48000                          # agent steps of play a game, in A
+total=48000                          # agent steps of play a game, in A and in_turns
 own_games=Breakout,Freeway,Pong,Qbert own_steps=400000                        # of B
 ablations=(no_feature_norm no_spatial_embedding mean_pool one_step five_step) # of C, then bindings
 variations=(loss.auxiliary_cloning=0. loss.cql_alpha={0.01,0.2,1.0} train.target_period=100)
@@ -104,6 +105,24 @@ A() {
   report "$out/A" --against=percent_good_play --figures="$out/A/figures" --json="$out/A/scores.json"
 }
 
+in_turns() {
+  local dir name seed wrong
+  for seed in $seeds; do
+    dir=$out/in_turns/$seed
+    for wrong in BattleZone,Freeway=fixed:DOWN KungFuMaster=fixed:RIGHT; do
+      run "$python" -m cql_atari.collect --data_dir="$dir/data" --games="${wrong%=*}" \
+        --seed=$((100 * seed + 1)) --steps_per_game=$total --order=in_turns \
+        --mixture="${wrong#*=}*0.6@0.3,0.5,0.7; scripted*0.4@0.2,0.3,0.5"
+    done
+    for name in $methods; do
+      method "$name"
+      train "$dir/$name" "$dir/data" "$seed" "${flags[@]}" --gin_bindings="data.runs=(1,)"
+    done
+  done
+  baselines
+  report "$out/in_turns" "$out/A/random" "$out/A/best_fixed"
+}
+
 B() {
   local name seed part
   run "$python" -m cql_atari.collect --data_dir="$out/B/data" --games=$own_games --seed=101 \
@@ -184,6 +203,6 @@ F() {
 }
 
 case $1 in
-  quickstart | [A-F]) "$1" ;;
-  *) fail "$1: choose quickstart, A, B, C, D, E or F" ;;
+  quickstart | in_turns | [A-F]) "$1" ;;
+  *) fail "$1: choose quickstart, in_turns, A, B, C, D, E or F" ;;
 esac
