@@ -11,6 +11,7 @@ import signal
 import tempfile
 import threading
 import time
+from multiprocessing import forkserver
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -41,7 +42,9 @@ def clean_gin():
 
 
 @pytest.fixture(autouse=True, scope="module")
-def no_graph_outlives_its_module():
+def no_graph_outlives_its_module(request):
+    if not _starts_processes(request.module):
+        forkserver._forkserver._stop()  # 290 MB; it is started again where it is needed
     yield
     graphs.let_go()
 
@@ -103,8 +106,16 @@ def _asked(question):
 
 
 def pytest_collection_modifyitems(items):
-    """Slow modules first: with two workers none is left over for the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """First the modules that start processes, while the workers, which grow with what they compile,
+    are still small. Then the slow ones: with two workers none is left over for the end.
+    """
+    items.sort(key=lambda item: (
+        not _starts_processes(item.module), item.get_closest_marker("slow") is None
+    ))  # fmt: skip
+
+
+def _starts_processes(module):
+    return hasattr(module, "processes")
 
 
 def pytest_collection_finish():

@@ -1,7 +1,6 @@
 """The processes of the multi-worker test.
 
-Usage: python -m multi_worker_roles server              prints the replay's address
-       python -m multi_worker_roles writer ADDRESS      writes until it is ended
+Usage: python -m multi_worker_roles server              fills a replay, prints its address
        python -m multi_worker_roles worker ADDRESS OUT  trains, by TF_CONFIG, on both feeds
 """
 
@@ -25,22 +24,21 @@ CALLS = 3
 
 
 def serve():
-    with service.serve_draws(tiny.GAMES, n_step=3) as replay:
+    def part(game):
+        return lambda: [e for e in tiny.episodes() if e.game == game]
+
+    parts = {game: [part(game)] for game in tiny.GAMES}
+    with (
+        service.serve_draws(tiny.GAMES, n_step=3) as replay,
+        writer.stream(replay, parts, discount=0.99, seed=0, transitions_per_game=160),
+    ):
         sys.stdout.write(f"{replay.address}\n")
         sys.stdout.flush()
         signal.pause()
 
 
-def write(replay):
-    def part(game):
-        return lambda: [e for e in tiny.episodes() if e.game == game]
-
-    parts = {game: [part(game)] for game in tiny.GAMES}
-    with writer.stream(replay, parts, discount=0.99, seed=0, transitions_per_game=160):
-        signal.pause()
-
-
-def work(replay, out):
+def work(address, out):
+    replay = service.Replay(address, tiny.GAMES, 3, contextlib.ExitStack())
     devices = strategy.make_strategy("multi_worker")  # before any TensorFlow operation
     here, config = cluster.find_hosts("multi_worker"), tiny.config(*BINDINGS)
     split = strategy.divide(8, 2, devices.num_replicas_in_sync, here.hosts)
@@ -67,10 +65,6 @@ def work(replay, out):
     replay.readers.close()
 
 
-def main(role, address=None, out=None):
-    replay = service.Replay(address, tiny.GAMES, 3, contextlib.ExitStack())
-    {"server": serve, "writer": lambda: write(replay), "worker": lambda: work(replay, out)}[role]()
-
-
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    role, *arguments = sys.argv[1:]
+    {"server": serve, "worker": work}[role](*arguments)

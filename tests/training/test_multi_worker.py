@@ -56,7 +56,7 @@ def left(tmp_path_factory):
         while not (address := server.said()[0].strip()):
             assert server.poll() is None and time.monotonic() < until, server.said()
             time.sleep(0.02)
-        with role("writer", address), contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
             files = [folder / f"{index}.npz" for index in range(2)]
             workers = [
                 stack.enter_context(role("worker", address, str(file), env=environment))
