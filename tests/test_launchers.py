@@ -21,6 +21,7 @@ import pytest
 
 from cql_atari import config as config_lib
 from cql_atari.core import settings
+from cql_atari.recording import mixture
 
 ROOT = Path(__file__).parents[1]
 LAUNCHERS = sorted(
@@ -237,6 +238,7 @@ def test_workers_that_end_early_do_not_end_those_that_go_on(stage):
     assert (ended.returncode, len(stage.tape), stage.killed) == (0, 12, 0)
 
 
+@pytest.mark.slow
 def test_when_one_worker_fails_the_others_are_ended(stage):
     script = [("two", "", 5, 3), ("one", "", 50, 0), ("six", "", 0, 0)]  # all have begun by then
     start = time.monotonic()
@@ -244,6 +246,7 @@ def test_when_one_worker_fails_the_others_are_ended(stage):
     assert time.monotonic() - start < 30 and (len(stage.tape), stage.killed) == (3, 1)
 
 
+@pytest.mark.slow
 def test_when_one_worker_was_asked_to_stop_the_others_get_time_to_save(stage):
     script = [("two", "", 0, 75), ("one", "", 2, 75), ("six", "", 1, 75)]
     start = time.monotonic()
@@ -558,6 +561,19 @@ def test_every_share_of_good_play_has_as_much_play_and_names_its_runs(stage, tmp
             config = config_of(train)
             assert config.data.runs == runs and config.train.seed == 2
             assert config.data.best_fraction == (1 if name == "agent" else 0.1)
+
+
+def test_in_turns_two_fifths_of_the_play_are_the_good_players_in_every_game(stage, tmp_path):
+    commands = evidence(stage, "in_turns", tmp_path, SEEDS="3", METHODS="cloning")
+    play = [dict(word[2:].split("=", 1) for word in c[1:]) for c in commands if c[0] == "collect"]
+    assert sorted(game for p in play for game in p["games"].split(",")) == [
+        "BattleZone", "Freeway", "KungFuMaster"
+    ]  # fmt: skip
+    for flags in play:
+        assert (flags["order"], flags["seed"]) == ("in_turns", "301")
+        assert [part.share for part in mixture.parse_mixture(flags["mixture"])] == [0.6, 0.4]
+    (train,) = [c for c in commands if c[0] == "train"]
+    assert config_of(train).data.runs == (1,) and config_of(train).train.method == "cloning"
 
 
 def test_every_experiments_commands_are_sound(stage, tmp_path):

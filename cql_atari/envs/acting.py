@@ -68,13 +68,12 @@ def taking_turns(players: Sequence[Player], shares: Sequence[float], mean_steps:
         may be the last one's.
       mean_steps: of a turn; each step begins a new one with the same chance.
     """
-    now = players[0]
-    started = False
+    now: Player | None = None
 
     def act(env: AtariEnv, stack: np.ndarray, rng: np.random.Generator) -> int:
-        nonlocal now, started
-        if not started or rng.random() < 1 / mean_steps:
-            started, now = True, players[rng.choice(len(players), p=shares)]
+        nonlocal now
+        if now is None or rng.random() < 1 / mean_steps:
+            now = players[rng.choice(len(players), p=shares)]
         return now(env, stack, rng)
 
     return act

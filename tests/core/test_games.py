@@ -21,6 +21,7 @@ def test_forty_train_and_five_are_held_out():
     assert tuple(g.name for g in games.table().values() if g.role == "held_out") == HELD_OUT
 
 
+@pytest.mark.slow
 def test_action_sets_are_those_of_ale():
     ALEInterface.setLoggerMode(LoggerMode.Error)
     for name in (*games.training_games(), *HELD_OUT):

@@ -62,6 +62,7 @@ def test_another_games_rom(tmp_path, breakout_rom):
 
 
 @pytest.mark.parametrize("size", [0, 100, 2048])
+@pytest.mark.slow
 def test_a_file_that_is_no_rom_is_an_error_where_ale_would_end_the_process_or_hang(
     tmp_path, monkeypatch, size
 ):

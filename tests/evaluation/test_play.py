@@ -34,6 +34,7 @@ def command(*flags: str) -> subprocess.CompletedProcess:
     return processes.run([sys.executable, "-m", "cql_atari.play", RUN, *flags])
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_episode(tmp_path):
     out = tmp_path / "new" / "episode.mp4"
     ended = command("--game=Freeway", f"--out={out}", "--max_steps=40")

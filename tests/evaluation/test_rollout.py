@@ -435,6 +435,7 @@ def by_screen(seen):
 
 
 @pytest.mark.parametrize("sticky", GOLDEN)
+@pytest.mark.slow
 def test_scores_are_those_of_the_lockstep_loop_before(sticky):
     variants = [GameVariant("Breakout"), GameVariant("Freeway"), GameVariant("MsPacman"),
                 GameVariant("Breakout", 12, 1)]  # fmt: skip

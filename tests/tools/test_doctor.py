@@ -320,6 +320,7 @@ def test_every_line_is_ok_or_mends(capsys):
     assert lines[3].split() == ["wrong", "a", "b"] and lines[4].split() == ["fix:", "do", "it"]
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path):
     """Whatever else runs on this machine, it answers; TensorFlow may be late there. 10 s are
     promised; twice that is for starting Python on a machine that does other things.

@@ -35,6 +35,7 @@ def read_run(folder: Path, run: int) -> list[Episode]:
     return list(kind.read_episodes(found.path, "Breakout", kind.list_suffixes(found.path)))
 
 
+@pytest.mark.slow
 def test_play_goes_to_minari_and_comes_back(tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     played = [episode for episode in tiny.episodes(steps=30) if episode.game == "Breakout"]

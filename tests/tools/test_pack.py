@@ -156,6 +156,7 @@ def test_only_one_process_packs_into_a_folder(data, tmp_path):
     assert code == 2 and "another process is packing" in errors and "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_a_damaged_segment_ends_a_run_with_one_clear_error(packed, tmp_path):
     """Also where nothing was drawn from it until the middle of the run."""
     copy = tmp_path / "data"

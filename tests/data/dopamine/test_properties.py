@@ -41,6 +41,7 @@ def transitions_of(episode: Episode, n_step: int) -> dict[int, oracle.Transition
 
 @settings(max_examples=50, deadline=None, database=None)
 @given(oracle.runs())
+@pytest.mark.slow
 def test_stored_transitions_equal_those_dopamine_calls_valid(run):
     n_step, capacity, steps, kinds = run
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
