@@ -124,6 +124,8 @@ def _check_flags_fit(values: flags.FlagValues) -> None:
     elif values.behaviour == "online":
         unread = ("order", "epsilons", "processes")
         hint = " (--gin_bindings sets online.epsilon_start and so on)"
+    elif values["order"].present:
+        hint = ", or name the players by --mixture"
     if given := [name for name in unread if values[name].present]:
         raise UserError(f"--{given[0]} means nothing to {way}; leave it out{hint}.")
 

@@ -76,10 +76,11 @@ def load(gin_files: Sequence[str] = (), gin_bindings: Sequence[str] = ()) -> Con
     A file that undoes what an earlier one set is reported on stderr; see `undone`.
 
     Raises:
-      UserError: for a missing file, one that imports a module or includes itself, a misspelt name
-        or a value that doesn't fit.
+      UserError: for a missing file, one that imports a module or includes itself, a misspelt name,
+        a macro that nothing uses, or a value that doesn't fit.
     """
     bindings = read(gin_files, gin_bindings)
+    _check_macros(bindings)
     for line in undone(bindings):
         logging.warning("%s", line)
     values = {binding.name: binding.value for binding in bindings}
@@ -159,7 +160,7 @@ def _resolved(value: Any, values: Mapping[str, Any]) -> Any:
     if isinstance(value, _Macro):
         if value.name not in values:
             raise ValueError(f"{value} has no value; bind {value.name} = ... as well.")
-        if _holds_macro(found := values[value.name]):  # no loop, and no growth without end
+        if _macros(found := values[value.name]):  # no loop, and no growth without end
             raise ValueError(f"{value.name} = {found!r}: a macro can't refer to another one.")
         return found
     if isinstance(value, (list, tuple)):
@@ -167,10 +168,23 @@ def _resolved(value: Any, values: Mapping[str, Any]) -> Any:
     return value
 
 
-def _holds_macro(value: Any) -> bool:
+def _check_macros(bindings: Sequence[Binding]) -> None:
+    """Refuses a macro that no value uses: most often a parameter without its section."""
+    used = {name for binding in bindings for name in _macros(binding.value)}
+    for name, value, _, place in bindings:
+        if "." not in name and name not in used:
+            near = [known for known in by_name(Config()) if known.endswith(f".{name}")]
+            macros = ", ".join(sorted(used)) or "none"
+            hint = f"Write section.parameter = value; macros in use: {macros}."
+            hint = f"Did you mean {' or '.join(near)}?" if near else hint
+            raise UserError(f"{place}: {name} = {_short(value)} sets nothing. {hint}")
+
+
+def _macros(value: Any) -> set[str]:
+    """Names of the macros in a value."""
     if isinstance(value, (list, tuple)):
-        return any(map(_holds_macro, value))
-    return isinstance(value, _Macro)
+        return set().union(*map(_macros, value))
+    return {value.name} if isinstance(value, _Macro) else set()
 
 
 def _short(value: Any) -> str:
@@ -227,6 +241,8 @@ def _read_binding(text: str) -> Iterator[Binding]:
         advice = f"Text needs quotes: {_COMMAND_LINE}=\"{name} = '{value}'\"."
         if not equals:
             advice = "Give section.parameter = value."
+        elif value.lower() in ("true", "false", "none"):
+            advice = f"Write {name} = {value.capitalize()}."
         elif not re.match(r"[\w~./-]+$", value):
             advice = ""
         message = f"{_COMMAND_LINE}={text!r}: {_explain(error)} {advice}"

@@ -16,6 +16,7 @@ from cql_atari.core import settings
 from cql_atari.core.types import UserError
 from cql_atari.data import sources
 from cql_atari.data.format import Source
+from cql_atari.methods import build
 from cql_atari.runs import folder as workdir
 from cql_atari.runs import manifest, recorded_config
 from cql_atari.system import cli, hosts, signals
@@ -28,6 +29,7 @@ FLAGS = flags.FLAGS
 
 def main(_: list[str]) -> int:
     loaded = config = config_lib.load(FLAGS.gin_files, FLAGS.gin_bindings)
+    build.kind(config)
     if config.train.phase == "online":
         from cql_atari.feed.online.complete import complete
 
@@ -35,8 +37,6 @@ def main(_: list[str]) -> int:
     if FLAGS.print_config:
         bindings = config_lib.read(FLAGS.gin_files, FLAGS.gin_bindings)
         print(config_lib.annotated(config, loaded, bindings), end="")
-        from cql_atari.methods import build
-
         trunk, head = build.count_parameters(config)
         print(f"trunk parameters: {trunk}\nhead parameters: {head}")
         return 0

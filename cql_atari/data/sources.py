@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -208,7 +209,7 @@ def _hint(directory: str) -> str:
     found: list[Recording] = []
     for folder in (here, *below):
         with contextlib.suppress(UserError, OSError):
-            found += [recording for _, recording in recordings(folder)]
+            found += [r for _, r in recordings(folder) if os.path.isdir(r.path)]  # no empty ones
     roots = sorted({recording.root for recording in found})
     if str(here) in roots:
         there = sorted({f"{r.game} (run {r.run})" for r in found if r.root == str(here)})

@@ -25,6 +25,7 @@ from numpy.lib import format as npy_format
 from cql_atari.core.types import UserError
 
 FIX = "Replace the file by a sound copy (prepare or record it again), or leave its suffix out."
+_SAVE = "Save it again in that form, or leave its suffix out."
 
 _SAMPLE = 1 << 16  # bytes at either end of a file that its fingerprint is taken of
 BLOCK = 1 << 20  # bytes read at a time; more no longer fit the processor's cache
@@ -149,7 +150,7 @@ def read_header(
     except Exception as error:  # whatever a forged header makes the parser raise
         raise UserError(f"{path} is no plain .npy array: {error}. {FIX}") from error
     if fortran_order and len(found) > 1:
-        raise UserError(f"{path} is in Fortran order; expected C order. {FIX}")
+        raise UserError(f"{path} is in Fortran order; expected C order. {_SAVE}")
     fits = len(found) == len(shape) and all(
         length >= 1 if wanted is None else length == wanted for length, wanted in zip(found, shape)
     )
@@ -158,7 +159,7 @@ def read_header(
         is_text if name == "str" else dtype == np.dtype(name) for name in dtypes
     ):
         expected = f"{' or '.join(dtypes)} {str(shape).replace('None', 'N')}"
-        raise UserError(f"{path} holds {dtype.str} {found}; expected {expected}. {FIX}")
+        raise UserError(f"{path} holds {dtype} {found}; expected {expected}. {_SAVE}")
     claimed = math.prod(found) * dtype.itemsize
     if claimed > most_bytes:
         raise UserError(

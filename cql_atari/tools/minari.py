@@ -18,6 +18,7 @@ like an image, such as [84, 84], as JPEG, which changes pixels.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ _INSTALL = "pip install minari==0.5.3 (0.5.4 wants a NumPy that TensorFlow 2.15 
 def main(argv: list[str]) -> None:
     if len(argv) != 3 or argv[1] not in ("read", "write"):
         raise UserError(f"give read or write, and a dataset's ID, not {argv[1:]}.\n\n{__doc__}")
+    if not re.fullmatch(r"([-\w/]+/)?[-\w]+-v\d+", argv[2]):
+        raise UserError(f"{argv[2]!r} is no ID of a dataset; give one as atari/breakout/mine-v0.")
     try:
         import minari
     except ImportError as error:
@@ -74,7 +77,9 @@ def read(dataset: Any, game: str, data_dir: Path, run: int) -> int:
         raise UserError(f"{folder} is there already; give another --run.")
     lookup = _lookup(game, int(getattr(dataset.action_space, "n", 0)))
     play = (_from_minari(one, game, lookup) for one in dataset.iterate_episodes())
-    first = next(play)  # anything but Atari play is refused before there is a folder
+    first = next(play, None)  # anything but Atari play is refused before there is a folder
+    if first is None:
+        raise UserError(f"the dataset {dataset.id!r} has no episode.")
     episodes = itertools.chain([first], play)
     source = {"minari": [dataset.id]}
     return len(writing.write(Target(folder, game, run, 0), episodes, source, lambda steps: None))
@@ -126,11 +131,19 @@ def _episodes(game: str, data_dir: Path, run: int) -> Iterator[Episode]:
 
 
 def _from_minari(one: Any, game: str, lookup: np.ndarray) -> Episode:
+    actions, rewards = np.asarray(one.actions), np.asarray(one.rewards, np.float32)
+    for name, values, fits, expected in (
+        ("action", actions, np.isin(actions, range(len(lookup))), f"0 to {len(lookup) - 1}"),
+        ("reward", rewards, np.isfinite(rewards), "a finite number"),
+    ):
+        if not fits.all():
+            wrong = values[~fits][0]
+            raise UserError(f"{name} {wrong} of episode {one.id}: expected {expected}.")
     return Episode(
         game,
-        _frames(np.asarray(one.observations)[: len(one.actions)]),
-        lookup[np.asarray(one.actions)],
-        np.clip(np.asarray(one.rewards, np.float32), -1, 1),
+        _frames(np.asarray(one.observations)[: len(actions)]),
+        lookup[actions],
+        np.clip(rewards, -1, 1),
         terminal=bool(one.terminations[-1]),
     )
 

@@ -48,6 +48,9 @@ def test_an_absent_suffix_run_or_game_is_named(data_dir):
         sources.find_sources(data(data_dir, runs=(1, 2)))
     with pytest.raises(UserError, match=r"(?s)There are: Breakout \(run 1\).*replay_logs.*rlu_"):
         sources.find_sources(data(data_dir, games=("Pong",)))
+    (data_dir / "Seaquest" / "1").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"(?s)Seaquest, run 1.*There are: Breakout \(run 1\)\.\n"):
+        sources.find_sources(data(data_dir, games=("Seaquest",)))
 
 
 def test_exclusions_reach_the_reader(data_dir, tmp_path):

@@ -57,7 +57,7 @@ def test_play_goes_to_minari_and_comes_back(tmp_path, monkeypatch):
 def dataset(observations: np.ndarray, actions: int) -> SimpleNamespace:
     """As much of a dataset as is looked at: one episode, cut after two steps."""
     one = SimpleNamespace(
-        observations=observations, actions=np.array([1, actions - 1]), rewards=[5.0, -0.5],
+        id=0, observations=observations, actions=np.array([1, actions - 1]), rewards=[5.0, -0.5],
         terminations=[False, False], truncations=[False, True],
     )  # fmt: skip
     return SimpleNamespace(
@@ -88,3 +88,28 @@ def test_what_is_no_atari_play_is_refused_and_leaves_nothing(tmp_path, observati
     with pytest.raises(UserError, match=said):
         door.read(dataset(observations, actions), "Breakout", tmp_path, 1)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"actions": np.array([1, 4])}, "action 4 of episode 0: expected 0 to 3"),
+        ({"actions": np.array([-1, 1])}, "action -1 of episode 0"),
+        ({"rewards": [np.nan, 0.0]}, "reward nan of episode 0: expected a finite number"),
+        (None, "'other' has no episode"),
+    ],
+)
+def test_wrong_values_and_an_empty_dataset_are_refused(tmp_path, change, said):
+    other = dataset(np.zeros((3, 84, 84), np.uint8), 4)
+    (one,) = other.iterate_episodes()
+    one.__dict__.update(change or {})
+    other.iterate_episodes = lambda: iter([one] if change else [])
+    with pytest.raises(UserError, match=said):
+        door.read(other, "Breakout", tmp_path, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["mine", "a b/mine-v0", "mine-v", "../x-v0"])
+def test_what_is_no_id_is_told(name):
+    with pytest.raises(UserError, match="is no ID of a dataset; give one as"):
+        door.main(["minari", "write", name])

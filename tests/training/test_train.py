@@ -200,6 +200,7 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, data):
         (("--gin_files=gin_configs/multgame.gin",), ["did you mean 'gin_configs/multigame.gin'"]),
         (("--gin_bindings=data.games=('Breakuot',)",), ["Breakuot", "Breakout"]),
         (("--gin_bindings=los.kind='mse'",), ["los", "loss"]),
+        (("--gin_bindings=train.method='clonin'",), ["nearest: 'cloning'"]),
         (("surplus",), ["surplus"]),
     ],
 )

@@ -163,7 +163,10 @@ def open_suffix(path: PathLike, game: str, suffix: int) -> Iterator[tuple[Column
         rows = (_open_members if here.suffix == ".npz" else _open_folder)(here, stack)
         lengths = {name: r.shape[0] for name, r in rows.items() if r.shape}
         if len(set(lengths.values())) > 1:
-            raise UserError(f"{here}: its arrays differ in length: {lengths}. {FIX}")
+            raise UserError(
+                f"{here}: its arrays differ in length: {lengths}; each has a value for "
+                "every step (no frame after the last one). Save them again."
+            )
         arrays = {name: r.read_all() for name, r in rows.items() if name != "frames"}
         found, action_set = str(arrays.pop("game")), str(arrays.pop("action_set"))
         if found != game:
