@@ -120,10 +120,11 @@ def human_normalised(game: str, score: float) -> float | None:
 def dqn_normalised(game: str, score: float) -> float | None:
     """(score - random) / (dqn - random), dqn: of Dopamine's DQN at its last iteration.
 
-    An unknown random score counts as 0; None where the game has no DQN score.
+    An unknown random score counts as 0. None where the game has no DQN score, or one that isn't above
+    random play (MontezumaRevenge, PrivateEye): better play would count as worse.
     """
     row = spec(game)
-    if row.dqn is None:
-        return None
     random = row.random or 0.0
+    if row.dqn is None or row.dqn <= random:
+        return None
     return (score - random) / (row.dqn - random)

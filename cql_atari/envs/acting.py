@@ -64,16 +64,17 @@ def taking_turns(players: Sequence[Player], shares: Sequence[float], mean_steps:
 
     Args:
       players: who take turns.
-      shares: of all turns, one a player; they sum to 1. A turn's player is drawn anew, so that it
-        may be the last one's.
+      shares: of all turns, one a player. A turn's player is drawn anew, so that it may be the last
+        one's.
       mean_steps: of a turn; each step begins a new one with the same chance.
     """
     now: Player | None = None
+    chances = np.array(shares) / sum(shares)  # typed shares may sum to 0.9999999
 
     def act(env: AtariEnv, stack: np.ndarray, rng: np.random.Generator) -> int:
         nonlocal now
         if now is None or rng.random() < 1 / mean_steps:
-            now = players[rng.choice(len(players), p=shares)]
+            now = players[rng.choice(len(players), p=chances)]
         return now(env, stack, rng)
 
     return act

@@ -18,6 +18,7 @@ from cql_atari.core.types import Extent, UserError
 from cql_atari.data.format import Source
 from cql_atari.data.packed import reader
 from cql_atari.data.packed.files import FIX, SEGMENT_STEPS, Index, count_segments, decompress
+from cql_atari.data.shared import EVERYTHING
 from cql_atari.data.steps import Steps
 from cql_atari.feed import positions
 from cql_atari.feed.positions import Episodes
@@ -106,10 +107,12 @@ def open_packed(games: Sequence[str], found: Sequence[Source]) -> Packed:
         )
     indices: list[Index] = []
     extents: dict[str, list[Extent]] = {game: [] for game in games}
-    file, first, whole = [], [], []
+    file, first, whole = ([np.zeros(0, np.int32)] for _ in range(3))
     for source in sorted(found, key=lambda source: games.index(source.game)):
         for suffix in source.suffixes:
             gaps = source.left_out.get(suffix, ())
+            if EVERYTHING in gaps:  # as `verify` leaves out a damaged suffix
+                continue
             index, kept = reader.select(source.path, suffix, source.fraction, gaps)
             steps = np.array([extent.steps for extent in index.extents], np.int64)
             segments = count_segments(steps)

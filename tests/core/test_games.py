@@ -46,6 +46,16 @@ def test_normalisation_by_hand():
     assert games.dqn_normalised("Pong", 16.6) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("form", [games.human_normalised, games.dqn_normalised])
+def test_more_points_are_never_worth_less(form):
+    """DQN scores as random play in MontezumaRevenge, and less in PrivateEye: there is no scale."""
+    for name in games.table():
+        low, high = form(name, 0.0), form(name, 100.0)
+        assert (low is None and high is None) or low < high
+    assert games.dqn_normalised("MontezumaRevenge", 0.0) is None
+    assert games.dqn_normalised("PrivateEye", 0.0) is None
+
+
 def test_all_training_games_have_a_reference_but_two():
     without = [g for g in games.training_games() if games.human_normalised(g, 0.0) is None]
     assert without == ["Carnival", "Pooyan"]

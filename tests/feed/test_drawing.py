@@ -19,6 +19,7 @@ from synthetic_episodes import extents, make_episode
 from cql_atari.core.types import Batch, SequenceBatch, UserError
 from cql_atari.data.format import Source
 from cql_atari.data.packed import files, writer
+from cql_atari.data.shared import EVERYTHING
 from cql_atari.feed import drawing, packed, positions
 from cql_atari.feed.memory import cache
 from cql_atari.feed.memory import store as memory
@@ -107,6 +108,20 @@ def join(batches):
 def same(ours, theirs):
     for a, b in zip(ours, theirs):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_damaged_packed_suffix_that_verify_leaves_out_is_not_opened(tmp_path):
+    """As for other feeds, which ask `sources`: without it the rest can be drawn from."""
+    store = in_packed_files(tmp_path)
+    (files.folder(tmp_path, "Pong", 1) / "0.segments").write_bytes(b"")
+    sources = [source(tmp_path, game) for game in EPISODES]
+    sources[1] = sources[1]._replace(left_out={0: [EVERYTHING]})
+    rest = packed.open_packed(GAMES, sources)
+    assert store.episodes.counts.tolist() == [3, 3] and rest.episodes.counts.tolist() == [2, 3]
+    assert not {*take(rest, 1)[0].games.flat} - {0, 1}
+    sources[1] = sources[1]._replace(left_out=dict.fromkeys((0, 1), [EVERYTHING]))
+    with pytest.raises(UserError, match="no transition of Pong"):
+        take(packed.open_packed(GAMES, sources), 1)
 
 
 @pytest.mark.parametrize("n", N_STEPS)

@@ -342,6 +342,8 @@ def test_players_take_turns_by_share_and_for_as_long_as_said():
     assert 0.23 < actions.mean() < 0.27
     changes = np.count_nonzero(np.diff(actions)) / len(actions)
     assert changes == pytest.approx(2 * 0.75 * 0.25 / 50, rel=0.1)
+    thirds = acting.taking_turns(players, [0.3333333, 0.6666666], 50)  # `--mixture` takes these
+    assert thirds(None, None, rng) in {0, 1}
 
 
 def test_in_turns_several_players_play_in_each_episode(tmp_path):
@@ -358,11 +360,9 @@ def test_in_turns_several_players_play_in_each_episode(tmp_path):
     played = [part.actions for part in sources.read_part(source, 0)]
     assert all(len(set(actions)) > 1 for actions in played if len(actions) > 500)
     everything = np.concatenate(played)
-    names = [games.ACTION_NAMES[a] for a in games.spec("Breakout").actions]
-    left = np.mean(everything == names.index("LEFT"))
-    assert 0.25 < left < 0.75, left and set(everything) == {
-        names.index(n) for n in ("LEFT", "RIGHT", "FIRE")
-    }
+    left, right, fire = map(games.ACTION_NAMES.index, ("LEFT", "RIGHT", "FIRE"))
+    assert set(everything) == {left, right, fire}
+    assert 0.25 < np.mean(everything == left) < 0.75
 
 
 def test_a_mixture_repeats_byte_for_byte(tmp_path, mixed):
