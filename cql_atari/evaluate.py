@@ -70,7 +70,8 @@ def evaluate_run(should_stop: Callable[[], bool]) -> int:
             f"{', '.join(map(str, there)) or 'none'}."
         )
     say = functools.partial(print, file=sys.stderr, flush=True)
-    todo = follow.Evaluation(load.open_run(run), config, games, out, should_stop, say)
+    opened = load.open_run(run, config.evaluation)
+    todo = follow.Evaluation(opened, config, games, out, should_stop, say)
     finished, wrong = True, list[str]()
     if FLAGS.follow:
         finished, wrong = follow.follow(todo)

@@ -120,8 +120,8 @@ def human_normalised(game: str, score: float) -> float | None:
 def dqn_normalised(game: str, score: float) -> float | None:
     """(score - random) / (dqn - random), dqn: of Dopamine's DQN at its last iteration.
 
-    An unknown random score counts as 0. None where the game has no DQN score, or one that isn't above
-    random play (MontezumaRevenge, PrivateEye): better play would count as worse.
+    An unknown random score counts as 0. None where the game has no DQN score, or one that isn't
+    above random play (MontezumaRevenge, PrivateEye): better play would count as worse.
     """
     row = spec(game)
     random = row.random or 0.0

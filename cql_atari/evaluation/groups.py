@@ -161,10 +161,10 @@ def _recorded(
 ) -> list[tuple[list[Scores], list[int]]]:
     """Recorded play of the players' games at or below the folders, as one player for each folder.
     Folders whose paths differ only by the seed of the runs beside them are together, with these
-    seeds.
+    seeds; play whose runs have several seeds stands alone.
     """
     games = {game for player in players for game in player.summary["games"]}
-    found: dict[tuple[str, ...], tuple[list[Scores], list[int]]] = {}
+    found: dict[tuple[bool, tuple[str, ...]], tuple[list[Scores], list[int]]] = {}
     for folder in score_files.find_play(folders):
         player = score_files.recorded_play(folder, games)
         if player is None:
@@ -175,7 +175,8 @@ def _recorded(
         if not seeds and beside.name.isdigit():  # its runs aren't finished
             seeds = {int(beside.name)}
         only = seeds.pop() if len(seeds) == 1 else None
-        same, known = found.setdefault(_place(player, only, None), ([], []))
+        where = _place(player, only, None)
+        same, known = found.setdefault((only is None, where), ([], []))
         same.append(player)
         known += [] if only is None else [only]
     return list(found.values())

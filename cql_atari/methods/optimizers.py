@@ -11,7 +11,8 @@ import tensorflow as tf
 class AdamW(tf.keras.optimizers.legacy.Adam):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019): x -= rate * decay * x, too.
 
-    Vectors (biases, scales and shifts of norms) don't decay.
+    Vectors (biases, scales and shifts of norms) don't decay; the biases of the games' heads, which
+    are one matrix, do.
     """
 
     def __init__(self, learning_rate: Any, *, weight_decay: float, **options: Any) -> None:
@@ -70,6 +71,10 @@ class Lamb(tf.keras.optimizers.legacy.Optimizer):
             rate *= tf.where((size > 0) & (change > 0), size / change, 1.0)
         return var.assign_sub(rate * update, use_locking=self._use_locking)
 
+    def get_config(self) -> dict[str, Any]:
+        """As Keras asks for it: `training.start` takes the configured rate from here."""
+        return {"learning_rate": self._serialize_hyperparameter("learning_rate")}
+
 
 class RateSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
     """A rate that rises in a line from 0 over the warm-up, then stays or falls along a cosine to 0.
@@ -84,12 +89,11 @@ class RateSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
         self._peak, self._warmup, self._end = peak, warmup_steps, cosine_steps
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        """int64 [], steps made -> float32 []."""
-        made = tf.cast(step, tf.float32)
-        rate = self._peak * tf.minimum(1.0, (made + 1) / max(self._warmup, 1))
+        """Steps made, float32 [] as Keras passes them -> float32 []."""
+        rate = self._peak * tf.minimum(1.0, (step + 1) / max(self._warmup, 1))
         if self._end is None:
             return rate
-        share = (made - self._warmup) / max(self._end - self._warmup, 1)
+        share = (step - self._warmup) / max(self._end - self._warmup, 1)
         return rate * (1 + tf.cos(math.pi * tf.clip_by_value(share, 0.0, 1.0))) / 2
 
     def get_config(self) -> dict[str, Any]:

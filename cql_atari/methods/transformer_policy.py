@@ -24,6 +24,7 @@ class Player:
     """A policy that remembers the steps of its window, of every environment.
 
     A return is drawn at the window's first frame, then an action given that return and the window.
+    Where the network sees later steps' returns too, these are what the rewards since leave of it.
     The window moves with every step and its positions are learned, so nothing that was computed for
     an earlier step can be reused: all tokens are computed again.
 
@@ -58,8 +59,9 @@ class Player:
                     best_of=BEST_OF if released else 1,
                 )
                 told["returns"] = drawn + LOWEST_RETURN
-                rest = tf.repeat(drawn[:, None], frames.shape[1], axis=1)
-                tokens = tokens._replace(returns=rest)
+                rest = drawn[:, None] - tf.cumsum(tokens.rewards - 1, axis=1, exclusive=True)
+                returns = tf.clip_by_value(rest, 0, NUM_RETURNS - 1)
+                tokens = tokens._replace(returns=returns)
             logits = tf.gather(network(frames, tokens).actions, last, batch_dims=1)
             allowed = tf.repeat(
                 tf.gather(available, games), tf.shape(frames)[0] // tf.shape(games)[0], axis=0

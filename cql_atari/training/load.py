@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from cql_atari.core.settings import Config
+from cql_atari.core.settings import Config, Evaluation
 from cql_atari.core.types import Policy, UserError
 from cql_atari.methods import build
 from cql_atari.methods.method import Method
@@ -64,14 +65,20 @@ def load(directory: Path, step: int | None = None) -> Loaded:
     return Loaded(run.act, run.config, restore_run(run, step), run.method)
 
 
-def open_run(directory: Path) -> Run:
+def open_run(directory: Path, evaluation: Evaluation | None = None) -> Run:
     """A recorded run's network, without its weights.
+
+    Args:
+      directory: the run's folder.
+      evaluation: to act by, as a transformer draws by its seed; None: the recorded settings.
 
     Raises:
       UserError: where there is no run, or its method doesn't act.
     """
     config = recorded_config.read_config(directory)
-    method = build.build(config)
+    method = build.build(
+        dataclasses.replace(config, evaluation=evaluation) if evaluation else config
+    )
     if method.act is None:
         raise UserError(
             f"{directory} was trained with train.method = {config.train.method!r}, which doesn't "

@@ -64,6 +64,16 @@ def test_differences_are_paired_by_seed_and_counted(runs):
     assert (fixed.value, fixed.ci95) == (8, intervals.mean([9, 11, 4]))
 
 
+def test_play_of_one_seed_is_not_taken_for_play_that_all_seeds_share(tmp_path):
+    """Folders of the same place without the seed; the shared one comes first."""
+    for seed, score in ((1, 10), (2, 20)):
+        write_scores(tmp_path / f"seed_{seed}" / "agent", "agent", {"Pong": [score]}, seed)
+    write_data(tmp_path, "Pong", 3)
+    write_data(tmp_path / "seed_1", "Pong", 9)
+    data = [group for group in groups_of(tmp_path) if group.players[0].label == "data"]
+    assert [(g.seeds, groups.means(g)["Pong"]) for g in data] == [([], [3]), ([1], [9])]
+
+
 def test_single_runs_are_compared_over_their_episodes(runs):
     write_scores(runs / "one", "a", {"Breakout": [1, 2, 4]})
     write_scores(runs / "two", "b", {"Breakout": [2, 3]})

@@ -86,6 +86,26 @@ def test_some_games_so_many_steps_and_the_same_scores_are_not_played_again(train
     assert "the scores are there" in again.stderr and "evaluating" not in again.stderr
 
 
+def test_draws_of_a_transformer_follow_the_seed_that_is_asked_for(tmp_path):
+    """Without sticky actions and epsilon they are all that differs between seeds."""
+    config = tiny.config(
+        "train.method = 'decision_transformer'", "transformer.depth = 1", "transformer.width = 64",
+        "evaluation.epsilon = 0.0",
+    )  # fmt: skip
+    recorded_config.record_config(tmp_path, config, accept_change=False)
+    saved = tf.train.Checkpoint(**build.build(config).learner().saved)
+    checkpoint.save(tmp_path / "checkpoints", saved, 8, keep=1)
+    counts = []
+    for seed in (1000, 2000, 2000):
+        out = tmp_path / str(len(counts))
+        ended = run(f"--run={tmp_path}", f"--out={out}", "--games=Breakout", "--episodes=1",
+                    f"--gin_bindings=evaluation.seed = {seed}")  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+        (episode,) = json.loads((out / "scores.json").read_text())["episodes"]
+        counts.append(episode["action_counts"])
+    assert counts[0] != counts[1] == counts[2]
+
+
 def test_another_game_than_the_runs_is_refused(trained, tmp_path):
     ended = run(f"--run={trained}", f"--out={tmp_path}", bindings=("data.games = ('Pong',)",))
     assert ended.returncode == 2 and "Traceback" not in ended.stderr

@@ -119,7 +119,7 @@ def test_a_damaged_packed_suffix_that_verify_leaves_out_is_not_opened(tmp_path):
     rest = packed.open_packed(GAMES, sources)
     assert store.episodes.counts.tolist() == [3, 3] and rest.episodes.counts.tolist() == [2, 3]
     assert not {*take(rest, 1)[0].games.flat} - {0, 1}
-    sources[1] = sources[1]._replace(left_out=dict.fromkeys((0, 1), [EVERYTHING]))
+    sources[1] = sources[1]._replace(left_out={k: [EVERYTHING] for k in (0, 1)})
     with pytest.raises(UserError, match="no transition of Pong"):
         take(packed.open_packed(GAMES, sources), 1)
 

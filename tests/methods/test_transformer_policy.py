@@ -12,6 +12,7 @@ from cql_atari.core.types import Observation
 from cql_atari.methods import build
 from cql_atari.methods import transformer_policy as policy
 from cql_atari.methods.transformer_policy import Memory
+from cql_atari.networks.transformer import Logits
 
 SMALL = (
     "train.method = 'decision_transformer'",
@@ -173,6 +174,31 @@ def test_kappa_moves_the_drawn_return(network, monkeypatch):
     finally:
         tf.config.run_functions_eagerly(False)
     assert (drawn[1] == 120).all() and len(set(drawn[0])) > 8
+
+
+def test_later_returns_are_what_rewards_leave_of_the_first(monkeypatch):
+    """As in training, where each step's return to go is told."""
+    told = []
+
+    class Network:
+        steps, conditioned = 3, True
+
+        def __call__(self, frames, tokens):
+            told.append(tokens.returns.numpy())
+            n, t = frames.shape[:2]
+            returns = tf.one_hot(tf.fill([n, t], 25), 121) * 1e9
+            return Logits(returns, tf.zeros([n, t, 18]), tf.zeros([n, t, 3]))
+
+    tf.config.run_functions_eagerly(True)
+    try:
+        act = policy.Player(tiny.config(*SMALL), Network())
+        for step, reward in enumerate((0.0, 4.0, 0.0, -1.0)):
+            now = seen([step], [step == 0], [1], [reward])
+            act(now._replace(games=np.zeros(1, np.int32)))
+    finally:
+        tf.config.run_functions_eagerly(False)
+    assert told[5][0].tolist() == [25, 24, 24]  # the reward of 4 counts as its sign
+    assert told[7][0].tolist() == [25, 25, 26]
 
 
 def test_the_cloning_twin_plays(network):
