@@ -107,7 +107,8 @@ def open_packed(games: Sequence[str], found: Sequence[Source]) -> Packed:
         )
     indices: list[Index] = []
     extents: dict[str, list[Extent]] = {game: [] for game in games}
-    file, first, whole = ([np.zeros(0, np.int32)] for _ in range(3))
+    columns: list[list[np.ndarray]] = [[np.zeros(0, np.int32)] for _ in range(3)]
+    file, first, whole = columns
     for source in sorted(found, key=lambda source: games.index(source.game)):
         for suffix in source.suffixes:
             gaps = source.left_out.get(suffix, ())
@@ -126,7 +127,7 @@ def open_packed(games: Sequence[str], found: Sequence[Source]) -> Packed:
         positions.episodes(extents),
         _open(indices),
         indices,
-        *(np.concatenate(arrays) for arrays in (file, first, whole)),
+        *map(np.concatenate, columns),
     )
 
 
