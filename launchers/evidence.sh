@@ -4,11 +4,12 @@
 #   quickstart  the quickstart over five seeds: A's point at 50 % of good play
 #   A  the same amount of play, from wrong to good: when does Q-learning beat cloning?
 #   in_turns  both players in turns within each episode: what if no whole episode is good?
+#   laptop  the same with a fourth game, more play, twice the steps, through Reverb: gin_configs/laptop.gin
 #   B  what an agent recorded while it learned online, all of it and its first fifth   (not yet run)
 #   C  ablations and the strength of CQL, on the quickstart's play                     (not yet run)
 #   D  three sizes of the network, on B's play                                         (not yet run)
 #   E  transfer to Boxing: encoders of several methods, tuned and frozen               (not yet run)
-#   F  online fine-tuning on Freeway mode 1: warm start, cold start, from scratch      (not yet run)
+#   F  online fine-tuning on variants: warm start, cold start, from scratch
 # SEEDS='1 2', PERCENTS='0 100' and METHODS='agent cloning' take some of them. Every run goes on where
 # it stopped; a finished one returns at once. Runs are in OUT/EXPERIMENT/SETTING/SEED/METHOD.
 set -euo pipefail
@@ -27,6 +28,7 @@ own_games=Breakout,Freeway,Pong,Qbert own_steps=400000                        # 
 ablations=(no_feature_norm no_spatial_embedding mean_pool one_step five_step) # of C, then bindings
 variations=(loss.auxiliary_cloning=0. loss.cql_alpha={0.01,0.2,1.0} train.target_period=100)
 sizes=("16,32" "32,64" "64,128")     # of D: channels of the two stages
+variants=(Freeway=1 BattleZone=2)    # of F: modes
 
 quickstart=$out/A/percent_good_play=50
 on_own_play=(--gin_bindings="data.games=('${own_games//,/\', \'}')" --gin_bindings="data.runs=(1,)")
@@ -80,18 +82,18 @@ mixture() { # PERCENT METHODS...: A's runs at one share of good play
   done
 }
 
-baselines() { # of A: what needs no data
+baselines() { # DIR FLAGS...: what needs no data
   local policy
   for policy in random best_fixed; do
-    if [[ -s $out/A/$policy/scores.json ]]; then continue; fi
+    if [[ -s $1/$policy/scores.json ]]; then continue; fi
     run "$python" -m cql_atari.evaluate --policy=$policy --gin_files=gin_configs/multigame.gin \
-      --gin_files=gin_configs/quickstart.gin --out="$out/A/$policy"
+      --gin_files=gin_configs/quickstart.gin "${@:2}" --out="$1/$policy"
   done
 }
 
 quickstart() {
   mixture 50 agent cloning
-  baselines
+  baselines "$out/A"
   report "$quickstart" "$out/A/random" "$out/A/best_fixed"
 }
 
@@ -101,26 +103,50 @@ A() {
     # shellcheck disable=SC2086
     mixture "$percent" $methods
   done
-  baselines
+  baselines "$out/A"
   report "$out/A" --against=percent_good_play --figures="$out/A/figures" --json="$out/A/scores.json"
 }
 
+turns() { # DIR SEED STEPS GAMES: play in which both players take turns within each episode
+  local wrong
+  for wrong in "$4=fixed:DOWN" KungFuMaster=fixed:RIGHT; do
+    run "$python" -m cql_atari.collect --data_dir="$1/data" --games="${wrong%=*}" \
+      --seed=$((100 * $2 + 1)) --steps_per_game="$3" --order=in_turns \
+      --mixture="${wrong#*=}*0.6@0.3,0.5,0.7; scripted*0.4@0.2,0.3,0.5"
+  done
+}
+
 in_turns() {
-  local dir name seed wrong
+  local dir name seed
   for seed in $seeds; do
     dir=$out/in_turns/$seed
-    for wrong in BattleZone,Freeway=fixed:DOWN KungFuMaster=fixed:RIGHT; do
-      run "$python" -m cql_atari.collect --data_dir="$dir/data" --games="${wrong%=*}" \
-        --seed=$((100 * seed + 1)) --steps_per_game=$total --order=in_turns \
-        --mixture="${wrong#*=}*0.6@0.3,0.5,0.7; scripted*0.4@0.2,0.3,0.5"
-    done
+    turns "$dir" "$seed" $total BattleZone,Freeway
     for name in $methods; do
       method "$name"
       train "$dir/$name" "$dir/data" "$seed" "${flags[@]}" --gin_bindings="data.runs=(1,)"
     done
   done
-  baselines
+  baselines "$out/A"
   report "$out/in_turns" "$out/A/random" "$out/A/best_fixed"
+}
+
+laptop() {
+  local dir name seed laptop=(--gin_files=gin_configs/laptop.gin)
+  for seed in ${SEEDS:-1 2 3}; do
+    dir=$out/laptop/$seed
+    turns "$dir" "$seed" 80000 BattleZone,Boxing,Freeway
+    for name in ${METHODS:-agent cloning best_ten_percent decision_transformer}; do
+      method "$name"
+      if [[ $name == decision_transformer ]]; then # its own settings last, but for the play
+        flags+=(--gin_bindings="data.games=('BattleZone', 'Boxing', 'Freeway', 'KungFuMaster')"
+          --gin_bindings="data.runs=(1,)" --gin_bindings=feed.transitions_per_game=90_000
+          --gin_bindings=train.steps=4_000)
+      fi
+      train "$dir/$name" "$dir/data" "$seed" "${laptop[@]}" "${flags[@]}"
+    done
+  done
+  baselines "$out/laptop" "${laptop[@]}"
+  report "$out/laptop"
 }
 
 B() {
@@ -189,20 +215,24 @@ E() {
 }
 
 F() {
-  local seed
-  mixture 50 agent cloning
-  for seed in $seeds; do
-    flags=(--gin_bindings="start.encoder_from='$quickstart/$seed/agent'"
-      --gin_bindings=start.whole_network=True)
-    tune finetune "$out/F/scratch/$seed/agent" "$seed"
-    tune finetune "$out/F/cold/$seed/agent" "$seed" "${flags[@]}"
-    tune finetune "$out/F/warm/$seed/agent" "$seed" "${flags[@]}" \
-      --gin_bindings=online.epsilon_start=0.01 --gin_bindings=online.epsilon_end=0.01
+  local seed variant at
+  mixture 50 agent
+  for variant in "${variants[@]}"; do
+    for seed in $seeds; do
+      at=$out/F/$variant
+      flags=(--gin_bindings="GAME='${variant%=*}'" --gin_bindings="MODE=${variant#*=}")
+      tune finetune "$at/scratch/$seed/agent" "$seed" "${flags[@]}"
+      flags+=(--gin_bindings="start.encoder_from='$quickstart/$seed/agent'"
+        --gin_bindings=start.whole_network=True)
+      tune finetune "$at/cold/$seed/agent" "$seed" "${flags[@]}"
+      tune finetune "$at/warm/$seed/agent" "$seed" "${flags[@]}" \
+        --gin_bindings=online.epsilon_start=0.01 --gin_bindings=online.epsilon_end=0.01
+    done
+    report "$out/F/$variant"
   done
-  report "$out/F"
 }
 
 case $1 in
-  quickstart | in_turns | [A-F]) "$1" ;;
-  *) fail "$1: choose quickstart, in_turns, A, B, C, D, E or F" ;;
+  quickstart | in_turns | laptop | [A-F]) "$1" ;;
+  *) fail "$1: choose quickstart, in_turns, laptop, A, B, C, D, E or F" ;;
 esac

@@ -100,10 +100,10 @@ def test_each_value_says_what_set_it_and_what_multigame_has():
     changed = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=10))
     text = config_lib.annotated(changed, config, config_lib.read(files, bindings))
     lines = dict(line.split(" = ", 1) for line in text.splitlines())
-    number = 1 + (ROOT / files[1]).read_text().splitlines().index("loss.auxiliary_cloning = 0.0")
+    number = 1 + (ROOT / files[1]).read_text().splitlines().index("feed.kind = 'replay'")
     small = (ROOT / "gin_configs/networks/resnet_small.gin").read_text().splitlines()
     number_small = 1 + small.index("network.depths = (1, 1)")
-    assert lines["loss.auxiliary_cloning"] == f"0.0  # gin_configs/laptop.gin, line {number}"
+    assert lines["feed.kind"] == f"'replay'  # gin_configs/laptop.gin, line {number}"
     assert lines["network.depths"] == (
         f"(1, 1)  # gin_configs/networks/resnet_small.gin, line {number_small}; "
         "multigame.gin: (3, 4, 23, 3)"

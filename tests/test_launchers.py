@@ -578,7 +578,7 @@ def test_in_turns_two_fifths_of_the_play_are_the_good_players_in_every_game(stag
 
 def test_every_experiments_commands_are_sound(stage, tmp_path):
     """Each run of each experiment has settings that pass, and a folder of its own."""
-    for experiment in ("in_turns", *"ABCDEF"):
+    for experiment in ("in_turns", "laptop", *"ABCDEF"):
         commands = evidence(stage, experiment, tmp_path, SEEDS="1", PERCENTS="0 25")
         runs = [command for command in commands if command[0] == "train"]
         assert len({command[-1] for command in runs}) == len(runs) > 2
