@@ -12,6 +12,7 @@ compares them at each NAME=NUMBER that stands in their paths.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from cql_atari.evaluation import (
     text_report,
 )
 from cql_atari.evaluation.groups import Group
+from cql_atari.runs import folder
 from cql_atari.system import cli
 
 if TYPE_CHECKING:
@@ -40,6 +42,10 @@ def main(argv: list[str]) -> None:
         raise UserError("no folder given; usage: python -m cql_atari.report DIR [DIR...]")
     values, folders = flags.FLAGS, [Path(argument) for argument in argv[1:]]
     found = score_files.find_scores(folders)
+    scored = {player.folder.resolve() for player in found}
+    runs = folder.holding(folder.CONFIG, folders)
+    if missing := [str(run) for run in runs if run.resolve() not in scored]:
+        print(f"left out, as they have no scores: {', '.join(missing)}", file=sys.stderr)
     data_dirs = [Path(values.data_dir)] if values.data_dir else folders
     if values.data_dir and not score_files.find_play(data_dirs):
         raise UserError(

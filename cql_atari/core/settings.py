@@ -418,7 +418,10 @@ def from_dict(values: dict[str, Any]) -> Config:
             values["train"] = {**values.get("train", {}), "method": "cloning"}
         return Config(**{name: tuples(SECTIONS[name](**part)) for name, part in values.items()})
     except (AttributeError, TypeError, KeyError) as error:
-        raise UserError(f"the recorded configuration doesn't fit this version: {error}") from error
+        raise UserError(
+            f"the recorded configuration doesn't fit this version: {error}. Use the version that "
+            "wrote it; a run's system.json names its commit."
+        ) from error
 
 
 def tuples(section: Any) -> Any:

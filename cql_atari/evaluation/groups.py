@@ -244,6 +244,18 @@ def protocol_lines(found: Sequence[Group]) -> list[str]:
     return [f"protocol of {', '.join(names)}: {text}" for text, names in texts.items()]
 
 
+def unfinished_lines(found: Sequence[Group]) -> list[str]:
+    """Which scores are of weights from before the end of their training."""
+    lines = []
+    for group in found:
+        steps = [player.run.get("step") for player in group.players]
+        end = group.settings.get("train.steps", 0)
+        if any(isinstance(step, int) and step < end for step in steps):
+            reached = ", ".join(dict.fromkeys(map(str, steps)))
+            lines.append(f"{group.name} isn't trained to its end: step {reached} of {end}")
+    return lines
+
+
 def refuse_mixture(what: str, protocols: Mapping[str, object]) -> None:
     """Raises a UserError where there is more than one.
 

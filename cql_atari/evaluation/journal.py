@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from absl import logging
+
 from cql_atari.core.types import EpisodeScore, UserError
 from cql_atari.evaluation import score_files
 from cql_atari.system import files
@@ -70,6 +72,8 @@ def _read(file: IO[bytes], key: Mapping[str, Any]) -> tuple[EpisodeScore, ...]:
         except ValueError:
             break
         sound += len(line)
+    if not sound and file.seek(0, os.SEEK_END):
+        logging.warning("%s is of other weights, games or another protocol: begun anew", file.name)
     file.truncate(sound)
     if not sound:
         _append(file, head)

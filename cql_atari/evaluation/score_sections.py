@@ -30,7 +30,11 @@ _INTERVALS = (
 def scores(contents: Contents) -> Section:
     lines = [comparison.sentence(one) for one in comparison.compare(contents.groups)]
     played = [group for group in contents.groups if kind(group.name) != DATA]
-    lines += [*([comparison.NOTE] if lines else []), *groups.protocol_lines(played)]
+    lines += [
+        *([comparison.NOTE] if lines else []),
+        *groups.unfinished_lines(played),
+        *groups.protocol_lines(played),
+    ]
     own = {group.name for group in contents.groups}
     references = {name: cells for name, cells in contents.columns.items() if name not in own}
     table = score_tables.scores(contents.groups, references)

@@ -33,7 +33,7 @@ def report(found: Sequence[Group], against: str | None, markdown: bool) -> str:
     last = [one for one in compared if kind(one.theirs) in (DATA, CLONING)]
     lines = [line for group in agents for line in _aggregates(group)]
     lines += [comparison.sentence(one, against) for one in compared if one not in last]
-    lines += [*groups.protocol_lines(played), scores.note]
+    lines += [*groups.unfinished_lines(played), *groups.protocol_lines(played), scores.note]
     lines += [comparison.NOTE] if compared else []
     blocks.append("\n".join(f"- {line}" for line in lines))
     if all(len(group.players) == 1 for group in played) and agents:

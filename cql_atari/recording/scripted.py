@@ -88,7 +88,13 @@ def _checkpoint_player_maker(directory: Path, game: str) -> Callable[[], Player]
     def player() -> Player:
         from cql_atari.training import load
 
-        policy = load.load(directory).act()
+        loaded = load.load(directory)
+        if loaded.method.outputs is None:  # it would see every step as the first of an episode
+            raise UserError(
+                f"checkpoint:{directory} acts on a window of steps, which a player here doesn't "
+                "remember; name a run that acts on single states, as 'scaled_q' and 'cloning' do"
+            )
+        policy = loaded.act()
 
         def act(env: AtariEnv, stack: np.ndarray, rng: np.random.Generator) -> int:
             scores = policy(Observation.first(stack[None], position))[0]

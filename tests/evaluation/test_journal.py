@@ -43,10 +43,12 @@ def test_what_follows_the_last_sound_line_is_cut_off(tmp_path, tail):
 
 
 @pytest.mark.parametrize("other", [{"step": 4, "games": ("Pong",)}, {"step": 3, "games": ()}, {}])
-def test_episodes_of_another_evaluation_are_not_taken(tmp_path, other):
+def test_episodes_of_another_evaluation_are_not_taken(tmp_path, caplog, other):
     path = tmp_path / "x.jsonl"
     stop_after(path, 1)
+    assert caplog.messages == []
     assert stop_after(path, 2, key=other) == []
+    assert caplog.messages == [f"{path} is of other weights, games or another protocol: begun anew"]
     assert stop_after(path, key=other) == [score(2)]
     path.write_bytes(b"\x00 nonsense")
     assert stop_after(path) == []

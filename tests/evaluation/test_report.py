@@ -16,7 +16,7 @@ MINIMAL = {"Breakout": (0, 1, 3, 4), "Freeway": (0, 2, 5)}
 PROTOCOL = {"epsilon": 0.001, "sticky": 0.25, "max_frames": 108_000}
 
 
-def write(folder, label, scores, actions=None, *, protocol=None, config=None):
+def write(folder, label, scores, actions=None, *, protocol=None, config=None, step=None):
     """scores: {game: [score, ...]}; actions: {game: {action: count}} of each episode."""
     episodes = []
     for game, values in scores.items():
@@ -27,7 +27,7 @@ def write(folder, label, scores, actions=None, *, protocol=None, config=None):
             EpisodeScore(game, float(value), 100, False, 0, i, 0, 0, "md5", tuple(counts))
             for i, value in enumerate(values)
         ]
-    run = {"label": label, "config": config}
+    run = {"label": label, "config": config, "step": step}
     score_files.write(folder / "scores.json", episodes, protocol or PROTOCOL, run)
 
 
@@ -109,6 +109,16 @@ def test_different_protocols_are_said(run):
     ]
 
 
+def test_scores_from_before_the_end_of_training_are_said(tmp_path):
+    for seed, step in enumerate((900, 300)):
+        config = {"train": {"seed": seed, "steps": 900}}
+        write(tmp_path / str(seed), "agent", {"Breakout": [1]}, config=config, step=step)
+    assert groups.unfinished_lines(groups_of(tmp_path / "0")) == []
+    said = "agent isn't trained to its end: step 900, 300 of 900"
+    assert groups.unfinished_lines(groups_of(tmp_path)) == [said]
+    assert f"- {said}\n" in text_report.report(groups_of(tmp_path), None, False)
+
+
 def test_missing_and_malformed_inputs(run, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"no scores\.json in .*empty"):
@@ -179,9 +189,14 @@ def write_seeds(out):
 
 def test_command_with_seeds(tmp_path):
     write_seeds(tmp_path / "runs")
+    (tmp_path / "runs" / "late").mkdir()
+    (tmp_path / "runs" / "late" / "config.json").write_text("{}")
     file = tmp_path / "new" / "curves.json"
     done = command(tmp_path / "runs", f"--json={file}", f"--figures={tmp_path / 'f'}")
     assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith(
+        f"left out, as they have no scores: {tmp_path / 'runs' / 'late'}\n"
+    )
     rows = [" ".join(line.split()) for line in done.stdout.splitlines()]
     numbers = "2 10 22.0 ± 25.4 84 % ± 97 % 11.0 ± 12.7 42 % ± 48 %"
     assert f"Freeway agent (pretrained) {numbers}" in rows

@@ -234,10 +234,12 @@ def test_a_checkpoint_plays_greedily_within_the_minimal_set(tmp_path, monkeypatc
         values[0, [2, 4]] = 9, 5  # up, which SpaceInvaders hasn't, and left
         return values
 
-    loads = []
+    loads, method = [], SimpleNamespace(outputs=policy)
     monkeypatch.setattr(recorded_config, "read_config", lambda directory: config)
     monkeypatch.setattr(
-        load, "load", lambda run: loads.append(run) or load.Loaded(lambda: policy, config, 7, None)
+        load,
+        "load",
+        lambda run: loads.append(run) or load.Loaded(lambda: policy, config, 7, method),
     )
     run = {"behaviour": "checkpoint:runs/it", "epsilons": (0.0,)}
     directory = play(tmp_path / "1", steps=1_000, slots_per_file=2_000, **run)
@@ -252,6 +254,9 @@ def test_a_checkpoint_plays_greedily_within_the_minimal_set(tmp_path, monkeypatc
     )
     with pytest.raises(UserError, match="wasn't trained on Hero, but on Pong, SpaceInvaders"):
         scripted.player_maker("checkpoint:runs/it", "Hero")
+    method.outputs = None  # a decision transformer's
+    with pytest.raises(UserError, match="checkpoint:runs/it acts on a window of steps"):
+        scripted.player_maker("checkpoint:runs/it", "Pong")()
 
 
 # Several players.
