@@ -70,7 +70,7 @@ def evaluate_run(should_stop: Callable[[], bool]) -> int:
             f"{', '.join(map(str, there)) or 'none'}."
         )
     say = functools.partial(print, file=sys.stderr, flush=True)
-    opened = load.open_run(run, config.evaluation)
+    opened = load.open_run(run, config.evaluation.seed)
     todo = follow.Evaluation(opened, config, games, out, should_stop, say)
     finished, wrong = True, list[str]()
     if FLAGS.follow:

@@ -38,22 +38,21 @@ def main(argv: list[str]) -> None:
     from cql_atari.evaluation import watching
     from cql_atari.training import load
 
-    loaded = load.load(Path(argv[1]), FLAGS.checkpoint)
+    loaded = load.load(Path(argv[1]), FLAGS.checkpoint, FLAGS.seed)
     config, method = loaded.config, loaded.method
     game = FLAGS.game or config.data.games[0]
     if game not in config.data.games:
         raise UserError(f"--game={game}: the run has {', '.join(config.data.games)}.")
     protocol = config.evaluation
-    seed = protocol.seed if FLAGS.seed is None else FLAGS.seed
     max_steps = FLAGS.max_steps or protocol.max_frames // FRAME_SKIP
     env = AtariEnv(
-        game, seed=seed, sticky=protocol.sticky, mode=protocol.mode, colour=True,
+        game, seed=protocol.seed, sticky=protocol.sticky, mode=protocol.mode, colour=True,
         difficulty=protocol.difficulty, rom_dir=protocol.rom_dir, max_frames=max_steps * FRAME_SKIP,
     )  # fmt: skip
     assert method.watch is not None
     scenes = watching.episode(
         env, method.watch(), game, config.data.games.index(game),
-        epsilon=protocol.epsilon, seed=seed,
+        epsilon=protocol.epsilon, seed=protocol.seed,
     )  # fmt: skip
     draw = picture.painter(game, games.spec(game).actions, method.support)
     last: list[Scene] = []
@@ -84,7 +83,7 @@ def _define_flags() -> None:
         lower_bound=1,
     )  # fmt: skip
     flags.DEFINE_integer(
-        "seed", None, "Of the console and of random actions; default: evaluation.seed.",
+        "seed", None, "Of the console and of what is drawn; default: evaluation.seed.",
         lower_bound=0, upper_bound=2_000_000_000,
     )  # fmt: skip
 

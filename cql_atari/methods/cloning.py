@@ -44,7 +44,7 @@ def make(config: Config) -> Method:
     return Method(
         reads,
         network,
-        policy.greedy(logits, config.data.games),
+        policy.greedy(outputs, config.data.games),
         learner,
         outputs,
         watch=policy.watching(outputs),

@@ -1,4 +1,4 @@
-"""How a network that gives values of actions acts: as our `Policy`, and as TF-Agents' policy."""
+"""How a network that gives scores of actions acts: as our `Policy`, and as TF-Agents' policy."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from tf_agents.trajectories import policy_step, time_step
 from cql_atari.core import games as games_lib
 from cql_atari.core.types import FRAME_SHAPE, NUM_ACTIONS, STACK, Observation, Policy
 
-# (frames uint8 [B, 4, 84, 84], games int32 [D]) -> values float32 [B, 18]; B = D * c, and each run
-# of c rows shares a game.
-Values = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+# As `Method.outputs`: (frames, games) -> what the network says, by name; first the actions' scores.
+Outputs = Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]
 
 
-def greedy(values: Values, games: Sequence[str]) -> Callable[[], Policy]:
-    """A maker of policies that remember nothing; `values` is compiled once a shape of batches.
+def greedy(outputs: Outputs, games: Sequence[str]) -> Callable[[], Policy]:
+    """A maker of policies that remember nothing; compiled once a shape of batches.
 
     Args:
-      values: of a network with a head for each of the games.
+      outputs: of a network with a head for each of the games.
       games: their names, in the order of the heads.
     """
-    compiled = tf.function(values, autograph=False, reduce_retracing=False)
+
+    @tf.function(autograph=False, reduce_retracing=False)
+    def scores(frames: tf.Tensor, games: tf.Tensor) -> tf.Tensor:
+        return _first(outputs(frames, games))
 
     def values_of(seen: Observation) -> np.ndarray:
-        return compiled(tf.constant(seen.frames), tf.constant(seen.games)).numpy()
+        return scores(tf.constant(seen.frames), tf.constant(seen.games)).numpy()
 
     policy = Policy(tuple(games), values_of)
     return lambda: policy
 
 
-def watching(
-    outputs: Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]],
-) -> Callable[[], Callable[[Observation], dict[str, np.ndarray]]]:
+def watching(outputs: Outputs) -> Callable[[], Callable[[Observation], dict[str, np.ndarray]]]:
     """`Method.watch` of a network that acts by its outputs alone."""
     compiled = tf.function(outputs, autograph=False, reduce_retracing=False)
 
@@ -48,9 +48,9 @@ def watching(
 
 
 class GreedyPolicy(tf_policy.TFPolicy):
-    """argmax of values over the game's minimal action set; observations are {"frames", "game"}."""
+    """argmax of scores over the game's minimal action set; observations are {"frames", "game"}."""
 
-    def __init__(self, network: tf.keras.Model, values: Values, games: Sequence[str]):
+    def __init__(self, network: tf.keras.Model, outputs: Outputs, games: Sequence[str]):
         observation = {
             "frames": tf.TensorSpec((STACK, *FRAME_SHAPE), tf.uint8),
             "game": tf.TensorSpec((), tf.int32),
@@ -60,7 +60,7 @@ class GreedyPolicy(tf_policy.TFPolicy):
             tensor_spec.BoundedTensorSpec((), tf.int32, 0, NUM_ACTIONS - 1),
         )
         self._weights = network.variables  # not the network: saving a policy would save its class
-        self._values = values
+        self._outputs = outputs
         self._unused = tf.constant(~games_lib.action_mask(games))
 
     def _variables(self):
@@ -69,6 +69,10 @@ class GreedyPolicy(tf_policy.TFPolicy):
     def _action(self, time_step, policy_state, seed):
         del seed
         frames, game = time_step.observation["frames"], time_step.observation["game"]
-        values = self._values(frames, game)
-        values = tf.where(tf.gather(self._unused, game), values.dtype.min, values)
-        return policy_step.PolicyStep(tf.argmax(values, -1, output_type=tf.int32), policy_state, ())
+        scores = _first(self._outputs(frames, game))
+        scores = tf.where(tf.gather(self._unused, game), scores.dtype.min, scores)
+        return policy_step.PolicyStep(tf.argmax(scores, -1, output_type=tf.int32), policy_state, ())
+
+
+def _first(outputs: dict[str, tf.Tensor]) -> tf.Tensor:
+    return next(iter(outputs.values()))

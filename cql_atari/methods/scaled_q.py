@@ -65,18 +65,11 @@ def make_objective(config: Loss) -> Objective:
 def make(config: Config) -> Method:
     """The method of a configuration."""
     network, objective = make_network(config), make_objective(config.loss)
-
-    def outputs(frames: tf.Tensor, games: tf.Tensor) -> dict[str, tf.Tensor]:
-        logits = network(frames, games)[..., : objective.num_atoms]
-        found = {"q_values": objective.q_values(logits)}
-        if objective.support is not None:
-            found["distributions"] = tf.nn.softmax(logits)
-        return found
-
+    outputs = make_outputs(objective, network)
     return Method(
         Transitions(config.feed.n_step, config.feed.discount),
         network,
-        policy.greedy(make_q_function(objective, network), config.data.games),
+        policy.greedy(outputs, config.data.games),
         lambda: make_agent(config, network).learner,
         outputs,
         None if objective.support is None else objective.support.numpy(),
@@ -99,11 +92,19 @@ def make_network(config: Config) -> QNetwork:
     return parts.make_network(config, make_objective(config.loss).num_atoms + extra)
 
 
-def make_q_function(objective: Objective, network: QNetwork) -> policy.Values:
-    """Q-values [B, 18]; the auxiliary cloning's output has no part in them."""
-    return lambda frames, games: objective.q_values(
-        network(frames, games)[..., : objective.num_atoms]
-    )
+def make_outputs(objective: Objective, network: QNetwork) -> policy.Outputs:
+    """`Method.outputs`: Q-values, and distributions where there are any; the auxiliary cloning's
+    output has no part in them.
+    """
+
+    def outputs(frames: tf.Tensor, games: tf.Tensor) -> dict[str, tf.Tensor]:
+        logits = network(frames, games)[..., : objective.num_atoms]
+        found = {"q_values": objective.q_values(logits)}
+        if objective.support is not None:
+            found["distributions"] = tf.nn.softmax(logits)
+        return found
+
+    return outputs
 
 
 def make_agent(config: Config, network: QNetwork | None = None) -> ScaledQAgent:
@@ -134,8 +135,8 @@ class ScaledQAgent(tf_agent.TFAgent):
         learner = parts.make_learner(config, network, optimizers, self.losses)
         saved = {**learner.saved, "target_network": target_network}
         self.learner = learner._replace(saved=saved, after_steps=self._after_steps)
-        q_function = make_q_function(self.objective, network)
-        greedy = policy.GreedyPolicy(network, q_function, config.data.games)
+        outputs = make_outputs(self.objective, network)
+        greedy = policy.GreedyPolicy(network, outputs, config.data.games)
         super().__init__(
             greedy.time_step_spec,
             greedy.action_spec,
@@ -195,7 +196,7 @@ class ScaledQAgent(tf_agent.TFAgent):
                 next_target, chooser, batch.rewards, batch.discounts, available=available
             )
             pull["cql_pull"] = measures.pull_of_cql(
-                tf.gather(logits, batch.actions, axis=1, batch_dims=1),
+                distributions.at(logits, batch.actions),
                 self.objective.support,
                 self._config.loss.cql_alpha,
             )

@@ -79,14 +79,10 @@ def _write(run: Path, loaded: Loaded, out: Path) -> tuple[Scores | None, Shapes]
             {**scores.protocol, "rom_dir": None},
             {**scores.run, "config": settings.to_dict(config)},
         )
-    if (outputs := method.outputs) is None:
+    if method.outputs is None:
         return scores, {}
     shapes = save_model(out / SAVED_MODEL, loaded)
-    greedy = policy.GreedyPolicy(
-        method.network,
-        lambda frames, game: next(iter(outputs(frames, game).values())),
-        config.data.games,
-    )
+    greedy = policy.GreedyPolicy(method.network, method.outputs, config.data.games)
     policy_saver.PolicySaver(greedy, batch_size=None).save(str(out / POLICY))
     if importlib.util.find_spec("tf2onnx"):
         _save_onnx(out / ONNX, loaded)

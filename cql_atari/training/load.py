@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from cql_atari.core.settings import Config, Evaluation
+from cql_atari.core.settings import Config
 from cql_atari.core.types import Policy, UserError
 from cql_atari.methods import build
 from cql_atari.methods.method import Method
@@ -52,33 +52,39 @@ class Run(NamedTuple):
         return self.method.act
 
 
-def load(directory: Path, step: int | None = None) -> Loaded:
+def load(directory: Path, step: int | None = None, seed: int | None = None) -> Loaded:
     """A recorded run's checkpoint, that of `step` or the newest intact one, or an exported run.
 
     Reads JSON and plain arrays only, never gin files or saved models: those are code.
+
+    Args:
+      directory: the run's or the export's folder.
+      step: of the checkpoint; None: the newest intact one.
+      seed: as for `open_run`.
 
     Raises:
       UserError: where the run or its checkpoints are missing or damaged, its weights are not
         finite, or its method doesn't act.
     """
-    run = open_run(directory)
+    run = open_run(directory, seed)
     return Loaded(run.act, run.config, restore_run(run, step), run.method)
 
 
-def open_run(directory: Path, evaluation: Evaluation | None = None) -> Run:
+def open_run(directory: Path, seed: int | None = None) -> Run:
     """A recorded run's network, without its weights.
 
     Args:
       directory: the run's folder.
-      evaluation: to act by, as a transformer draws by its seed; None: the recorded settings.
+      seed: in place of `evaluation.seed`, by which a transformer draws its actions.
 
     Raises:
       UserError: where there is no run, or its method doesn't act.
     """
     config = recorded_config.read_config(directory)
-    method = build.build(
-        dataclasses.replace(config, evaluation=evaluation) if evaluation else config
-    )
+    if seed is not None:
+        evaluation = dataclasses.replace(config.evaluation, seed=seed)
+        config = dataclasses.replace(config, evaluation=evaluation)
+    method = build.build(config)
     if method.act is None:
         raise UserError(
             f"{directory} was trained with train.method = {config.train.method!r}, which doesn't "

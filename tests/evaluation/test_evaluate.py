@@ -9,17 +9,19 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import processes
 import pytest
 import tensorflow as tf
 import tiny
 
 from cql_atari import evaluate
-from cql_atari.core.types import UserError
+from cql_atari.core.types import Observation, UserError
 from cql_atari.methods import build
 from cql_atari.runs import checkpoint, recorded_config
 from cql_atari.runs import folder as workdir
 from cql_atari.system import signals
+from cql_atari.training import load
 
 pytestmark = pytest.mark.slow
 
@@ -104,6 +106,9 @@ def test_draws_of_a_transformer_follow_the_seed_that_is_asked_for(tmp_path):
         (episode,) = json.loads((out / "scores.json").read_text())["episodes"]
         counts.append(episode["action_counts"])
     assert counts[0] != counts[1] == counts[2]
+    seen = Observation.first(np.zeros((1, 4, 84, 84), np.uint8), np.zeros(1, np.int32))
+    scores = [load.load(tmp_path, seed=seed).act()(seen) for seed in (None, 1000, 2000)]
+    assert (scores[0] == scores[1]).all() and (scores[1] != scores[2]).any()
 
 
 def test_another_game_than_the_runs_is_refused(trained, tmp_path):

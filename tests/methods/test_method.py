@@ -24,8 +24,9 @@ def make_frequencies(config) -> Method:
     logits = network.layers[0]
     logits.build(())
 
-    def scores(frames, games):
-        return tf.repeat(logits(games), tf.shape(frames)[0] // tf.shape(games)[0], axis=0)
+    def outputs(frames, games):
+        each = tf.shape(frames)[0] // tf.shape(games)[0]
+        return {"logits": tf.repeat(logits(games), each, axis=0)}
 
     def loss(batch):
         total = tf.nn.sparse_softmax_cross_entropy_with_logits(batch.actions, logits(batch.games))
@@ -37,7 +38,7 @@ def make_frequencies(config) -> Method:
         trained = (Part(adam, network.trainable_variables),)
         return Learner(config.data.games, config.batch_size, loss, trained, saved)
 
-    return Method(Transitions(3, 0.99), network, policy.greedy(scores, config.data.games), learner)
+    return Method(Transitions(3, 0.99), network, policy.greedy(outputs, config.data.games), learner)
 
 
 @pytest.fixture

@@ -263,13 +263,13 @@ def test_no_other_method_is_asked_for_q_values(method):
 def test_the_auxiliary_head_never_acts_and_stands_in_no_target():
     config, agent = make("loss.auxiliary_cloning = 0.5")
     batch, atoms = first_batch(config), agent.objective.num_atoms
-    q_function = scaled_q.make_q_function(agent.objective, agent.network)
-    before = q_function(batch.frames[:, :4], batch.games), agent.losses(batch)["loss/td"]
+    outputs = scaled_q.make_outputs(agent.objective, agent.network)
+    before = outputs(batch.frames[:, :4], batch.games)["q_values"], agent.losses(batch)["loss/td"]
     for network in (agent.network, agent.target_network):
         kernel = network.heads.kernel
         change = np.zeros((*kernel.shape[:2], 18, atoms + 1), np.float32)
         change[..., atoms] = np.random.default_rng(0).normal(size=change.shape[:-1])
         kernel.assign_add(change.reshape(kernel.shape))
-    after = q_function(batch.frames[:, :4], batch.games), agent.losses(batch)["loss/td"]
+    after = outputs(batch.frames[:, :4], batch.games)["q_values"], agent.losses(batch)["loss/td"]
     np.testing.assert_allclose(before[0], after[0], atol=1e-6)
     np.testing.assert_allclose(before[1], after[1], atol=1e-5)
