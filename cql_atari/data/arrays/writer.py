@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from cql_atari.core.types import FRAME_SHAPE, Episode, Extent
+from cql_atari.core.types import FRAME_SHAPE, Episode, Extent, UserError
 from cql_atari.data.conversion import (
     CONVERSION,
     Converted,
@@ -18,7 +18,7 @@ from cql_atari.data.conversion import (
     to_text,
 )
 from cql_atari.data.format import Target
-from cql_atari.data.shared import Report, extent_of
+from cql_atari.data.shared import LONGEST, Report, extent_of
 from cql_atari.system.files import move, sync, write_whole
 
 _DTYPES: dict[str, np.dtype] = {
@@ -33,7 +33,12 @@ _DTYPES: dict[str, np.dtype] = {
 def write_suffix(
     target: Target, episodes: Iterable[Episode], source: Mapping[str, Any], report: Report
 ) -> list[Extent]:
-    """Adds a suffix, see `format.Writing`; actions are indices of the full set."""
+    """Adds a suffix, see `format.Writing`; actions are indices of the full set.
+
+    Raises:
+      UserError: also where steps of a game are left out between two episodes, as in play that was
+        packed with --exclude: nothing in the arrays would tell them apart.
+    """
     folder = target.folder
     extents: list[Extent] = []
     with partial_folder(folder) as new:
@@ -42,6 +47,14 @@ def write_suffix(
             for name, file in files.items():
                 _write_header(file, name, 0)
             for episode in episodes:
+                before = extents[-1] if extents else None
+                # Readers cut what is longer; its parts do belong together.
+                if before and not (before.terminal or episode.starts or before.steps >= LONGEST):
+                    raise UserError(
+                        f"suffix {target.suffix} of {target.game} lacks steps in mid-game, and "
+                        "arrays can't say so: the parts before and behind would be one episode. "
+                        "Convert it to RLDS (--to=rlds)."
+                    )
                 _append(files, episode)
                 extents.append(extent_of(episode))
                 report(extents[-1].steps)

@@ -12,10 +12,11 @@ import pytest
 
 from cql_atari.core import games
 from cql_atari.core.settings import Data
-from cql_atari.core.types import Extent, UserError
+from cql_atari.core.types import Episode, Extent, UserError
 from cql_atari.data import sources
-from cql_atari.data.arrays import check, files, reader
+from cql_atari.data.arrays import check, files, reader, writer
 from cql_atari.data.arrays.format import ARRAYS
+from cql_atari.data.format import Target
 from cql_atari.data.shared import EVERYTHING
 
 GAME = "Breakout"
@@ -235,3 +236,22 @@ def test_numbers_of_suffixes(tmp_path):
 
 def test_left_out_whole(folder):
     assert list(ARRAYS.read_episodes(folder, GAME, left_out={0: [EVERYTHING]})) == []
+
+
+def test_what_lacks_steps_in_mid_game_is_not_joined(tmp_path):
+    def part(steps: int, **flags: bool) -> Episode:
+        frames, zeros = np.ones((steps, 84, 84), np.uint8), np.zeros(steps, np.int32)
+        return Episode("Breakout", frames, zeros, zeros.astype(np.float32), **flags)
+
+    def written(*parts: Episode) -> list[Extent]:
+        target = Target(tmp_path / "arrays", "Breakout", 1, 0)
+        writer.write_suffix(target, parts, {}, lambda steps: None)
+        return reader.survey(target.folder, "Breakout", 0)
+
+    behind = part(5, terminal=True, starts=False)
+    with pytest.raises(UserError, match=r"suffix 0 of Breakout lacks steps in mid-game.*--to=rlds"):
+        written(part(6, terminal=False, starts=True), behind)
+    assert not (tmp_path / "arrays" / "0").exists()
+    assert written(behind, part(6, terminal=False, starts=True)) == [
+        Extent(5, True, False), Extent(6, False, True),
+    ]  # fmt: skip
