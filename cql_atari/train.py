@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from absl import flags
+from absl import flags, logging
 
 from cql_atari import config as config_lib
 from cql_atari.core import settings
@@ -30,6 +30,9 @@ FLAGS = flags.FLAGS
 def main(_: list[str]) -> int:
     loaded = config = config_lib.load(FLAGS.gin_files, FLAGS.gin_bindings)
     build.kind(config)
+    for binding in config_lib.read((), FLAGS.gin_bindings):
+        if reason := build.unread(config, binding.name):
+            logging.warning("%s has no effect with %s.", binding.name, reason)
     if config.train.phase == "online":
         from cql_atari.feed.online.complete import complete
 
@@ -56,7 +59,10 @@ def main(_: list[str]) -> int:
     lock = workdir.lock_workdir(folder) if is_chief else contextlib.nullcontext()
     with lock, signals.stop_on_signals() as should_stop:
         if is_chief:
-            recorded_config.record_config(folder, config, FLAGS.accept_config_change)
+            if not FLAGS.accept_config_change:
+                recorded_config.check_config(folder, config)
+            if not workdir.has_begun(folder):  # else once its checkpoint is known to fit
+                recorded_config.record_config(folder, config)
         if is_chief and reads:
             try:
                 selection = _select(config, found, should_stop)

@@ -34,7 +34,7 @@ def run(tmp_path) -> Path:
     config = tiny.config(f"data.dir = '{tmp_path / 'data'}'", "data.suffixes = None")
     folder = tmp_path / "runs" / "quickstart" / "agent"
     folder.mkdir(parents=True)
-    recorded_config.record_config(folder, config, accept_change=False)
+    recorded_config.record_config(folder, config)
     state = tf.train.Checkpoint(**build.build(config).learner().saved)
     checkpoint.save(folder / "checkpoints", state, 8, keep=1)
     return folder

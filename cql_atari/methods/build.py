@@ -21,6 +21,10 @@ def _module(name: str) -> Callable[[Config], Method]:
     return lambda config: importlib.import_module(f"cql_atari.methods.{name}").make(config)
 
 
+# What only some methods read: sections of the settings, and single settings.
+OF_METHODS = (
+    "network", "transformer", "contrastive", "masked_autoencoder", "loss", "train.target_period",
+)  # fmt: skip
 _WHOLE = ("train.method", "network.feed_forward", "network.feature_norm")
 _LOSS = tuple(f"loss.{n}" for n in ("kind", "num_atoms", "v_min", "v_max", "auxiliary_cloning"))
 _TRANSFORMER = tuple(f"transformer.{name}" for name in ("depth", "width", "steps", "return_token"))
@@ -28,6 +32,7 @@ METHODS: dict[str, Kind] = {
     "scaled_q": Kind(
         _module("scaled_q"),
         label="agent",
+        settings=("network", "loss", "train.target_period"),
         online=True,
         gives={"encoder": (), "whole_network": (*_WHOLE, *_LOSS)},
         networks=2,
@@ -36,19 +41,27 @@ METHODS: dict[str, Kind] = {
     "decision_transformer": Kind(
         _module("decision_transformer"),
         label="decision transformer",
+        settings=("transformer", "network.dtype", "loss.mask_unused_actions"),
         gives={"whole_network": ("train.method", *_TRANSFORMER)},
     ),
     "contrastive": Kind(
         _module("contrastive"),
         label="contrastive coding",
+        settings=("network", "contrastive"),
         gives={"encoder": ()},
         passes=6,
     ),
     "masked_autoencoder": Kind(
-        _module("masked_autoencoder"), label="masked autoencoder", gives={"encoder": ()}
+        _module("masked_autoencoder"),
+        label="masked autoencoder",
+        settings=("network", "masked_autoencoder"),
+        gives={"encoder": ()},
     ),
     "cloning": Kind(
-        _module("cloning"), label="cloning", gives={"encoder": (), "whole_network": _WHOLE}
+        _module("cloning"),
+        label="cloning",
+        settings=("network", "loss.mask_unused_actions"),
+        gives={"encoder": (), "whole_network": _WHOLE},
     ),
 }
 
@@ -67,6 +80,17 @@ def kind(config: Config) -> Kind:
             f"{near[0]!r}."
         )
     return METHODS[name]
+
+
+def unread(config: Config, name: str) -> str | None:
+    """The setting because of which that of this name has no effect; None where it may have one."""
+    names = {name, name.partition(".")[0]}
+    if names & {*OF_METHODS} and not names & {*kind(config).settings}:
+        return f"train.method = {config.train.method!r}"
+    online = config.train.phase == "online"
+    if (name == "train.steps" and online) or ("online" in names and not online):
+        return f"train.phase = {config.train.phase!r}"
+    return None
 
 
 def build(config: Config) -> Method:

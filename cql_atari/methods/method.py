@@ -104,6 +104,7 @@ class Kind(NamedTuple):
     Attributes:
       make: builds it from a `Config`; imports TensorFlow.
       label: what its scores are called in reports.
+      settings: of the sections and settings in `build.OF_METHODS`, those that it reads.
       online: whether it can learn from what it plays itself.
       gives: what a later run may take over from a run of this method, "encoder" or
         "whole_network", with the settings that both must have in common (for an encoder, beside the
@@ -114,6 +115,7 @@ class Kind(NamedTuple):
 
     make: Callable[[Any], Method]
     label: str
+    settings: tuple[str, ...]
     online: bool = False
     gives: Mapping[str, tuple[str, ...]] = {}
     networks: int = 1

@@ -105,7 +105,7 @@ def _collect_game(
 
         agent, experience = folder / "agent", Experience(folder, job, config)
         agent.mkdir(exist_ok=True)
-        recorded_config.record_config(agent, config, accept_change=True)
+        recorded_config.record_config(agent, config)
 
         def open_feed(*args: Any, **options: Any) -> AbstractContextManager[Feed]:
             return feed.open_feed(config, None, *args, recorder=experience, **options)

@@ -13,22 +13,21 @@ from cql_atari.system import files
 from cql_atari.system.text import differences
 
 
-def record_config(workdir: Path, config: settings.Config, accept_change: bool) -> None:
-    """Writes config.gin (to read) and config.json (for evaluation) at the start of a run.
-
-    Raises:
-      UserError: where the run there began with another configuration; shows the difference.
-    """
+def check_config(workdir: Path, config: settings.Config) -> None:
+    """Raises a UserError where the run there began with another configuration; shows how."""
     path, text = workdir / folder.CONFIG_GIN, settings.to_gin(config)
-    changed = folder.has_begun(workdir) and path.exists() and path.read_text() != text
-    if changed and not accept_change:
+    if folder.has_begun(workdir) and path.exists() and path.read_text() != text:
         changes = differences(path.read_text(), text, "recorded", "asked for")
         raise UserError(
             "\n".join([f"--workdir {workdir} was made with another configuration:", *changes])
             + "\nChoose another --workdir, or go on with the new one by --accept_config_change."
         )
+
+
+def record_config(workdir: Path, config: settings.Config) -> None:
+    """Writes config.gin (to read) and config.json (for evaluation)."""
     for name, content in (
-        (folder.CONFIG_GIN, text),
+        (folder.CONFIG_GIN, settings.to_gin(config)),
         (folder.CONFIG, json.dumps(settings.to_dict(config), indent=1) + "\n"),
     ):
         files.write_whole(workdir / name, content)

@@ -16,7 +16,7 @@ from cql_atari.core.types import UserError
 from cql_atari.feed.feed import Feed
 from cql_atari.methods import build
 from cql_atari.methods.method import Method
-from cql_atari.runs import checkpoint, folder, starts
+from cql_atari.runs import checkpoint, folder, recorded_config, starts
 from cql_atari.runs import log as logs
 from cql_atari.system import devices as devices_lib
 from cql_atari.system import hosts as cluster
@@ -74,6 +74,7 @@ def train(
 
     # 3. Data to batches to devices, from the step where the run stands.
     if here.is_chief:
+        recorded_config.record_config(directory, config)
         logs.describe_run(directory, config)
     log = logs.make_log(directory) if here.is_chief else lambda *_: None
     evaluate_agent = make_evaluate(config, method, directory, start, should_stop)

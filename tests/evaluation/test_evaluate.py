@@ -40,7 +40,7 @@ def trained(tmp_path_factory) -> Path:
     """The folder of a run whose newest checkpoint is that of step 8."""
     folder, config = tmp_path_factory.mktemp("trained"), tiny.config()
     learner = build.build(config).learner()
-    recorded_config.record_config(folder, config, accept_change=False)
+    recorded_config.record_config(folder, config)
     checkpoint.save(folder / "checkpoints", tf.train.Checkpoint(**learner.saved), 8, keep=1)
     return folder
 
@@ -94,7 +94,7 @@ def test_draws_of_a_transformer_follow_the_seed_that_is_asked_for(tmp_path):
         "train.method = 'decision_transformer'", "transformer.depth = 1", "transformer.width = 64",
         "evaluation.epsilon = 0.0",
     )  # fmt: skip
-    recorded_config.record_config(tmp_path, config, accept_change=False)
+    recorded_config.record_config(tmp_path, config)
     saved = tf.train.Checkpoint(**build.build(config).learner().saved)
     checkpoint.save(tmp_path / "checkpoints", saved, 8, keep=1)
     counts = []
@@ -205,7 +205,7 @@ def checkpoints(folder: Path, *steps: int, **change: float) -> None:
 def test_all_checkpoints_and_one_that_diverged_is_named(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    recorded_config.record_config(folder, tiny.config(), accept_change=False)
+    recorded_config.record_config(folder, tiny.config())
     checkpoints(folder, 2, 4, 6, step_4=float("nan"))
     ended = run(f"--run={folder}", "--checkpoint=all")
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
@@ -254,7 +254,7 @@ def test_it_follows_a_run_that_is_training_until_it_ends(tmp_path):
     """The trainer here: a process that holds the folder, and then is killed."""
     folder = tmp_path / "run"
     folder.mkdir()
-    recorded_config.record_config(folder, tiny.config("train.steps = 6"), accept_change=False)
+    recorded_config.record_config(folder, tiny.config("train.steps = 6"))
     checkpoints(folder, 2)
     hold = f"import time; from pathlib import Path; from cql_atari.runs import folder\n" \
            f"with folder.lock_workdir(Path({str(folder)!r})): time.sleep(600)"  # fmt: skip
@@ -290,7 +290,7 @@ def test_it_follows_a_run_that_is_training_until_it_ends(tmp_path):
 def test_following_says_when_nobody_trains_an_unfinished_run(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    recorded_config.record_config(folder, tiny.config("train.steps = 8"), accept_change=False)
+    recorded_config.record_config(folder, tiny.config("train.steps = 8"))
     ended = run(f"--run={folder}", "--follow")
     assert ended.returncode == 2 and "no process trains there" in ended.stderr
     checkpoints(folder, 4)

@@ -140,7 +140,7 @@ def test_a_run_trains_resumes_bit_for_bit_and_plays_real_games(tmp_path, monkeyp
         ("resumed", lambda: next(stops)), ("resumed", lambda: False), ("straight", lambda: False)
     ):  # fmt: skip
         (tmp_path / name).mkdir(exist_ok=True)
-        recorded_config.record_config(tmp_path / name, config, accept_change=False)
+        recorded_config.record_config(tmp_path / name, config)
         finished = run.train(config, open_feed, tmp_path / name, should_stop)
         assert finished or 0 < checkpoint.steps(tmp_path / name / "checkpoints")[-1] < 8
     weights = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import itertools
 import json
 
@@ -10,10 +12,10 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from cql_atari.core.types import Batch, Observation, UserError
+from cql_atari.core.types import Batch, Observation, SequenceBatch, UserError
 from cql_atari.feed import recorded
 from cql_atari.methods import build, gradient, policy
-from cql_atari.methods.method import Kind, Learner, Method, Part, Transitions, crossed
+from cql_atari.methods.method import Kind, Learner, Method, Part, Sequences, Transitions, crossed
 from cql_atari.runs import checkpoint, recorded_config
 from cql_atari.training import load, run
 
@@ -43,7 +45,7 @@ def make_frequencies(config) -> Method:
 
 @pytest.fixture
 def frequencies(monkeypatch):
-    monkeypatch.setitem(build.METHODS, "frequencies", Kind(make_frequencies, label="frequencies"))
+    monkeypatch.setitem(build.METHODS, "frequencies", Kind(make_frequencies, "frequencies", ()))
 
 
 @pytest.mark.slow
@@ -52,7 +54,7 @@ def test_a_third_method_trains_saves_resumes_and_is_evaluated(frequencies, tmp_p
     monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
     bindings = "train.method = 'frequencies'", "train.target_period = 8", "evaluation.episodes = 1"
     half, whole = (tiny.config(*bindings, f"train.steps = {steps}") for steps in (20, 40))
-    recorded_config.record_config(tmp_path, half, accept_change=False)
+    recorded_config.record_config(tmp_path, half)
     assert train(half, tmp_path)
     assert train(whole, tmp_path)
     assert checkpoint.steps(tmp_path / "checkpoints")[-1] == 40
@@ -65,7 +67,7 @@ def test_a_third_method_trains_saves_resumes_and_is_evaluated(frequencies, tmp_p
     # In one life it comes to the same; what is loaded is what was trained.
     other = tmp_path / "other"
     other.mkdir()
-    recorded_config.record_config(other, whole, accept_change=False)
+    recorded_config.record_config(other, whole)
     assert train(whole, other)
     loaded, straight = load.load(tmp_path), load.load(other)
     assert (loaded.step, straight.step) == (40, 40)
@@ -85,6 +87,57 @@ def train(config, directory):
 def test_an_unknown_method_names_the_nearest():
     with pytest.raises(UserError, match=r"'clonin': choose one of .*nearest: 'cloning'"):
         build.build(tiny.config("train.method = 'clonin'"))
+
+
+@pytest.mark.parametrize(
+    "bindings, name, reason",
+    [
+        (("train.method = 'cloning'",), "loss.cql_alpha", "train.method = 'cloning'"),
+        (("train.method = 'cloning'",), "loss.mask_unused_actions", None),
+        (("train.method = 'decision_transformer'",), "network.widths", "train.method = 'decision_"),
+        (("train.method = 'decision_transformer'",), "transformer.depth", None),
+        ((), "transformer.depth", "train.method = 'scaled_q'"),
+        ((), "loss.cql_alpha", None),
+        ((), "GAME", None),
+        ((), "online.frames", "train.phase = 'offline'"),
+        ((), "train.steps", None),
+        (("train.phase = 'online'",), "online.frames", None),
+        (("train.phase = 'online'",), "train.steps", "train.phase = 'online'"),
+    ],
+)
+def test_a_setting_without_effect_is_known(bindings, name, reason):
+    found = build.unread(tiny.config(*bindings), name)
+    assert found is None if reason is None else found.startswith(reason)
+
+
+class Unread:
+    """Settings that nothing may ask for, but those that are given."""
+
+    def __init__(self, **known):
+        self.__dict__.update(known)
+
+
+@pytest.mark.parametrize("method", sorted(build.METHODS))
+def test_a_method_reads_no_setting_that_is_said_to_have_no_effect(method):
+    config = tiny.config(f"train.method = '{method}'", "transformer.depth = 1",
+                         "transformer.width = 64", "masked_autoencoder.width = 64")  # fmt: skip
+    read = build.METHODS[method].settings
+    hidden = {}
+    for section in {name.split(".")[0] for name in build.OF_METHODS} - {*read}:
+        values = vars(getattr(config, section))
+        shown = {n: v for n, v in values.items() if build.unread(config, f"{section}.{n}") is None}
+        hidden[section] = Unread(**shown)
+    found = build.build(dataclasses.replace(config, **hidden))
+    rows, zeros = config.batch_size, functools.partial(tf.zeros, dtype=tf.int32)
+    if isinstance(found.reads, Sequences):
+        shape = rows, found.reads.length
+        frames = tf.zeros((*shape, 84, 84), tf.uint8)
+        floats = tf.zeros(shape), tf.zeros(shape)
+        batch = SequenceBatch(frames, zeros(shape), *floats, zeros(rows), tf.ones(shape, tf.bool))
+    else:
+        frames = tf.zeros((rows, 4 + config.feed.n_step, 84, 84), tf.uint8)
+        batch = Batch(frames, zeros(rows), tf.zeros(rows), tf.zeros(rows), zeros(rows))
+    assert found.learner().loss(batch)["loss/total"].shape == rows
 
 
 def test_cloning_holds_no_target_network_and_knows_only_the_games_actions():

@@ -184,7 +184,7 @@ def test_any_method_may_shift_its_frames(method):
 
 def train(settings, directory) -> bool:
     directory.mkdir(exist_ok=True)
-    recorded_config.record_config(directory, settings, accept_change=True)
+    recorded_config.record_config(directory, settings)
 
     def open_feed(method, step, **options):
         return recorded.open_feed(settings, (), step, reads=method.reads, **options)
@@ -228,7 +228,7 @@ def test_a_run_resumes_bit_for_bit_shows_pictures_and_gives_its_encoder(
     stopped, straight = tmp_path / "stopped", tmp_path / "straight"
     stops = iter([False] * 2 + [True] * 100)
     stopped.mkdir()
-    recorded_config.record_config(stopped, whole, accept_change=True)
+    recorded_config.record_config(stopped, whole)
 
     def open_feed(method, step, **options):
         return recorded.open_feed(whole, (), step, reads=method.reads, **options)

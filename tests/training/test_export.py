@@ -175,7 +175,7 @@ def test_a_transformer_gives_its_weights_and_says_why_no_more(tmp_path):
         "train.method = 'decision_transformer'", "transformer.depth = 1", "transformer.width = 64"
     )
     (tmp_path / "run").mkdir()
-    recorded_config.record_config(tmp_path / "run", config, accept_change=False)
+    recorded_config.record_config(tmp_path / "run", config)
     saved = tf.train.Checkpoint(**build.build(config).learner().saved)
     checkpoint.save(tmp_path / "run" / "checkpoints", saved, 8, keep=1)
     ended = export(tmp_path / "run", tmp_path / "out")

@@ -32,7 +32,7 @@ def train():
     def train(directory, *bindings):
         config = tiny.config("evaluation.episodes = 1", "evaluation.max_frames = 40", *bindings)
         directory.mkdir(exist_ok=True)
-        recorded_config.record_config(directory, config, accept_change=True)
+        recorded_config.record_config(directory, config)
 
         def open_feed(method, step, **options):
             return recorded.open_feed(config, (), step, reads=method.reads, **options)

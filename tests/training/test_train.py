@@ -170,8 +170,10 @@ def test_a_run_leaves_scores_logs_and_its_configuration(tmp_path, data):
     # The page about a run's folder lists all that lies there.
     listed = {line.strip().split("  ")[0] for line in workdir.__doc__.splitlines()}
     assert {path.name for path in folder.iterdir()} <= {path.split("/")[0] for path in listed}
-    again = run(folder, data, "feed.kind = 'replay'", "evaluation.every = 4", "train.seed = 5")
+    changed = ("evaluation.every = 4", "train.seed = 5", "online.mode = 1")
+    again = run(folder, data, "feed.kind = 'replay'", *changed)
     assert again.returncode == 2
+    assert "online.mode has no effect with train.phase = 'offline'" in again.stderr
     assert "-train.seed = 0" in again.stderr
     assert "+train.seed = 5" in again.stderr
 
@@ -185,6 +187,11 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, data):
     assert "transitions" in first.stderr  # the table
     made = json.loads((folder / "manifest.json").read_text())
     assert [entry["game"] for entry in made["sources"]] == list(tiny.GAMES)
+    recorded = (folder / "config.json").read_bytes()
+    larger = processes.run([*command(folder, mine, *short, "network.feed_forward = (32,)"),
+                            "--accept_config_change"])  # fmt: skip
+    assert larger.returncode == 2 and "doesn't fit this network" in larger.stderr
+    assert (folder / "config.json").read_bytes() == recorded  # the run can still be evaluated
     other = mine / "Freeway" / "1" / "replay_logs" / "$store$_reward_ckpt.0.gz"
     shutil.copy(mine / "Breakout" / "1" / "replay_logs" / other.name, other)
     second = run(folder, mine, *short)

@@ -201,7 +201,7 @@ def transformer(tmp_path):
     folder = tmp_path / "transformer"
     folder.mkdir()
     config = tiny.config(*TRANSFORMER)
-    recorded_config.record_config(folder, config, accept_change=False)
+    recorded_config.record_config(folder, config)
     learner = build.build(config).learner()
     state = tf.train.Checkpoint(**learner.saved)
     checkpoint.save(folder / "checkpoints", state, 4, keep=1)
@@ -271,7 +271,7 @@ def train_here(folder: Path, *bindings: str) -> None:
 
     config = tiny.config(*bindings)
     folder.mkdir()
-    recorded_config.record_config(folder, config, accept_change=False)
+    recorded_config.record_config(folder, config)
     found = sources.find_sources(config.data)
 
     def open_feed(method, step, **options):

@@ -15,7 +15,14 @@ from cql_atari.core.types import UserError
 from cql_atari.data.arrays import files
 from cql_atari.data.arrays.columns import find_wrong
 from cql_atari.data.format import FileCheck, Problem, SuffixCheck
-from cql_atari.data.shared import EVERYTHING, blank_and_still, looks_wrong, merge, size_of
+from cql_atari.data.shared import (
+    EVERYTHING,
+    LONGEST,
+    blank_and_still,
+    looks_wrong,
+    merge,
+    size_of,
+)
 
 
 def total_bytes(path: Path, suffix: int) -> int:
@@ -52,6 +59,9 @@ def check_suffix(path: Path, game: str, suffix: int, report: Callable[[int], Non
                     text = f"frames {first} to {stop - 1}, an episode, are all {looks[0]}."
                     problems.append(Problem(first, text, looks[1]))
                     wrong[first] |= not looks[1]
+                if extent.steps > LONGEST:
+                    text = f"no game ends or starts in {extent.steps:,} steps: check terminals."
+                    problems.append(Problem(first, text, True))
                 if wrong[first:stop].any():
                     left_out.append((first, stop))
             frames.finish()

@@ -158,6 +158,16 @@ def test_wrong_values_cost_their_episode(tmp_path):
     assert [len(e.frames) for e in kept] == [2, 3]
 
 
+def test_a_recording_without_any_end_is_warned_of(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LONGEST", 4)  # steps of a game, in place of 27,000
+    monkeypatch.setattr(check, "LONGEST", 4)
+    arrays = play() | {"terminals": np.zeros(9, bool), "starts": np.arange(9) == 2}
+    result = check.check_suffix(write(tmp_path, "stored", arrays), GAME, 0, lambda _: None)
+    (problem,) = result.files[0].problems
+    assert (problem.entry, problem.is_warning) == (2, True) and "in 7 steps" in problem.text
+    assert not result.files[0].is_wrong and not result.left_out
+
+
 def member(name: str, shape: str, dtype: str, body: bytes) -> bytes:
     head = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".encode()
     head += b" " * (118 - len(head) - 1) + b"\n"
