@@ -21,8 +21,12 @@ PROMISED = re.compile(r"python -m cql_atari\.[a-z_.]+|launchers/[a-z_]+\.(?:sh|s
 def commands(page: Path) -> list[str]:
     """Shell lines of the page's code blocks, continued ones joined, and code within sentences."""
     text = page.read_text()
-    blocks = re.findall(r"```(?:bash|sh)?\n(.*?)```", text, re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    lines = (
+        "\n".join(block for language, block in blocks if language in ("", "bash", "sh"))
+        .replace("\\\n", " ")
+        .splitlines()
+    )
     inline = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
     return [line.strip() for line in [*lines, *inline] if PROMISED.search(line)]
 
@@ -70,3 +74,4 @@ def test_a_command_of_the_docs_is_one_of_the_code(page, line):
 
 def test_pages_hold_commands():
     assert len(CASES) > 20
+    assert any("tools.verify DIR" in line for _, line in CASES)  # it follows a block of Python
