@@ -140,7 +140,7 @@ def mean_over_curve(steps: Sequence[int], scores: Sequence[float]) -> float:
 def _both(variant: str, by_seed: Sequence[float]) -> dict[str, Any]:
     """Raw, and DQN-normalised where `variant` is the name of a game: its default mode."""
     kinds: dict[str, Any] = {"raw": list(by_seed), "dqn_normalised": None}
-    if variant in games.table() and games.spec(variant).dqn is not None:
+    if variant in games.table() and games.dqn_normalised(variant, 0.0) is not None:
         kinds["dqn_normalised"] = [games.dqn_normalised(variant, score) for score in by_seed]
     return {
         kind: values

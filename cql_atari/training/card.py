@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from cql_atari.core import games as games_lib
 from cql_atari.core.settings import Config
@@ -98,8 +99,11 @@ def write(
     if shapes:
         too = "\n`model.onnx` has the SavedModel's inputs and outputs." if onnx else ""
         parts.append(_SAVED_MODEL.format(name=name, outputs=_outputs(shapes), onnx=too))
-    section = "network" if shapes else "transformer"
-    parts += [_architecture(config, section, parameters), _games(config), _training(config, data)]
+    values = vars(config.network if shapes else config.transformer)
+    if "q_values" in shapes:  # else there is no such loss
+        names = ("kind", "num_atoms", "v_min", "v_max")
+        values = values | {f"loss.{name}": getattr(config.loss, name) for name in names}
+    parts += [_architecture(values, parameters), _games(config), _training(config, data)]
     return "\n".join([*parts, _scores(scores), _RECONSTRUCTED])
 
 
@@ -111,10 +115,7 @@ def _outputs(shapes: Mapping[str, tuple[int | None, ...]]) -> str:
     return "".join(f"- {line}\n" for line in lines)
 
 
-def _architecture(config: Config, section: str, parameters: int) -> str:
-    values = vars(getattr(config, section)) | {
-        f"loss.{name}": getattr(config.loss, name) for name in ("kind", "num_atoms", "v_max")
-    }
+def _architecture(values: Mapping[str, Any], parameters: int) -> str:
     rows = [["setting", "value"], *([name, f"`{value!r}`"] for name, value in values.items())]
     text = f"{parameters:,} trainable parameters, stored as float32."
     return f"## Architecture\n\n{text}\n\n{tables.table(rows, markdown=True)}\n"

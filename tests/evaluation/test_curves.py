@@ -23,12 +23,12 @@ START = {"encoder_from": None, "whole_network": False}
 PRETRAINED = {"start": {**START, "encoder_from": "runs/quickstart/agent"}}
 
 
-def write_run(workdir, seed, scores, frames=(), *, mode=0, protocol=(), **sections):
+def write_run(workdir, seed, scores, frames=(), *, game="Freeway", mode=0, protocol=(), **sections):
     """scores: {step: [score of each episode]}; protocol: {step: {name: value}} where it matters."""
     config = {"train": {"seed": seed, "steps": 10}, "start": START, **sections}
     for step, values in scores.items():
         episodes = [
-            EpisodeScore("Freeway", float(value), 1, False, 0, i, mode, 0, "md5", (0,) * 18)
+            EpisodeScore(game, float(value), 1, False, 0, i, mode, 0, "md5", (0,) * 18)
             for i, value in enumerate(values)
         ]
         for path in (workdir / f"scores/{step:010d}.json", workdir / "scores.json"):
@@ -82,6 +82,12 @@ def test_frames_of_a_variant_and_no_normalised_score(tmp_path):
     (group,) = variants[name]["groups"]
     assert name == "Freeway (mode 1, difficulty 0)"
     assert group["frames"] == [0, 120] and group["final"]["dqn_normalised"] is None
+
+
+def test_a_game_whose_dqn_is_no_scale_has_no_normalised_score(tmp_path):
+    write_run(tmp_path / "a", 0, {0: [1], 10: [3]}, game="PrivateEye")
+    (group,) = summary_of(tmp_path)["variants"]["PrivateEye"]["groups"]
+    assert group["final"]["raw"]["value"] == 3 and group["final"]["dqn_normalised"] is None
 
 
 def test_one_seed_has_no_interval(tmp_path):
