@@ -37,7 +37,8 @@ def same_but_seed(seeds: Sequence[int], settings: Sequence[Mapping[str, Any]]) -
 
     Args:
       seeds: of each run.
-      settings: of each run, flat; `train.seed` among them is ignored.
+      settings: of each run, flat; `train.seed` among them is ignored. One that an older version
+        didn't have counts as its default.
 
     Returns:
       The positions of each group's runs, in order of first appearance. A seed in a path
@@ -47,9 +48,9 @@ def same_but_seed(seeds: Sequence[int], settings: Sequence[Mapping[str, Any]]) -
     for seed, one in zip(seeds, settings):
         for name in _PLACES:
             used.setdefault((name, one.get(name)), set()).add(seed)
-    groups: dict[str, list[int]] = {}
+    groups, defaults = dict[str, list[int]](), of_the_paper()
     for number, (seed, one) in enumerate(zip(seeds, settings)):
-        rest = {name: value for name, value in one.items() if name != SEED}
+        rest = {**defaults, **one, SEED: None}
         for name in _PLACES:
             if isinstance(path := one.get(name), str) and len(used[name, path]) == 1:
                 rest[name] = "/".join(without_seed(Path(path), seed))

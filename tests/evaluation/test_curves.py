@@ -186,3 +186,9 @@ def test_a_seed_in_a_path_is_no_difference_and_a_share_is_one(tmp_path):
     assert alike == [[0, 1], [2, 3]]
     same = [{"data.dir": "v_1/data"}] * 2
     assert configurations.same_but_seed([1, 2], same) == [[0, 1]]
+
+
+def test_a_setting_that_an_older_version_lacks_counts_as_its_default():
+    old, new = {"train.steps": 9}, {"train.steps": 9, "augmentation.shift": 0}
+    other = {"train.steps": 9, "augmentation.shift": 4}
+    assert configurations.same_but_seed([1, 2, 3], [old, new, other]) == [[0, 1], [2]]
