@@ -43,7 +43,7 @@ def truth_of(games: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def holds(cell: dict, truth: float) -> bool:
-    low, high = cell["ci95"]
+    low, high = cell["ci95"] or (-np.inf, np.inf)  # without an interval nothing is excluded
     return bool(low <= truth <= high)
 
 

@@ -107,7 +107,9 @@ def improvement(first: Scores, second: Scores) -> dict[str, Any]:
       second: the same kind, the same games.
 
     Returns:
-      {"value", "ci95"}; no interval where a game has fewer than two scores on a side.
+      {"value", "ci95"}; no interval where a game has fewer than two scores on a side, or where
+      nothing varies (all scores of the first are above all of the second in every game): that is
+      no proof of a chance of 100 %.
     """
     runs = isinstance(first, np.ndarray)
     pairs = zip(first.T, second.T) if runs else zip(first, second)  # type: ignore[union-attr]
@@ -120,6 +122,8 @@ def improvement(first: Scores, second: Scores) -> dict[str, Any]:
         placements = [np.mean(placements[side::2], 0) for side in (0, 1)]
     degrees = [len(placement) - 1 for placement in placements]
     parts = np.array([placement.var() / d for placement, d in zip(placements, degrees)])
+    if not parts.any():
+        return {"value": value, "ci95": None}
     parts /= 1 if runs else len(wins) ** 2
     half = intervals.welch_quantile(parts, degrees) * parts.sum() ** 0.5
     return {"value": value, "ci95": (max(0.0, value - half), min(1.0, value + half))}
