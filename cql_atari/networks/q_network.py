@@ -171,16 +171,13 @@ def add_dense(
     return pooled, x
 
 
-def build_q_network(
-    network: Network, *, num_games: int, num_atoms: int, num_actions: int = NUM_ACTIONS, seed: int
-) -> QNetwork:
+def build_q_network(network: Network, *, num_games: int, num_atoms: int, seed: int) -> QNetwork:
     """Builds the Q-network that the settings describe (§4).
 
     Args:
       network: encoder, pooling and sizes.
       num_games: G, number of heads.
       num_atoms: N outputs an action: atoms or bins; 1 for scalar values.
-      num_actions: A.
       seed: fixes all initial weights.
 
     Raises:
@@ -191,5 +188,5 @@ def build_q_network(
     pooled, x = add_dense(encoder, network.feed_forward, style)
     x = l2_normalised(x) if network.feature_norm else tf.cast(x, tf.float32)
     feed_forward = tf.keras.Model(pooled, x, name="feed_forward")
-    heads = GameHeads(num_games, num_actions, num_atoms, x.shape[-1], style.seed())
+    heads = GameHeads(num_games, NUM_ACTIONS, num_atoms, x.shape[-1], style.seed())
     return QNetwork(encoder, feed_forward, heads)

@@ -13,7 +13,7 @@ from cql_atari.networks.products import Dense, product
 from cql_atari.networks.q_network import build_q_network
 from cql_atari.system import pieces
 
-SHARED = {"num_atoms": 5, "num_actions": 4, "seed": 0}
+SHARED = {"num_atoms": 5, "seed": 0}
 NETWORKS = {
     "nature": Network(encoder="nature", pooling="flatten", feed_forward=(32,)),
     "resnet_small": Network(
@@ -70,7 +70,7 @@ def plain_form(network, frames, games, encode):
         tf.linalg.matvec(heads.kernel[game], x[i], transpose_a=True) + heads.bias[game]
         for i, game in enumerate(np.repeat(games, len(frames) // len(games)))
     ]
-    return tf.reshape(tf.stack(rows), [len(frames), 4, 5])
+    return tf.reshape(tf.stack(rows), [len(frames), 18, 5])
 
 
 def value_and_gradients(function, variables):

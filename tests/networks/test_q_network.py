@@ -21,7 +21,7 @@ GAMES = tf.constant([0, 2, 2])  # three draws of two rows
 
 def build(seed=0, num_atoms=5, **changes):
     section = dataclasses.replace(SMALL, **changes)
-    return build_q_network(section, num_games=3, num_atoms=num_atoms, num_actions=4, seed=seed)
+    return build_q_network(section, num_games=3, num_atoms=num_atoms, seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,8 @@ def test_each_draw_uses_its_own_games_head(network, frames):
     features = network.trunk(frames).numpy()
     kernel, bias = network.heads.kernel.numpy(), network.heads.bias.numpy()
     expected = [features[i] @ kernel[g] + bias[g] for i, g in enumerate(np.repeat(GAMES, 2))]
-    assert logits.shape == (6, 4, 5) and logits.dtype == tf.float32
-    np.testing.assert_allclose(logits, np.reshape(expected, (6, 4, 5)), atol=1e-5)
+    assert logits.shape == (6, 18, 5) and logits.dtype == tf.float32
+    np.testing.assert_allclose(logits, np.reshape(expected, (6, 18, 5)), atol=1e-5)
 
 
 def test_rows_of_a_draw_agree_with_single_rows(network, frames):
@@ -103,7 +103,7 @@ def test_only_drawn_heads_get_gradients_and_repeated_draws_add_up():
 def test_heads_of_different_games_start_different_and_small(network):
     kernel = network.heads.kernel.numpy()
     assert np.abs(kernel[0] - kernel[1]).max() > 0.1
-    assert np.abs(kernel).max() <= (6 / (16 + 4 * 5)) ** 0.5
+    assert np.abs(kernel).max() <= (6 / (16 + 18 * 5)) ** 0.5
 
 
 # The trunk.
@@ -140,7 +140,7 @@ def test_other_encoders_train(frames, encoder):
 
 
 def test_one_atom_gives_scalar_values(frames):
-    assert build(num_atoms=1)(frames, GAMES).shape == (6, 4, 1)
+    assert build(num_atoms=1)(frames, GAMES).shape == (6, 18, 1)
 
 
 # Encoder and feed-forward part.
