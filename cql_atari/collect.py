@@ -160,6 +160,13 @@ def _collect_online(jobs: list[Job], data_dir: Path) -> bool:
 
     def load(bindings: Sequence[str]) -> Config:
         files = [agent.GIN_FILE, *values.gin_files]
+        ours = {binding.name for binding in config.read((), bindings)}
+        for binding in config.read((), values.gin_bindings):
+            if binding.name in ours:
+                raise UserError(
+                    f"--gin_bindings: {binding.name} follows from --games, --steps_per_game, "
+                    "--seed, --rom_dir and --behaviour; set these."
+                )
         return config.load(files, [*values.gin_bindings, *bindings])
 
     def train(*args: Any) -> bool:

@@ -180,6 +180,7 @@ def test_flags_of_the_other_behaviours_are_refused(tmp_path):
     for flags, message in (
         (("--epsilons=0.5",), "--epsilons means nothing to --behaviour=online"),
         (("--behaviour=random",), "--gin_bindings means nothing to --behaviour=random"),
+        (("--gin_bindings=online.frames = 400",), "online.frames follows from --games, --steps"),
     ):
         process = start(tmp_path, *flags)
         assert message in process.communicate()[1]
