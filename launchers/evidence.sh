@@ -9,7 +9,7 @@
 #   C  ablations and the strength of CQL, on the quickstart's play                     (not yet run)
 #   D  three sizes of the network, on B's play                                         (not yet run)
 #   E  transfer to Boxing: encoders of several methods, tuned and frozen               (not yet run)
-#   F  online fine-tuning on variants: warm start, cold start, from scratch
+#   F  online fine-tuning on variants: from scratch, pre-trained, pre-trained and with CQL kept
 # SEEDS='1 2', PERCENTS='0 100' and METHODS='agent cloning' take some of them. Every run goes on where
 # it stopped; a finished one returns at once. Runs are in OUT/EXPERIMENT/SETTING/SEED/METHOD.
 set -euo pipefail
@@ -28,7 +28,7 @@ own_games=Breakout,Freeway,Pong,Qbert own_steps=400000                        # 
 ablations=(no_feature_norm no_spatial_embedding mean_pool one_step five_step) # of C, then bindings
 variations=(loss.auxiliary_cloning=0. loss.cql_alpha={0.01,0.2,1.0} train.target_period=100)
 sizes=("16,32" "32,64" "64,128")     # of D: channels of the two stages
-variants=(Freeway=1 BattleZone=2)    # of F: modes
+variants=(BattleZone=2 Freeway=1)    # of F: modes
 
 quickstart=$out/A/percent_good_play=50
 on_own_play=(--gin_bindings="data.games=('${own_games//,/\', \'}')" --gin_bindings="data.runs=(1,)")
@@ -223,10 +223,11 @@ F() {
       flags=(--gin_bindings="GAME='${variant%=*}'" --gin_bindings="MODE=${variant#*=}")
       tune finetune "$at/scratch/$seed/agent" "$seed" "${flags[@]}"
       flags+=(--gin_bindings="start.encoder_from='$quickstart/$seed/agent'"
-        --gin_bindings=start.whole_network=True)
-      tune finetune "$at/cold/$seed/agent" "$seed" "${flags[@]}"
-      tune finetune "$at/warm/$seed/agent" "$seed" "${flags[@]}" \
-        --gin_bindings=online.epsilon_start=0.01 --gin_bindings=online.epsilon_end=0.01
+        --gin_bindings=start.whole_network=True --gin_bindings=online.epsilon_start=0.01
+        --gin_bindings=online.epsilon_end=0.01) # a warm start: gin_configs/warm_start.gin
+      tune finetune "$at/warm/$seed/agent" "$seed" "${flags[@]}"
+      tune finetune "$at/warm_with_cql/$seed/agent" "$seed" "${flags[@]}" \
+        --gin_bindings=loss.cql_alpha=0.05
     done
     report "$out/F/$variant"
   done
