@@ -240,7 +240,7 @@ def test_wide_intervals_leave_the_axis_to_the_scores(tmp_path):
     (panel,) = figures.whole(chart).axes
     low, high = panel.get_xlim()
     human = games.spec("Freeway").human
-    assert -0.31 * human <= low <= 0 and human <= high <= 1.31 * human
+    assert -0.61 * human <= low <= 0 and human <= high <= 1.61 * human
 
 
 def test_names_have_as_much_of_the_path_as_it_takes(tmp_path):
