@@ -61,8 +61,8 @@ def score_bars(columns: Columns, styles: Styles) -> Chart:
             if cell.ci95:
                 panel.plot(cell.ci95, [row, row], color=INK, linewidth=1, marker="|", markersize=5)
         panel.axvline(0, color=INK, linewidth=0.6)
-        # An interval over two seeds may be far wider than the scores: it is cut at the frame. One over
-        # five seldom is.
+        # An interval over two seeds may be far wider than the scores: it is cut at the frame.
+        # One over five seldom is.
         ends = [0.0, *(cells[game].value for cells in columns.values() if game in cells)]
         room = 0.6 * (max(ends) - min(ends)) or 1.0
         low, high = panel.get_xlim()
