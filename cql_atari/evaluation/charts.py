@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cql_atari.evaluation.figures import INK, Chart, Style, Styles, styles_of
+from cql_atari.evaluation.figures import INK, MARKERS, Chart, Style, Styles, styles_of
 from cql_atari.evaluation.labels import CLONING, DATA, FIXED, HUMAN, RANDOM, kind, title
 from cql_atari.evaluation.run_logs import SCORE, read_metrics
 from cql_atari.evaluation.tables import Columns
@@ -192,17 +192,25 @@ def _named_runs(folders: Sequence[Path]) -> dict[Path, str]:
     return {run: "_".join(run.parts[-length:]).lstrip("/") for run in found}
 
 
-def _dashed(columns: Columns) -> list[str]:
-    return [label for label in columns if kind(label) in (RANDOM, FIXED, DATA, CLONING, HUMAN)]
+def _lines_of(columns: Columns, styles: Styles) -> Styles:
+    """Players that don't learn from reward: dashed lines, others of one kind dash-dotted."""
+    others = (RANDOM, FIXED, DATA, CLONING, HUMAN)
+    return {
+        label: styles[label]._replace(
+            marker="", dashes="--" if styles[label].marker == MARKERS[0] else "-."
+        )
+        for label in columns
+        if kind(label) in others
+    }
 
 
 def _baseline_key(columns: Columns, games: Any, styles: Styles) -> Styles:
-    return {label: styles[label] for label in _dashed(columns) if set(columns[label]) & set(games)}
+    lines = _lines_of(columns, styles)
+    return {label: line for label, line in lines.items() if set(columns[label]) & set(games)}
 
 
 def _baselines(panel: Any, game: str, columns: Columns, styles: Styles) -> None:
-    """Draws dashed lines at the means of players that don't learn from reward."""
-    for label in _dashed(columns):
+    for label, line in _lines_of(columns, styles).items():
         if game in columns[label]:
-            panel.axhline(columns[label][game].value, linestyle="--", linewidth=1,
-                          color=styles[label].colour)  # fmt: skip
+            panel.axhline(columns[label][game].value, linestyle=line.dashes, linewidth=1,
+                          color=line.colour)  # fmt: skip
