@@ -55,6 +55,20 @@ def test_score_curves_show_the_baselines():
     assert list(chart.key) == ["agent", "random"]
 
 
+def test_two_clones_have_lines_of_their_own_in_the_panel_and_in_the_key():
+    columns = {
+        label: {"Pong": Estimate(score, None)}
+        for label, score in (("cloning", 1.0), ("cloning (best ten percent)", 2.0))
+    }
+    chart = charts.score_curves(
+        "c", {"Pong": [(0, 0.0)]}, "agent", columns, figures.styles_of(columns)
+    )
+    (panel,) = figures.whole(chart).axes
+    first, second = (line.get_linestyle() for line in panel.get_lines()[1:])
+    assert first != second
+    assert [chart.key[label].dashes for label in columns] == [first, second]
+
+
 def test_training_curves_are_grouped_by_prefix():
     curves = {
         "loss/td": [(1, 2.0)],
