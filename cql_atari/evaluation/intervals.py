@@ -1,4 +1,7 @@
-"""95 % intervals of a mean and of a difference of means by Student's t, and their p-values."""
+"""95 % intervals of a mean and of a difference of means by Student's t, and their p-values.
+
+Values that are all equal leave t without an error; their p-value is the sign test's.
+"""
 
 from __future__ import annotations
 
@@ -78,8 +81,8 @@ def t_quantile(degrees: float) -> float:
 
 
 def _p(value: float, error: float, degrees: float) -> float:
-    if error == 0:
-        return float(value == 0)
+    if error == 0:  # t says 0 after two seeds; the sign test: degrees + 1 equal signs
+        return 1.0 if value == 0 else 2.0**-degrees
     return float(2 * special.stdtr(degrees, -abs(value) / error))
 
 

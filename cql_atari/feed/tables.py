@@ -6,6 +6,7 @@ Reverb can't be bound to loopback: the server listens on all interfaces, without
 from __future__ import annotations
 
 import queue
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -40,12 +41,15 @@ def serve(tables: Sequence[reverb.Table], port: int = 0) -> Iterator[str]:
     """
     if port:
         ports.check_free(port)
-    server = reverb.Server(list(tables), port=port or None)
-    ports.warn_if_open(server.port)
-    try:
-        yield f"localhost:{server.port}"
-    finally:
-        server.stop()
+    # Without a folder of its own the server makes one in /tmp, and leaves it there.
+    with tempfile.TemporaryDirectory(prefix="reverb_") as folder:
+        keeper = reverb.checkpointers.DefaultCheckpointer(folder)
+        server = reverb.Server(list(tables), port=port or None, checkpointer=keeper)
+        ports.warn_if_open(server.port)
+        try:
+            yield f"localhost:{server.port}"
+        finally:
+            server.stop()
 
 
 def newest(name: str) -> reverb.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 
@@ -79,3 +80,10 @@ def test_a_writer_waits_while_its_queue_is_full_and_each_segment_is_read_once():
         at_end = len(read)
         time.sleep(0.3)
         assert len(read) == at_end  # leaving the context ended the writer
+
+
+def test_a_server_leaves_no_folder_behind(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with service.serve_draws(["Pong"], n_step=1):
+        assert len(list(tmp_path.iterdir())) == 1
+    assert not list(tmp_path.iterdir())
