@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import gc
 import os
@@ -12,6 +11,7 @@ import tempfile
 import threading
 import time
 from multiprocessing import forkserver
+from multiprocessing.util import Finalize
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -141,8 +141,8 @@ def _own_temporary_folder():
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     folder = tempfile.mkdtemp(prefix="cql_atari_tests_")
     os.environ["TMPDIR"] = tempfile.tempdir = folder
-    # After what multiprocessing, imported later, does at the end: it looks for its own folder here.
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    # After multiprocessing has deleted its own folder in it, which has priority -100.
+    Finalize(None, shutil.rmtree, (folder, True), exitpriority=-200)
 
 
 def _divide_the_processor():
