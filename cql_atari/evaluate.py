@@ -208,11 +208,13 @@ def _define_flags() -> None:
         "checkpoint", NEWEST, "With --run: newest, all, a step, or steps with commas between."
     )
     flags.DEFINE_bool("follow", False, "With --run: each checkpoint as it is saved, to the end.")
-    flags.DEFINE_list("games", None, "Only these, e.g. Breakout,Pong; default: all of the run.")
+    flags.DEFINE_list(
+        "games", None, "Only these, e.g. Breakout,Pong; default: all of the run or of data.games."
+    )
     flags.DEFINE_integer("episodes", None, "Episodes a game (evaluation.episodes).", 1)
     flags.DEFINE_integer(
         "agent_steps", None, "In place of episodes: whole ones until they have this many steps a "
-        "game; the paper's protocol: 125000 (evaluation.agent_steps).", 1,
+        "game; Dopamine's protocol: 125000 (evaluation.agent_steps).", 1,
     )  # fmt: skip
     flags.DEFINE_string("out", None, "Folder for the scores; default with --run: the run's own.")
     flags.DEFINE_multi_string("gin_files", [], "With --policy: gin file; repeats, later ones win.")

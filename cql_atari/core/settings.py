@@ -1,7 +1,7 @@
 """The settings of a run: plain dataclasses, one section each. Nothing here knows gin.
 
-Defaults are the paper's main run (Scaled QL, ResNet-101, 40 games), method sections in brackets;
-"reconstructed" marks what the paper doesn't state or could not be confirmed.
+Defaults are the paper's main run (Scaled QL, ResNet-101, 40 games). [Q] marks what is quoted from
+the paper, "reconstructed" what it doesn't state or could not be confirmed.
 """
 
 from __future__ import annotations
@@ -326,7 +326,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Full episodes in ALE; protocol: method section 5, mostly reconstructed.
+    """Full episodes in ALE; the protocol is mostly reconstructed, see docs/evaluation.md.
 
     Attributes:
       every: gradient steps between evaluations during training, the first one before it begins; 0:

@@ -27,8 +27,7 @@ def iqm(scores: np.ndarray) -> np.ndarray:
     """Interquartile mean: the mean without the lowest and the highest quarter (rounded down).
 
     All entries of [..., runs, games] are pooled, as rliable does. With one training seed each game
-    contributes one entry, its mean over episodes (method section 5: over 40 games, the mean of the
-    middle 20).
+    contributes one entry, its mean over episodes: over 40 games it is the mean of the middle 20.
     """
     ordered = np.sort(scores.reshape(*scores.shape[:-2], -1), axis=-1)
     size = ordered.shape[-1]

@@ -61,7 +61,7 @@ def play(
     note: Callable[[EpisodeScore], object] = lambda score: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[EpisodeScore]:
-    """Plays full episodes of each game (method section 5).
+    """Plays full episodes of each game, by the protocol of docs/evaluation.md.
 
     The action is the argmax over the game's minimal set (the lowest index on a tie) or, with
     probability `epsilon`, uniform over that set. `Schedule` says which episodes count and what

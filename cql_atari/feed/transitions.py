@@ -1,4 +1,4 @@
-"""One episode as both feeds store it: padded frames, n-step returns, discounts and valid steps.
+"""One episode as the replay takes it: padded frames, n-step returns, discounts, valid steps.
 
 The same semantics as dopamine-rl's `OutOfGraphReplayBuffer`: the state of step t is the stack
 of frames t-3..t, where frames before the game's start are zeros and such states are valid; the
@@ -19,7 +19,7 @@ _ALIGNMENT = 64  # TensorFlow shares NumPy memory that starts on a cache line
 
 
 class Block(NamedTuple):
-    """What a feed stores of one episode of T steps.
+    """One episode of T steps, ready to be cut into transitions.
 
     Row t is the window `frames[t : t + 4 + n]`: the states of steps t and t + n.
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _module(name: str) -> Callable[[Config], Method]:
-    """`make` of a module of this room, which is imported (with TensorFlow) only when called."""
+    """`make` of a module of this folder, which is imported (with TensorFlow) only when called."""
     return lambda config: importlib.import_module(f"cql_atari.methods.{name}").make(config)
 
 

@@ -14,7 +14,7 @@ FEATURE_NORM_EPSILON = 1e-12  # the paper divides by the norm; a ReLU feature ca
 
 def l2_normalised(features: tf.Tensor) -> tf.Tensor:
     """features / sqrt(sum features^2 + epsilon) over the last axis, in float32 (§4, "feature
-    normalisation"; the form follows the authors' Dopamine network, without the epsilon).
+    normalisation"; the form is that of the authors' Dopamine network, which has no epsilon).
     """
     features = tf.cast(features, tf.float32)
     squares = tf.reduce_sum(tf.square(features), axis=-1, keepdims=True)

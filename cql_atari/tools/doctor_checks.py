@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 SERVER_SECONDS = 1.0  # that replay servers, asked all at once, have to answer
 LATE = "no answer in time: a busy machine or a cold disk; run this again"
 NVIDIA = Path("/proc/driver/nvidia")
+_FRAME_BYTES = 7_056  # in memory
+_PACKED_BYTES = 2.4  # a step's share of the indices of packed play (docs/feeds.md)
 _STAGES = {"gpus": "TensorFlow", "xla": "XLA", "reverb": "Reverb", "parameters": "network"}
 
 
@@ -72,8 +74,10 @@ def check_memory(config: Config) -> list[Finding]:
     else:
         if config.data.dir is None or (count := count_frames(config)) is None:
             return [Finding("note", about, f"{_gb(free)} free; the data's size isn't known here")]
-        need, fix = count * 7_056, "--gin_bindings=\"feed.kind = 'replay'\""
-        if feed.cache_dir is not None:
+        need, fix = count * _FRAME_BYTES, "--gin_bindings=\"feed.kind = 'replay'\""
+        if feed.kind == "packed":
+            need, fix = round(count * _PACKED_BYTES), "select fewer data.suffixes or data.games"
+        elif feed.cache_dir is not None:
             about, free = "cache", shutil.disk_usage(_existing(feed.cache_dir)).free
         elif feed.memory_gb is not None:
             free = min(free, int(feed.memory_gb * 1e9))

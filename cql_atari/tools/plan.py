@@ -20,12 +20,10 @@ from cql_atari.system import cli
 
 FLAGS = flags.FLAGS
 
-# Measured by benchmarks/feeds.py (README, "How fast"); overridden by flags.
+# Measured by benchmarks/feeds.py (docs/speed.md); overridden by a flag.
 FEED_RATE_PER_CORE = 22_900  # transitions/s that one core takes from the replay into batches
 PART_BYTES = 14e6  # of a suffix of a million slots that is being read
-_TRANSITION_BYTES = (
-    400  # of a transition in the replay, compressed; by game from about 300 to 2,000
-)
+_TRANSITION_BYTES = 400  # in the replay, compressed; by game from about 300 to 2,000
 COLUMN_BYTES = 16  # action, reward, discount, game
 # Measured by benchmarks/checkpoints.py: 1.57 GB in 2.6 s to a local disk, synced, and back in 1.0 s
 # from the page cache.

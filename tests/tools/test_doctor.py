@@ -88,6 +88,16 @@ def test_the_memory_feed_needs_its_frames(monkeypatch, tmp_path):
     assert states(doctor_checks.check_memory(configure(*memory))) == [("note", "memory")]
 
 
+def test_the_packed_feed_needs_its_indices_only(monkeypatch):
+    """100,000,000 steps x 2.4 bytes = 0.24 GB; a frame of each would be 706 GB."""
+    packed = configure("feed.kind = 'packed'", "data.dir = '/d'", "feed.memory_gb = 0.1")
+    monkeypatch.setattr(doctor_checks, "count_frames", lambda config: 100_000_000)
+    for free, state in ((300_000_000, "ok"), (200_000_000, "wrong")):
+        monkeypatch.setattr(free_memory, "free_bytes", lambda free=free: free)
+        (finding,) = doctor_checks.check_memory(packed)
+        assert finding.state == state and "0.24 GB for the packed feed" in finding.text
+
+
 def test_frames_are_counted_over_sources_and_suffixes(monkeypatch):
     from cql_atari.data import sources
 

@@ -3,9 +3,9 @@
 Draws come in periods. A period draws each segment of the window once, in an order that is a pure
 function of (seed, game, period). Meanwhile the next segments are read, and at the period's end they
 replace the oldest. A segment stays for size / step periods, so it is drawn as often as was asked
-for: exactly, where that is a whole number of at most the size. (The stream's first segments, which
-are there from the first period on, are drawn less often.) The seed decides everything, so that
-drawing can go on from the place in the stream where a period began.
+for: exactly, where that number divides the size. (The stream's first segments, which are there from
+the first period on, are drawn less often.) The seed decides everything, so that drawing can go on
+from the place in the stream where a period began.
 """
 
 from __future__ import annotations
