@@ -104,7 +104,7 @@ def _define_flags() -> None:
 
 
 def main(_: list[str]) -> int:
-    values, data_dir = flags.FLAGS, Path(flags.FLAGS.data_dir)
+    values, data_dir = flags.FLAGS, cli.named_folder("data_dir")
     _check_flags_fit(values)
     jobs = _jobs(values)
     online = jobs[0].behaviour == "online"

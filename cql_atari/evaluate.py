@@ -49,7 +49,8 @@ def evaluate_run(should_stop: Callable[[], bool]) -> int:
     if FLAGS.follow and FLAGS.checkpoint != NEWEST:
         raise UserError(f"--follow evaluates every checkpoint; leave --checkpoint at {NEWEST}.")
     run = Path(FLAGS.run)
-    out, recorded = Path(FLAGS.out or run), recorded_config.read_config(run)
+    out = cli.named_folder("out") if FLAGS.out else run
+    recorded = recorded_config.read_config(run)
     config = rebind(recorded, [*FLAGS.gin_bindings, *_length_bindings()])
     games = _chosen_games(recorded.data.games)
     steps = _steps(FLAGS.checkpoint)
@@ -164,9 +165,9 @@ def rebind(recorded: settings.Config, bindings: Sequence[str]) -> settings.Confi
 
 def evaluate_policy(should_stop: Callable[[], bool]) -> int:
     """Plays the random policy or each game's best fixed action, as the configuration says."""
-    policy, out = FLAGS.policy, Path(FLAGS.out or "")
     if not FLAGS.out:
         raise UserError("--policy needs --out, the folder for its scores.json.")
+    policy, out = FLAGS.policy, cli.named_folder("out")
     if FLAGS.follow or FLAGS.checkpoint != NEWEST:
         raise UserError("--follow and --checkpoint go with --run; a --policy has no checkpoints.")
     chosen = [f"data.games = {tuple(FLAGS.games)!r}"] if FLAGS.games else []

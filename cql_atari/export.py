@@ -20,7 +20,7 @@ FLAGS = flags.FLAGS
 def main(argv: list[str]) -> None:
     if len(argv) != 2:
         raise UserError(f"give one folder of a run, not {argv[1:]}: RUN --out=DIR.")
-    run, out = Path(argv[1]), Path(FLAGS.out)
+    run, out = Path(argv[1]), cli.named_folder("out")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out={out} is there already; give a new folder, or remove it.")
     from absl import logging

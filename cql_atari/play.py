@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
     if game not in config.data.games:
         raise UserError(f"--game={game}: the run has {', '.join(config.data.games)}.")
     protocol = config.evaluation
-    max_steps = FLAGS.max_steps or protocol.max_frames // FRAME_SKIP
+    max_steps = FLAGS.max_steps or -(-protocol.max_frames // FRAME_SKIP)
     env = AtariEnv(
         game, seed=protocol.seed, sticky=protocol.sticky, mode=protocol.mode, colour=True,
         difficulty=protocol.difficulty, rom_dir=protocol.rom_dir, max_frames=max_steps * FRAME_SKIP,

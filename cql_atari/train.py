@@ -47,13 +47,10 @@ def main(_: list[str]) -> int:
     _check_start(config)
 
     # Everything that can be refused is refused before TensorFlow takes its seconds to import.
+    folder = cli.named_folder("workdir")
     reads = config.train.phase == "offline" or config.online.offline_share > 0
     found = sources.find_sources(config.data) if reads and not config.feed.servers else []
-    from cql_atari.envs import roms
-
-    if reads:
-        roms.warn_where_other(config.data, config.evaluation.rom_dir)
-    folder = Path(FLAGS.workdir)
+    _check_consoles(config, reads)
     # Of several hosts only the chief writes.
     is_chief = hosts.find_hosts(config.train.strategy).is_chief
     lock = workdir.lock_workdir(folder) if is_chief else contextlib.nullcontext()
@@ -136,6 +133,18 @@ def _check_start(config: settings.Config) -> None:
             "stay as random as it begins; set start.encoder_from to the workdir of a pre-trained "
             "run, or optimizer.encoder_learning_rate to None."
         )
+
+
+def _check_consoles(config: settings.Config, reads: bool) -> None:
+    """Raises what else the first evaluation would, which may be the run's end."""
+    from cql_atari.envs import atari, roms
+
+    how = config.evaluation
+    if reads:
+        roms.warn_where_other(config.data, how.rom_dir)
+    if (how.mode, how.difficulty) != (None, None):  # else it takes a second for 40 games
+        for game in config.data.games:
+            atari.switches_of(game, how.mode, how.difficulty, how.rom_dir)
 
 
 def _define_flags() -> None:

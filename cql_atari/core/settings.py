@@ -352,7 +352,7 @@ class Evaluation:
     envs_per_game: int = number(8, 1, 1024)
     epsilon: float = number(0.001, 0, 1)
     sticky: float = number(0.0, 0, 1)
-    max_frames: int = number(108_000, 1)
+    max_frames: int = number(108_000, 1, 2_000_000_000)  # the console counts in 32 bits
     # A console's seed is signed, of 32 bits; evaluation adds up to 1,000,000 and the episode.
     seed: int = number(1_000, 0, 2_000_000_000)
     rom_dir: str | None = None

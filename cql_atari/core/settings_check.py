@@ -53,14 +53,18 @@ def check(config: Config) -> Config:
     Raises:
       UserError: naming the parameter, its value and what it may be.
     """
-    for section, part in vars(config).items():
-        for field in dataclasses.fields(part):
-            name, value = f"{section}.{field.name}", getattr(part, field.name)
-            _check_type(name, value, str(field.type))
-            if "choices" in field.metadata:
-                _check_choice(name, value, field.metadata)
-            if "range" in field.metadata and value is not None:
-                _check_numbers(name, value, field.metadata, config.train.steps_per_call)
+    fields = [
+        (f"{section}.{field.name}", getattr(part, field.name), field)
+        for section, part in vars(config).items()
+        for field in dataclasses.fields(part)
+    ]
+    for name, value, field in fields:
+        _check_type(name, value, str(field.type))
+    for name, value, field in fields:  # some ranges depend on another value, which has its type now
+        if "choices" in field.metadata:
+            _check_choice(name, value, field.metadata)
+        if "range" in field.metadata and value is not None:
+            _check_numbers(name, value, field.metadata, config.train.steps_per_call)
     _check_together(config)
     return config
 
@@ -104,7 +108,7 @@ def _check_numbers(name: str, value: Any, metadata: Mapping[str, Any], per_call:
         if metadata["per_call"] and per_call > 0 and number % per_call:
             raise UserError(
                 f"{name} = {value!r}: must be a multiple of train.steps_per_call = {per_call}; "
-                f"the next one is {math.ceil(number / per_call) * per_call}."
+                f"the next one is {-(-number // per_call) * per_call}."
             )
 
 

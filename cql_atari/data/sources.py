@@ -202,7 +202,7 @@ def _hint(directory: str) -> str:
     """What recorded play there is in place of what was asked for."""
     if "://" in directory:
         return ""
-    here = Path(directory).absolute()
+    here = Path(os.path.abspath(directory))
     if not here.is_dir():
         return " There is no such folder."
     below = [child for child in sorted(here.iterdir()) if child.is_dir()]

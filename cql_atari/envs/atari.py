@@ -73,7 +73,7 @@ class AtariEnv:
         self._switch()
         self._screens = np.empty((2, *self._ale.getScreenDims()), np.uint8)
         self._colours = np.zeros((2, *self._ale.getScreenDims(), 3), np.uint8) if colour else None
-        self._max_steps = max_frames // FRAME_SKIP
+        self._max_steps = -(-max_frames // FRAME_SKIP)  # rounded up, as ale-py does it
         self._steps = 0
 
     @property
@@ -203,7 +203,7 @@ def make_vector(
     ale-py's own threads step the game in its default mode and difficulty; as they know neither
     modes nor other ROMs, a loop over `AtariEnv` steps the rest.
     """
-    switches, is_default = _switches(game, mode, difficulty, rom_dir)
+    switches, is_default = switches_of(game, mode, difficulty, rom_dir)
     if is_default:
         rom = games.spec(game).rom
         return NativeVector(
@@ -220,10 +220,13 @@ def make_vector(
 
 
 @functools.cache
-def _switches(
+def switches_of(
     game: str, mode: int | None, difficulty: int | None, rom_dir: str | Path | None
 ) -> tuple[Switches, bool]:
-    """The switches of a console that is set up so, and whether all of them are the defaults."""
+    """The switches of a console that is set up so, and whether all of them are the defaults.
+
+    For arguments and errors see `AtariEnv`.
+    """
     one = AtariEnv(game, seed=0, mode=mode, difficulty=difficulty, rom_dir=rom_dir)
     return Switches(one.mode, one.difficulty, one.rom_md5), one.is_default
 

@@ -87,7 +87,9 @@ def lock_workdir(workdir: Path) -> Iterator[None]:
         path.touch()
         holder = path.read_text()
     except OSError as error:
-        raise UserError(f"can't use --workdir {workdir}: {error.strerror}.") from error
+        raise UserError(
+            f"can't use --workdir {workdir} ({error.strerror}); give a folder that can be written."
+        ) from error
     with files.locked(
         path,
         f"--workdir {workdir} is in use by process {holder or '?'}; wait for it, stop it, or "

@@ -9,6 +9,7 @@ import re
 import select
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from absl import app, flags
 
@@ -17,6 +18,9 @@ from cql_atari.core.types import UserError
 EXIT_USER_ERROR = 2
 EXIT_CTRL_C = 130  # as shells count: 128 + SIGINT
 EXIT_NO_READER = 141  # 128 + SIGPIPE
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_WRONG_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR,
+               errno.EISDIR, errno.ELOOP)  # fmt: skip
 
 
 def run(main: Callable[[list[str]], int | None], *, takes_arguments: bool = False) -> None:
@@ -47,9 +51,13 @@ def run(main: Callable[[list[str]], int | None], *, takes_arguments: bool = Fals
             if _has_no_reader():  # `| head`; whatever is left to print goes nowhere
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
                 return EXIT_NO_READER
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in _FULL:
+                advice = "free some space and run the same command"
+            elif error.errno in _WRONG_PATH and error.filename:
+                advice = "correct the path or its permissions"
+            else:
                 raise
-            print(f"error: {error}; free some space and run the same command.", file=sys.stderr)
+            print(f"error: {error}; {advice}.", file=sys.stderr)
         return EXIT_USER_ERROR
 
     # TensorFlow's start-up chatter and gym's farewell (TF-Agents imports it) would bury our output.
@@ -71,6 +79,19 @@ def _parse(argv: list[str]) -> list[str]:
         usage = f"{(sys.modules['__main__'].__doc__ or '').strip()}\n\n" if len(argv) == 1 else ""
         print(f"{usage}error: {message.rstrip('.')}. --help lists all flags.", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+
+
+def named_folder(flag: str) -> Path:
+    """The folder that a flag names.
+
+    Raises:
+      UserError: where it is empty (a shell's variable that isn't set), or an address: `Path` would
+        take it for a folder of this host.
+    """
+    value = flags.FLAGS[flag].value
+    if not value or "://" in value:
+        raise UserError(f"--{flag}={value}: give the path of a folder on this host.")
+    return Path(value)
 
 
 def numbers(flag: str) -> list[int]:

@@ -125,7 +125,7 @@ def main(_: list[str]) -> int:
     values = flags.FLAGS
     if not values.data_dir or not values.out_dir:
         raise UserError(f"give --data_dir and --out_dir.\n\n{__doc__}")
-    data_dir, out_dir = Path(values.data_dir), Path(values.out_dir)
+    data_dir, out_dir = Path(values.data_dir), cli.named_folder("out_dir")
     found = select_sources(
         data_dir, out_dir, values.games, runs=cli.numbers("runs"), suffixes=cli.numbers("suffixes")
     )

@@ -120,7 +120,7 @@ def main(_: list[str]) -> int:
     from cql_atari import config as config_lib
 
     config = config_lib.load(flags.FLAGS.gin_files, flags.FLAGS.gin_bindings)
-    return show(diagnose(config, Path(flags.FLAGS.workdir), _STARTED + SECONDS))
+    return show(diagnose(config, cli.named_folder("workdir"), _STARTED + SECONDS))
 
 
 def _define_flags() -> None:

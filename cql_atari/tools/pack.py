@@ -128,7 +128,7 @@ def _define_flags() -> None:
 
 def main(_: list[str]) -> int:
     values = flags.FLAGS
-    out_dir = Path(values.out_dir)
+    out_dir = cli.named_folder("out_dir")
     found = select_sources(
         Path(values.data_dir), out_dir, values.games, runs=cli.numbers("runs"),
         suffixes=cli.numbers("suffixes"), exclude=values.exclude,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def select_sources(
     there: dict[str, set[int]] = {}
     if not names or not runs:
         for _, recording in sources.recordings(data_dir):
-            if Path(recording.root) == data_dir.absolute():
+            if recording.root == os.path.abspath(data_dir):
                 there.setdefault(recording.game, set()).add(recording.run)
         names = names or sorted(game for game in there if not runs or runs[0] in there[game])
     if not names:

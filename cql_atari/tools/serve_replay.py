@@ -38,7 +38,7 @@ _LOG_SECONDS = 30.0
 def main(_: list[str]) -> int:
     config = choose_games(config_lib.load(FLAGS.gin_files, FLAGS.gin_bindings), FLAGS.games)
     found = sources.find_sources(config.data)
-    folder = Path(FLAGS.workdir)
+    folder = cli.named_folder("workdir")
     logging.set_verbosity(logging.INFO)
     with (
         workdir.lock_workdir(folder),

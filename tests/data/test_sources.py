@@ -99,6 +99,8 @@ def test_a_folder_too_deep_or_too_high_gets_a_hint(data_dir, tmp_path):
     for wrong in (data_dir / GAME, data_dir / GAME / "1", tmp_path):
         with pytest.raises(UserError, match=rf"set data.dir = '{data_dir}'"):
             sources.find_sources(data(wrong))
+    with pytest.raises(UserError, match=r"There are: Breakout \(run 1\)"):
+        sources.find_sources(data(data_dir / GAME / "..", games=("Pong",)))
     with pytest.raises(UserError, match="no such folder"):
         sources.find_sources(data(tmp_path / "absent"))
 

@@ -120,15 +120,16 @@ def test_the_default_mode_said_aloud_is_still_stepped_by_ale_py():
 
 
 @pytest.mark.parametrize("mode", [0, 1])
-def test_the_cap_truncates_and_never_raises(mode):
+@pytest.mark.parametrize("max_frames", [400, 397])
+def test_the_cap_truncates_and_never_raises(mode, max_frames):
     """101 steps of 4 frames: the 100th is cut, the next one starts a new game."""
-    env = AtariEnv("Freeway", seed=0, mode=mode, max_frames=400)
+    env = AtariEnv("Freeway", seed=0, mode=mode, max_frames=max_frames)
     for _ in range(2):
         first = env.reset()
         flags = [env.step(2)[2:] for _ in range(100)]
         assert flags == [(False, False)] * 99 + [(False, True)]
 
-    envs = make_vector("Freeway", 2, seed=0, sticky=0.25, mode=mode, max_frames=400)
+    envs = make_vector("Freeway", 2, seed=0, sticky=0.25, mode=mode, max_frames=max_frames)
     start = envs.reset()
     np.testing.assert_array_equal(start[0, -1], first)
     up = np.full(2, 2, np.int32)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cql_atari.system import cli
+
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
@@ -72,6 +74,31 @@ def test_a_reader_that_leaves_ends_a_command_without_a_traceback(tmp_path, lines
     process.stdin.close()
     assert process.stderr.read() == ""
     assert process.wait(60) == 141
+
+
+@pytest.mark.parametrize(
+    "mistake, told",
+    [
+        (PermissionError(13, "Permission denied", "/data/x"), "Permission denied: '/data/x'"),
+        (OSError(28, "No space left on device"), "free some space"),
+        (PermissionError(13, "Permission denied"), None),  # no path: not the user's
+        (FileNotFoundError(2, "No such file", "/x"), None),
+    ],
+)
+def test_a_path_that_is_not_allowed_or_a_full_disk_gets_no_traceback(
+    mistake, told, monkeypatch, capsys
+):
+    def main(argv):
+        raise mistake
+
+    monkeypatch.setattr(sys, "argv", ["command"])
+    monkeypatch.setattr(cli.app, "run", lambda guarded, flags_parser: guarded(["command"]))
+    if told is None:
+        with pytest.raises(OSError, match=mistake.strerror):
+            cli.run(main)
+        return
+    cli.run(main)
+    assert told in capsys.readouterr().err
 
 
 def test_another_broken_pipe_is_not_hidden(tmp_path):

@@ -250,6 +250,18 @@ def test_what_is_not_there(data, tmp_path, wanted, reason):
         select_sources(data, data / GAME / "..")
 
 
+@pytest.mark.parametrize("form", ["dopamine", "rlds"])
+def test_a_folder_may_be_written_with_two_dots(data, tmp_path, monkeypatch, form):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    folder = os.path.relpath(data)
+    if form == "rlds":
+        convert.convert_run(job_of(data, tmp_path / "rlds"), lambda steps: None)
+        folder = "../rlds"
+    assert ".." in folder
+    assert select_sources(Path(folder), tmp_path / "out")[0].game == GAME
+
+
 @pytest.mark.parametrize(
     ("flag", "reason"),
     [

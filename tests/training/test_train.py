@@ -209,6 +209,18 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, data):
         (("--gin_bindings=los.kind='mse'",), ["los", "loss"]),
         (("--gin_bindings=train.method='clonin'",), ["nearest: 'cloning'"]),
         (("surplus",), ["surplus"]),
+        (("--workdir=",), ["--workdir=: give the path of a folder"]),
+        (("--workdir=gs://bucket/run",), ["--workdir=gs://bucket/run: give the path of a folder"]),
+        (("--gin_files=" + "x" * 300,), ["File name too long", "correct the path"]),
+        (
+            (
+                "--gin_bindings=train.phase='online'",
+                "--gin_bindings=data.games=('Freeway',)",
+                "--gin_bindings=evaluation.mode=9",
+                "--gin_bindings=evaluation.every=0",
+            ),
+            ["Freeway has no mode 9; it offers 0, 1"],
+        ),
     ],
 )
 def test_mistakes_end_at_once_without_a_traceback(tmp_path, flags, words):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +40,7 @@ def list_versions(path: str) -> list[str]:
 
 def find_recordings(folder: Path) -> list[Recording]:
     """The data sets in a folder at any level; of several versions the newest, as training takes."""
-    return list(_find(folder.absolute()))
+    return list(_find(Path(os.path.abspath(folder))))
 
 
 def _find(folder: Path) -> Iterator[Recording]:
