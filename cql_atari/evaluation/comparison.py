@@ -76,8 +76,9 @@ def compare(found: Sequence[Group], against: str | None = None) -> list[Comparis
     for name in [AGENT] if AGENT in names else agents_of(names):
         for mine in sorted((g for g in found if g.name == name), key=lambda g: g.at or 0):
             for theirs in _rivals(mine, found, against):
-                if differing := differences(mine, theirs):
-                    rows.setdefault((name, theirs.name), []).extend(differing)
+                if groups.means(mine).keys() & groups.means(theirs).keys():
+                    of = rows.setdefault((name, theirs.name), [])
+                    of += differences(mine, theirs)
     ordered = sorted(
         rows, key=lambda pair: (kind(pair[1]) in (DATA, CLONING), rank(pair[1]), pair[1] == CLONING)
     )
@@ -166,6 +167,8 @@ def sentence(comparison: Comparison, against: str | None = None) -> str:
     above = [row for row in rows if row.value > 0]
     clear = [row for row in above if row.clear]
     mine, theirs = _with_article(comparison.mine), _with_article(comparison.theirs)
+    if not rows:
+        return f"{mine[0].upper()}{mine[1:]} isn't compared with {theirs}: no seed is in both."
     head = f"{mine[0].upper()}{mine[1:]} scores higher than {theirs} in {len(above)} of {len(rows)}"
     numbers = {row.at for row in rows}
     if against is None or len(numbers) < 2:

@@ -206,7 +206,8 @@ def _number(path: Path, name: str | None) -> float | None:
     """The number of a part `name=NUMBER` of the path; None without."""
     if name is None:
         return None
-    found = re.search(rf"(?:^|[/,]){re.escape(name)}=(-?[0-9.]+(?:e-?[0-9]+)?)", str(path))
+    number = r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[-+]?[0-9]{1,2})?"
+    found = re.search(rf"(?:^|[/,]){re.escape(name)}=({number})(?![0-9.e])", str(path))
     return float(found[1]) if found else None
 
 

@@ -26,7 +26,7 @@ def read_metrics(workdir: Path) -> dict[str, list[tuple[int, float]]]:
             step = int(row.pop("step"))
             row.pop("time", None)
             values = {name: float(value) for name, value in row.items()}
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             logging.warning("%s, line %d is left out: %r", workdir / folder.METRICS, number, error)
             continue
         for name, value in values.items():
@@ -43,6 +43,6 @@ def read_times(workdir: Path) -> list[float]:
     return sorted(times)
 
 
-def _lines(workdir: Path) -> list[str]:
+def _lines(workdir: Path) -> list[bytes]:  # a power cut may leave what is no text
     path = workdir / folder.METRICS
-    return path.read_text().splitlines() if path.is_file() else []
+    return path.read_bytes().splitlines() if path.is_file() else []

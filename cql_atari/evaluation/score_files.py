@@ -7,7 +7,6 @@ it; so every field is checked.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ FORMAT = 1
 # What makes scores comparable: an evaluation under another value measures something else.
 PROTOCOL = ("epsilon", "sticky", "max_frames")
 CAP_STEPS = 27_000  # 108,000 emulator frames: where collected episodes are cut
+_BEYOND_SCORES = 1e100
 
 
 class Scores(NamedTuple):
@@ -97,9 +97,11 @@ def recorded_play(data_dir: Path, played: Collection[str]) -> Scores | None:
     for path in sorted(data_dir.glob("*/[!.]*/episodes.jsonl")):
         if path.parts[-3] not in played:
             continue
-        for number, line in enumerate(path.read_text().splitlines(), 1):
+        for number, line in enumerate(path.read_bytes().splitlines(), 1):
             try:
                 row = files.parse_json(line)
+                if not _is_score(row["score"]):
+                    raise ValueError(f"the score is {brief(row['score'])}")
                 if row["terminal"] or row["length"] >= CAP_STEPS:
                     scores.setdefault(path.parts[-3], []).append(float(row["score"]))
             except (KeyError, TypeError, ValueError) as error:
@@ -200,13 +202,15 @@ def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_score(value: Any) -> bool:
+    """Whether it is a number with which one can calculate: finite, also its square."""
+    return (_whole(value) or isinstance(value, float)) and abs(value) < _BEYOND_SCORES
+
+
 # field: whether a value is sound, and what is expected in words
 _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "game": (lambda value: isinstance(value, str), "the name of a game"),
-    "score": (
-        lambda value: (_whole(value) or isinstance(value, float)) and math.isfinite(value),
-        "a finite number",
-    ),
+    "score": (_is_score, "a finite number"),
     "length": (lambda value: _whole(value) and value >= 0, "a number of agent steps"),
     "truncated": (lambda value: isinstance(value, bool), "true or false"),
     "seed": (_whole, "a whole number"),

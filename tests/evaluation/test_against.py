@@ -10,6 +10,7 @@ import pytest
 from made_up import write_scores, write_shares
 from matplotlib.collections import PolyCollection
 
+from cql_atari.core.types import UserError
 from cql_atari.evaluation import against, figures, groups, intervals, score_files, text_report
 
 NAME = "percent_good_play"
@@ -97,6 +98,21 @@ def test_without_random_play_there_is_no_scale(tmp_path):
     write_shares(tmp_path, SCORES, DATA)
     (tmp_path / f"{NAME}=0/random/scores.json").unlink()
     assert len(against.charts(groups_of(tmp_path), NAME)) == 1
+
+
+@pytest.mark.parametrize(
+    "text, number",
+    [("10", 10), ("-0.5", -0.5), ("1e-3", 0.001), (".5", 0.5), ("1.2.3", None), (".", None),
+     ("1e400", None)],
+)  # fmt: skip
+def test_the_number_in_a_path(tmp_path, text, number):
+    write_scores(tmp_path / f"x={text}" / "1" / "agent", "agent", {"Pong": [1]}, 1)
+    if number is None:
+        with pytest.raises(UserError, match="has no x=NUMBER in its path"):
+            groups.make(score_files.find_scores([tmp_path]), [], "x")
+        return
+    (group,) = groups.make(score_files.find_scores([tmp_path]), [], "x")
+    assert group.at == number
 
 
 def test_methods_that_lack_a_game_are_not_in_the_mean(tmp_path):

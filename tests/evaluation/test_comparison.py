@@ -69,6 +69,19 @@ def test_differences_are_paired_by_seed_and_counted(runs):
     assert (fixed.value, fixed.ci95) == (8, intervals.mean([9, 11, 4]))
 
 
+def test_groups_without_a_common_seed_are_said_not_to_be_compared(tmp_path):
+    for label, seeds in (("agent", (1, 2)), ("cloning", (3, 4)), ("third", (2, 5))):
+        for seed in seeds:
+            write_scores(tmp_path / str(seed) / label, label, {"Pong": [seed]}, seed)
+    write_scores(tmp_path / "random", "random", {"Freeway": [0]})  # another game: no word of it
+    found = groups_of(tmp_path)
+    compared = {one.theirs: one for one in comparison.compare(found)}
+    assert list(compared) == ["third", "cloning"] and len(compared["third"].rows) == 1
+    said = "The agent isn't compared with cloning: no seed is in both."
+    assert comparison.sentence(compared["cloning"]) == said
+    assert text_report.report(found, None, False).endswith(f"\n\n{said}")
+
+
 def test_play_of_one_seed_is_not_taken_for_play_that_all_seeds_share(tmp_path):
     """Folders of the same place without the seed; the shared one comes first."""
     for seed, score in ((1, 10), (2, 20)):

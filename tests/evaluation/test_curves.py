@@ -155,10 +155,11 @@ def test_single_runs_from_scratch_are_not_worth_printing(tmp_path):
 def test_log_with_a_resume_and_cut_lines(tmp_path):
     path = tmp_path / "metrics.jsonl"
     rows = [{"step": 1, "time": 0, "a": 1}, {"step": 3, "a": 3}, {"step": 2, "a": 2}]
-    cut = ['{"step": 9, "a"{"step": 10, "a": 1}', "[1]", '{"a": 1}']
+    cut = ['{"step": 9, "a"{"step": 10, "a": 1}', "[1]", '{"a": 1}', '{"step": 1e999}']
     rows.append({"step": 3, "a": 4, "b": 5})
     lines = [*map(json.dumps, rows[:2]), *cut, *map(json.dumps, rows[2:]), '{"step": 9, "a"']
-    path.write_text("\n".join(lines))
+    path.write_bytes("\n".join(lines).encode() + b"\n\0\xff")  # as a power cut may leave it
+    assert run_logs.read_times(tmp_path) == [0.0]
     assert run_logs.read_metrics(tmp_path) == {"a": [(1, 1.0), (2, 2.0), (3, 4.0)], "b": [(3, 5.0)]}
 
 

@@ -126,8 +126,11 @@ def test_missing_and_malformed_inputs(run, tmp_path):
     with pytest.raises(UserError, match=r"can't read .*nowhere"):
         score_files.find_scores([tmp_path / "nowhere"])
     assert score_files.recorded_play(tmp_path / "empty", ["Pong"]) is None
-    for text, problem in (('{"terminal": true}', "score"), ('{"retu', "Expecting|Untermin")):
-        (run / "data/Pong/1/episodes.jsonl").write_text(text)
+    for text, problem in (
+        (b'{"terminal": true}', "score"), (b'{"retu', "Expecting|Untermin"), (b"\xff", "Decode"),
+        (b'{"score": NaN, "length": 5, "terminal": true}', "the score is NaN"),
+    ):  # fmt: skip
+        (run / "data/Pong/1/episodes.jsonl").write_bytes(text)
         with pytest.raises(UserError, match=rf"Pong.*line 1: .*({problem})"):
             score_files.recorded_play(run / "data", ["Pong"])
     write_data(run / "data/Pong/1", {"score": 1, "length": 5, "terminal": False})

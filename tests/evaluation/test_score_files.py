@@ -72,6 +72,8 @@ def test_malformed_files_are_named(tmp_path, change, message):
         ("score", "many", 'score of episode 1 is "many" instead of a finite number'),
         ("score", True, "score of episode 1 is true"),
         ("score", float("inf"), "score of episode 1 is Infinity"),
+        ("score", float("nan"), "score of episode 1 is NaN"),
+        ("score", 10**400, "score of episode 1 is 10000"),
         ("length", None, "length of episode 1 is null instead of a number of agent steps"),
         ("truncated", "x", 'truncated of episode 1 is "x" instead of true or false'),
         ("colour", 1, "episode 1 has an unknown field 'colour'"),
