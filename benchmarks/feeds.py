@@ -75,14 +75,14 @@ def parts_of(directories: dict[str, Path], episodes: int | None = None) -> Parts
     return {game: part(game, path) for game, path in directories.items()}
 
 
-def load(parts: Parts) -> memory.Store:
+def load(parts: Parts) -> memory.MemoryStore:
     table = positions.episodes({game: mine.extents for game, mine in parts.items()})
     episodes = (mine.read() for mine in parts.values())
     return memory.load(itertools.chain.from_iterable(episodes), table)
 
 
 @contextlib.contextmanager
-def open_packed_play(parts: Parts) -> Iterator[packed.Packed]:
+def open_packed_play(parts: Parts) -> Iterator[packed.PackedStore]:
     """The parts, packed."""
     with tempfile.TemporaryDirectory() as folder:
         found = []

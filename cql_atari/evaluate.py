@@ -72,14 +72,14 @@ def evaluate_run(should_stop: Callable[[], bool]) -> int:
         )
     say = functools.partial(print, file=sys.stderr, flush=True)
     opened = load.open_run(run, config.evaluation.seed)
-    todo = follow.Evaluation(opened, config, games, out, should_stop, say)
+    todo = follow.EvaluationPlan(opened, config, games, out, should_stop, say)
     finished, wrong = True, list[str]()
     if FLAGS.follow:
         finished, wrong = follow.follow(todo)
     elif FLAGS.checkpoint == ALL or len(steps) > 1:
         wrong = follow.evaluate_each(todo, steps or there)
     else:
-        step, summary = follow.evaluate(todo, steps[0] if steps else None)
+        step, summary = follow.evaluate_checkpoint(todo, steps[0] if steps else None)
         print(summary_lib.as_text(build.kind(config).label, summary))
         print(f"wrote {folder.scores_of(out, step)}")
     print(f"next: python -m cql_atari.report {out}")

@@ -66,7 +66,7 @@ def episodes(steps: int = 60, seed: int = 0, per_game: int = 2) -> list[Episode]
     ]
 
 
-def store(config: settings.Config, played: list[Episode] | None = None) -> memory.Store:
+def store(config: settings.Config, played: list[Episode] | None = None) -> memory.MemoryStore:
     """The episodes in memory, as the configuration's feed keeps them."""
     played = played or episodes()
     extents = {

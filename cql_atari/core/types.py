@@ -139,7 +139,7 @@ class Observation(NamedTuple):
 
     @classmethod
     def first(cls, frames: Array, games: Array) -> Observation:
-        """The first observation of as many episodes as there are rows."""
+        """What is seen where an episode begins in every row; frames and games as above."""
         n = len(frames)
         zeros = np.zeros(n, np.int32)
         numbers = np.arange(n, dtype=np.int32)

@@ -1,8 +1,7 @@
 """Aggregates over games of normalised scores, as in Agarwal et al. 2021 ("rliable").
 
 Point estimates are rliable's. The intervals are not: percentile intervals of the bootstrap are too
-narrow for few episodes or seeds. docs/statistics.md says how
-often ours contain the true value.
+narrow for few episodes or seeds. docs/statistics.md says how often ours contain the true value.
 """
 
 from __future__ import annotations

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from cql_atari.core.types import Array
-
 
 class Feed(NamedTuple):
     """An open feed, of any kind.
@@ -24,7 +22,7 @@ class Feed(NamedTuple):
         batches only raises an error of TensorFlow's then.
     """
 
-    batches: Callable[[slice], Iterable[Array]]
+    batches: Callable[[slice], Iterable[Any]]
     state: Callable[[int], dict[str, Any]] = lambda step: {}
     saved: Callable[[], None] = lambda: None
     scalars: Callable[[], dict[str, float]] = dict

@@ -26,7 +26,7 @@ from cql_atari.feed.positions import Episodes
 _OTHER_FILES = 256  # that a process may have open beside the segments
 
 
-class Packed(NamedTuple):
+class PackedStore(NamedTuple):
     """An open store of packed play; see `drawing.Store`.
 
     Attributes:
@@ -89,7 +89,7 @@ class Packed(NamedTuple):
             os.close(descriptor)
 
 
-def open_packed(games: Sequence[str], found: Sequence[Source]) -> Packed:
+def open_packed(games: Sequence[str], found: Sequence[Source]) -> PackedStore:
     """Opens what is selected of packed play.
 
     Args:
@@ -123,7 +123,7 @@ def open_packed(games: Sequence[str], found: Sequence[Source]) -> Packed:
             first.append((np.cumsum(segments) - segments)[chosen])
             whole.append(steps[chosen])
             indices.append(index._replace(extents=[]))
-    return Packed(
+    return PackedStore(
         positions.episodes(extents),
         _open(indices),
         indices,

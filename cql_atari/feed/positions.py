@@ -74,7 +74,7 @@ def episodes(extents: Mapping[str, Iterable[Extent]]) -> Episodes:
 
 
 def transitions(table: Episodes, n_step: int) -> Positions:
-    """The steps t whose states t and t + n are known, as `transitions.block` marks them.
+    """The steps t whose states t and t + n are known, as `transitions.pad` marks them.
 
     Raises:
       UserError: if a game has none.

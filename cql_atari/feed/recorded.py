@@ -185,7 +185,7 @@ def _load_store(
     found: Sequence[Source],
     reads: Transitions | Sequences,
     should_stop: Callable[[], bool],
-) -> memory.Store:
+) -> memory.MemoryStore:
     feed = config.feed
 
     def go_on(value: Any) -> Any:

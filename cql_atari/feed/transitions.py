@@ -18,7 +18,7 @@ LEAD = STACK - 1  # zero frames before an episode's first frame
 _ALIGNMENT = 64  # TensorFlow shares NumPy memory that starts on a cache line
 
 
-class Block(NamedTuple):
+class PaddedEpisode(NamedTuple):
     """One episode of T steps, ready to be cut into transitions.
 
     Row t is the window `frames[t : t + 4 + n]`: the states of steps t and t + n.
@@ -39,7 +39,7 @@ class Block(NamedTuple):
     valid: np.ndarray
 
 
-def block(episode: Episode, n_step: int, discount: float) -> Block:
+def pad(episode: Episode, n_step: int, discount: float) -> PaddedEpisode:
     """Pads an episode and computes its n-step targets. Pure NumPy; copies the frames once."""
     length = len(episode.frames)
     frames = np.zeros((LEAD + length + n_step, *FRAME_SHAPE), np.uint8)
@@ -58,11 +58,11 @@ def block(episode: Episode, n_step: int, discount: float) -> Block:
         valid[within_n_of_end] = False
     if not episode.starts:
         valid[:LEAD] = False
-    return Block(frames, np.asarray(episode.actions, np.int32), rewards, discounts, valid)
+    return PaddedEpisode(frames, np.asarray(episode.actions, np.int32), rewards, discounts, valid)
 
 
 def count_transitions(extent: Extent, n_step: int) -> int:
-    """Transitions of an episode: the valid rows of its `block`."""
+    """Transitions of an episode: the valid rows of `pad`."""
     lost = (0 if extent.starts else LEAD) + (0 if extent.terminal else n_step)
     return max(extent.steps - lost, 0)
 

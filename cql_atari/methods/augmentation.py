@@ -7,27 +7,27 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from cql_atari.core.settings import Config
-from cql_atari.methods import parts
-from cql_atari.methods.method import Part
+from cql_atari.methods import shared
+from cql_atari.methods.method import ParameterGroup
 
 
-def augmenter(config: Config, part: Part) -> Callable[[tf.Tensor, int], tf.Tensor]:
+def augmenter(config: Config, group: ParameterGroup) -> Callable[[tf.Tensor, int], tf.Tensor]:
     """A function (frames uint8 [B, C, H, W], salt) -> frames, changed as `augmentation` says.
 
-    The changes differ between steps, replicas and salts; a resumed run makes the same ones as an
-    uninterrupted run. Where the settings are 0 the frames stay as they are.
+      The changes differ between steps, replicas and salts; a resumed run makes the same ones as an
+      uninterrupted run. Where the settings are 0 the frames stay as they are.
 
-    Args:
-      config: the run's.
-      part: its optimizer counts the steps.
+      Args:
+        config: the run's.
+    group: its optimizer counts the steps.
     """
     chosen = config.augmentation
 
     def augment(frames: tf.Tensor, salt: int) -> tf.Tensor:
         if chosen.shift:
-            frames = shift(frames, parts.random_seed(config, part, 1_000 + salt), chosen.shift)
+            frames = shift(frames, shared.random_seed(config, group, 1_000 + salt), chosen.shift)
         if chosen.intensity:
-            seed = parts.random_seed(config, part, 2_000 + salt)
+            seed = shared.random_seed(config, group, 2_000 + salt)
             frames = intensity(frames, seed, chosen.intensity)
         return frames
 

@@ -7,13 +7,13 @@ import tensorflow as tf
 from cql_atari.core import games as games_lib
 from cql_atari.core.settings import Config
 from cql_atari.core.types import STACK, Batch
-from cql_atari.methods import augmentation, losses, parts, policy
+from cql_atari.methods import augmentation, losses, policy, shared
 from cql_atari.methods.method import Learner, Method, Transitions
 
 
 def make(config: Config) -> Method:
     """Cloning with the Q-network's body and one output an action."""
-    network = parts.make_network(config, num_atoms=1)
+    network = shared.make_network(config, num_atoms=1)
 
     def logits(frames: tf.Tensor, games: tf.Tensor) -> tf.Tensor:
         return network(frames, games)[..., 0]
@@ -22,8 +22,8 @@ def make(config: Config) -> Method:
     available = tf.constant(mask)
 
     def learner() -> Learner:
-        optimizers = parts.make_optimizers(config, network)
-        augment = augmentation.augmenter(config, optimizers[0])
+        groups = shared.make_parameter_groups(config, network)
+        augment = augmentation.augmenter(config, groups[0])
 
         def loss(batch: Batch) -> dict[str, tf.Tensor]:
             heads = batch.games[:: config.feed.transitions_per_draw]
@@ -34,7 +34,7 @@ def make(config: Config) -> Method:
             )
             return {"loss/total": total}
 
-        return parts.make_learner(config, network, optimizers, loss)
+        return shared.make_learner(config, network, groups, loss)
 
     reads = Transitions(config.feed.n_step, config.feed.discount)
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from cql_atari.core.settings import Config
 from cql_atari.core.types import STACK, Array, Batch, UserError
-from cql_atari.methods import augmentation, parts
+from cql_atari.methods import augmentation, shared
 from cql_atari.methods.method import Learner, Method, Transitions
 from cql_atari.networks.contrastive import ContrastiveNetwork
 
@@ -35,8 +35,8 @@ def make(config: Config) -> Method:
     reads = Transitions(config.feed.n_step, config.feed.discount)
 
     def learner() -> Learner:
-        optimizers = parts.make_optimizers(config, network)
-        augment = augmentation.augmenter(config, optimizers[0])
+        groups = shared.make_parameter_groups(config, network)
+        augment = augmentation.augmenter(config, groups[0])
 
         def loss(batch: Batch) -> dict[str, tf.Tensor]:
             # Each is changed in its own way: a common shift would reveal the pair.
@@ -44,7 +44,7 @@ def make(config: Config) -> Method:
             successors = network(augment(batch.frames[:, config.feed.n_step :], 1))
             return losses(network.scores(states, successors), batch.discounts > 0)
 
-        return parts.make_learner(config, network, optimizers, loss)
+        return shared.make_learner(config, network, groups, loss)
 
     @tf.function(autograph=False, reduce_retracing=False)
     def encode(frames: tf.Tensor) -> tf.Tensor:

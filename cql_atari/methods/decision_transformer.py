@@ -7,9 +7,9 @@ import tensorflow as tf
 from cql_atari.core import games as games_lib
 from cql_atari.core.settings import Config
 from cql_atari.core.types import Policy, SequenceBatch, UserError
-from cql_atari.methods import augmentation, parts
+from cql_atari.methods import augmentation, shared
 from cql_atari.methods.method import Learner, Method, Sequences
-from cql_atari.methods.transformer_policy import EXCLUDED, Player
+from cql_atari.methods.transformer_policy import EXCLUDED, TransformerPolicy
 from cql_atari.networks.transformer import (
     DecisionTransformer,
     Logits,
@@ -40,8 +40,8 @@ def make(config: Config) -> Method:
 
     def learner() -> Learner:
         rate = config.optimizer.learning_rate
-        part = parts.make_part(config, rate, network.trainable_variables)
-        augment = augmentation.augmenter(config, part)
+        group = shared.make_parameter_group(config, rate, network.trainable_variables)
+        augment = augmentation.augmenter(config, group)
 
         def loss(batch: SequenceBatch) -> dict[str, tf.Tensor]:
             mask, frames, returns, actions, rewards = align(
@@ -49,7 +49,7 @@ def make(config: Config) -> Method:
             )
             tokens = Tokens(return_bins(returns), actions, reward_signs(rewards))
             return losses(
-                network(frames, tokens, parts.random_seed(config, part, salt=0)),
+                network(frames, tokens, shared.random_seed(config, group, salt=0)),
                 tokens,
                 mask,
                 tf.gather(available, batch.games),
@@ -57,17 +57,17 @@ def make(config: Config) -> Method:
                 single_return_token=chosen.single_return_token,
             )
 
-        return parts.make_learner(config, network, (part,), loss)
+        return shared.make_learner(config, network, (group,), loss)
 
     def act() -> Policy:
-        return Policy(config.data.games, Player(config, network))
+        return Policy(config.data.games, TransformerPolicy(config, network))
 
     return Method(
         Sequences(chosen.steps),
         network,
         act,
         learner,
-        watch=lambda: Player(config, network).watch,
+        watch=lambda: TransformerPolicy(config, network).watch,
     )
 
 

@@ -104,7 +104,7 @@ def c51_target(  # noqa: PLR0917
       support: [N].
       available: bool, the actions that can be a*, [B, A] or what broadcasts to it.
     """
-    next_actions = tf.argmax(only(q_values(chooser, support), available), axis=-1)
+    next_actions = tf.argmax(mask_actions(q_values(chooser, support), available), axis=-1)
     next_probabilities = tf.nn.softmax(at(next_logits, next_actions))
     return project(next_probabilities, rewards, discounts, support)
 
@@ -122,7 +122,7 @@ def scalar_target(  # noqa: PLR0917
 
     `spread` makes it of values [B] and the support; for the other arguments see `c51_target`.
     """
-    next_actions = tf.argmax(only(q_values(chooser, support), available), axis=-1)
+    next_actions = tf.argmax(mask_actions(q_values(chooser, support), available), axis=-1)
     values = rewards + discounts * at(q_values(next_logits, support), next_actions)
     return spread(values, support)
 
@@ -138,6 +138,8 @@ def at(values: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
     return tf.gather(values, actions, batch_dims=1)
 
 
-def only(q: tf.Tensor, available: tf.Tensor) -> tf.Tensor:
-    """q [B, A] with the actions that a game doesn't have out of reach of argmax and softmax."""
+def mask_actions(q: tf.Tensor, available: tf.Tensor) -> tf.Tensor:
+    """q [B, A] with its dtype's least value where `available` [B, A] is false, which neither argmax
+    nor softmax takes.
+    """
     return tf.where(available, q, q.dtype.min)

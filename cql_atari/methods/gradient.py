@@ -27,7 +27,7 @@ def gradients(learner: Learner, batch: Any) -> tuple[list[tf.Tensor], dict[str, 
 
     The shares add up over replicas: the loss is divided by the global batch, not the local one.
     """
-    variables = [variable for part in learner.parts for variable in part.variables]
+    variables = [v for group in learner.parameter_groups for v in group.variables]
     zero = tf.UnconnectedGradients.ZERO
     with pieces.compiled():
         with tf.GradientTape() as tape:
@@ -51,7 +51,7 @@ def gradient_step(learner: Learner, batch: Any) -> Sums:
     if learner.clip_norm is not None:
         found, _ = tf.clip_by_global_norm(found, learner.clip_norm, norm)
     rest = iter(found)
-    for optimizer, variables in learner.parts:
+    for optimizer, variables in learner.parameter_groups:
         pairs = [(next(rest), variable) for variable in variables]
         optimizer.apply_gradients(pairs, experimental_aggregate_gradients=False)
     return Sums(sums, norm)

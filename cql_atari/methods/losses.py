@@ -12,7 +12,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from cql_atari.core.types import Array, Losses
-from cql_atari.methods.distributions import at, only, q_values
+from cql_atari.methods.distributions import at, mask_actions, q_values
 
 
 def categorical_cql_loss(  # noqa: PLR0917
@@ -84,7 +84,9 @@ def mse_cql_loss(  # noqa: PLR0917
     )  # fmt: skip
     logits.shape.assert_is_compatible_with([None, None, 1])
     q, next_q = logits[..., 0], next_logits[..., 0]
-    values = rewards + discounts * at(next_q, tf.argmax(only(chooser[..., 0], available), axis=-1))
+    values = rewards + discounts * at(
+        next_q, tf.argmax(mask_actions(chooser[..., 0], available), axis=-1)
+    )
     td = tf.square(tf.stop_gradient(values) - at(q, actions))
     return _with_cql(td, q, actions, cql_alpha, available)
 
@@ -115,7 +117,7 @@ def _cross_entropy(target: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
 def _log_sum_minus_data(q: tf.Tensor, actions: tf.Tensor, available: tf.Tensor) -> tf.Tensor:
     """log sum_a exp q(a) - q(a_data), [B, A] -> [B]."""
-    found = tf.reduce_logsumexp(only(q, available), axis=-1) - at(q, actions)
+    found = tf.reduce_logsumexp(mask_actions(q, available), axis=-1) - at(q, actions)
     found.shape.assert_is_compatible_with(actions.shape)
     return found
 

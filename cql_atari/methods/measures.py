@@ -9,7 +9,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from cql_atari.core.types import NUM_ACTIONS
-from cql_atari.methods.distributions import at, only
+from cql_atari.methods.distributions import at, mask_actions
 
 
 def of_values(
@@ -32,10 +32,10 @@ def of_values(
       greedy_is_most_frequent: 1 where it is the one that the game's rows of this batch have most
         often. Near 1: the network has learned the majority and nothing about the states.
     """
-    mine = only(q, own)
+    mine = mask_actions(q, own)
     greedy = tf.argmax(mine, axis=-1, output_type=actions.dtype)
     best = tf.math.top_k(mine, 2).values
-    others = tf.reduce_max(only(q, ~own), axis=-1)
+    others = tf.reduce_max(mask_actions(q, ~own), axis=-1)
     return {
         "q_data": at(q, actions),
         "q_largest_used": best[:, 0],
@@ -73,7 +73,7 @@ def of_targets(
       target_action_unused: 1 where the target's action isn't in the game's set.
       target_at_ends: the share of the target's mass on the first and last atom.
     """
-    chosen = tf.argmax(only(chooser, available), axis=-1)
+    chosen = tf.argmax(mask_actions(chooser, available), axis=-1)
     found = {"target_action_unused": tf.cast(~at(own, chosen), chooser.dtype)}
     if target is not None:
         found["target_at_ends"] = target[:, 0] + target[:, -1]

@@ -33,7 +33,7 @@ class Sequences(NamedTuple):
     length: int
 
 
-class Part(NamedTuple):
+class ParameterGroup(NamedTuple):
     """An optimizer and the variables that it trains."""
 
     optimizer: tf.keras.optimizers.legacy.Optimizer
@@ -50,7 +50,7 @@ class Learner(NamedTuple):
         "loss/total" is minimised. Every name is logged as a mean over all rows and, under
         `<name>/<Game>`, over the rows of each game; so a measure is one more name. AutoGraph
         doesn't convert it: `tf.where` and `tf.cond` in place of an `if` on a tensor.
-      parts: the first one's optimizer counts the steps. Variables in none of them stay.
+      parameter_groups: the first one's optimizer counts the steps. Variables in none of them stay.
       saved: what a checkpoint holds, by name. "network" among them is `Method.network`; old
         checkpoints are found by these names.
       after_steps: (step before, step now), called after each call of the training function;
@@ -61,7 +61,7 @@ class Learner(NamedTuple):
     games: tuple[str, ...]
     batch_size: int
     loss: Callable[[Any], dict[str, tf.Tensor]]
-    parts: tuple[Part, ...]
+    parameter_groups: tuple[ParameterGroup, ...]
     saved: Mapping[str, Any]
     after_steps: Callable[[int, int], None] = lambda before, now: None
     clip_norm: float | None = None

@@ -41,8 +41,8 @@ def watching(outputs: Outputs) -> Callable[[], Callable[[Observation], dict[str,
     compiled = tf.function(outputs, autograph=False, reduce_retracing=False)
 
     def watch(seen: Observation) -> dict[str, np.ndarray]:
-        said = compiled(tf.constant(seen.frames), tf.constant(seen.games))
-        return {name: output.numpy() for name, output in said.items()}
+        found = compiled(tf.constant(seen.frames), tf.constant(seen.games))
+        return {name: output.numpy() for name, output in found.items()}
 
     return lambda: watch
 

@@ -12,7 +12,15 @@ from tf_agents.agents import tf_agent
 from cql_atari.core import games as games_lib
 from cql_atari.core.settings import Config, Loss
 from cql_atari.core.types import STACK, Batch, Losses, UserError
-from cql_atari.methods import augmentation, distributions, gradient, losses, measures, parts, policy
+from cql_atari.methods import (
+    augmentation,
+    distributions,
+    gradient,
+    losses,
+    measures,
+    policy,
+    shared,
+)
 from cql_atari.methods.method import Method, Transitions, crossed
 from cql_atari.networks.q_network import QNetwork
 
@@ -89,7 +97,7 @@ def make_network(config: Config) -> QNetwork:
             "methods.build.build builds what there is."
         )
     extra = int(config.loss.auxiliary_cloning > 0)
-    return parts.make_network(config, make_objective(config.loss).num_atoms + extra)
+    return shared.make_network(config, make_objective(config.loss).num_atoms + extra)
 
 
 def make_outputs(objective: Objective, network: QNetwork) -> policy.Outputs:
@@ -130,9 +138,9 @@ class ScaledQAgent(tf_agent.TFAgent):
         self._config = config
         self._own = tf.constant(games_lib.action_mask(config.data.games))
         self._available = self._own | (not config.loss.mask_unused_actions)
-        optimizers = parts.make_optimizers(config, network)
-        self._augment = augmentation.augmenter(config, optimizers[0])
-        learner = parts.make_learner(config, network, optimizers, self.losses)
+        groups = shared.make_parameter_groups(config, network)
+        self._augment = augmentation.augmenter(config, groups[0])
+        learner = shared.make_learner(config, network, groups, self.losses)
         saved = {**learner.saved, "target_network": target_network}
         self.learner = learner._replace(saved=saved, after_steps=self._after_steps)
         outputs = make_outputs(self.objective, network)
@@ -143,7 +151,7 @@ class ScaledQAgent(tf_agent.TFAgent):
             greedy,
             greedy,
             train_sequence_length=None,
-            train_step_counter=optimizers[0].optimizer.iterations,
+            train_step_counter=groups[0].optimizer.iterations,
         )
 
     def _initialize(self):

@@ -20,7 +20,7 @@ RETURN_SCALE = 0.75  # ... after scaling their logits
 EXCLUDED = -1e9  # a log-probability that is never drawn, but finite
 
 
-class Player:
+class TransformerPolicy:
     """A policy that remembers the steps of its window, of every environment.
 
     A return is drawn at the window's first frame, then an action given that return and the window.
@@ -40,7 +40,7 @@ class Player:
         self._games = config.data.games
         self._seed = config.evaluation.seed
         self._memory = Memory(network.steps)
-        self._chances: dict[int, tuple[int, np.random.Generator]] = {}  # with the episode
+        self._generators: dict[int, tuple[int, np.random.Generator]] = {}  # (episode, its draws)
         chosen = config.transformer
         released = chosen.acting == "released"
         available = tf.constant(games_lib.action_mask(self._games))
@@ -49,7 +49,7 @@ class Player:
         def act(
             frames: tf.Tensor, tokens: Tokens, last: tf.Tensor, games: tf.Tensor, noise: tf.Tensor
         ) -> dict[str, tf.Tensor]:
-            told = {}
+            drawn_returns = {}
             if network.conditioned:
                 first = network(frames[:, :1], Tokens(*(part[:, :1] for part in tokens)))
                 drawn = draw_return(
@@ -58,7 +58,7 @@ class Player:
                     kappa=0.0 if released else chosen.kappa,
                     best_of=BEST_OF if released else 1,
                 )
-                told["returns"] = drawn + LOWEST_RETURN
+                drawn_returns["returns"] = drawn + LOWEST_RETURN
                 rest = drawn[:, None] - tf.cumsum(tokens.rewards - 1, axis=1, exclusive=True)
                 returns = tf.clip_by_value(rest, 0, NUM_RETURNS - 1)
                 tokens = tokens._replace(returns=returns)
@@ -68,19 +68,19 @@ class Player:
             )
             noisy = score_actions(logits, allowed, noise[:, :NUM_ACTIONS], upper_half=released)
             known = tf.where(allowed, logits, EXCLUDED)
-            return {"scores": noisy, "probabilities": tf.nn.softmax(known), **told}
+            return {"scores": noisy, "probabilities": tf.nn.softmax(known), **drawn_returns}
 
         self._act = act
 
     def __call__(self, seen: Observation) -> np.ndarray:
         """Scores [N, 18] of the actions, see `core.types.Policy`."""
-        return self._tell(seen)["scores"].numpy()
+        return self._outputs(seen)["scores"].numpy()
 
     def watch(self, seen: Observation) -> dict[str, np.ndarray]:
         """The same, and the "probabilities" [N, 18] of the actions and the "returns" drawn, [N]."""
-        return {name: told.numpy() for name, told in self._tell(seen).items()}
+        return {name: output.numpy() for name, output in self._outputs(seen).items()}
 
-    def _tell(self, seen: Observation) -> dict[str, tf.Tensor]:
+    def _outputs(self, seen: Observation) -> dict[str, tf.Tensor]:
         frames, actions, rewards, last = self._memory.recall(seen)
         tokens = Tokens(np.zeros_like(actions), actions, rewards)
         return self._act(
@@ -93,13 +93,14 @@ class Player:
         per_game = len(seen.frames) // len(seen.games)
         noise = np.zeros((len(seen.frames), NUM_ACTIONS + 1), np.float32)
         for row, environment in enumerate(seen.environments):
-            if environment >= 0:
-                episode = int(seen.episodes[row])
-                if environment not in self._chances or self._chances[environment][0] != episode:
-                    game = self._games[seen.games[row // per_game]]
-                    key = [self._seed, episode, *game.encode()]
-                    self._chances[environment] = (episode, np.random.default_rng(key))
-                noise[row] = self._chances[environment][1].random(NUM_ACTIONS + 1, np.float32)
+            if environment < 0:  # a row that only fills up the batch
+                continue
+            episode = int(seen.episodes[row])
+            if self._generators.get(environment, (None,))[0] != episode:
+                game = self._games[seen.games[row // per_game]]
+                key = [self._seed, episode, *game.encode()]
+                self._generators[environment] = (episode, np.random.default_rng(key))
+            noise[row] = self._generators[environment][1].random(NUM_ACTIONS + 1, np.float32)
         return noise
 
 

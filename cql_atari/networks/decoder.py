@@ -24,7 +24,7 @@ from cql_atari.networks.q_network import build_encoder
 from cql_atari.networks.transformer import Block, LayerNorm
 
 
-class Drawn(NamedTuple):
+class Reconstruction(NamedTuple):
     """What the autoencoder reconstructs.
 
     Attributes:
@@ -98,10 +98,11 @@ class MaskedAutoencoder(tf.keras.Model):
         self.decoder_blocks = [block() for _ in range(sizes.decoder_depth)]
         self.decoder_norm = LayerNorm(width)
         self._sides = [-(-size // n) for size, n in zip(FRAME_SHAPE, (self._height, self._width))]
+        # `draw`, to pixels: checkpoints hold it by this name.
         self.draw = linear("draw", width, self._sides[0] * self._sides[1] * STACK)
         self.built = True
 
-    def call(self, frames: tf.Tensor, noise: tf.Tensor) -> Drawn:
+    def call(self, frames: tf.Tensor, noise: tf.Tensor) -> Reconstruction:
         """Reconstructs frames from a few cells of their feature map.
 
         Args:
@@ -128,7 +129,8 @@ class MaskedAutoencoder(tf.keras.Model):
         y = tf.concat([x[:, :1], y + self.decoder_positions], axis=1)
         for block in self.decoder_blocks:
             y = block(y, tf.constant(0.0), None)
-        return Drawn(self._join(self.draw(self.decoder_norm(y)[:, 1:])), self._hidden(seen))
+        pixels = self._join(self.draw(self.decoder_norm(y)[:, 1:]))
+        return Reconstruction(pixels, self._hidden(seen))
 
     def _join(self, patches: tf.Tensor) -> tf.Tensor:
         """[B, N, pixels of a patch] -> [B, 4, 84, 84]."""

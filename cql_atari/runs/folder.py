@@ -4,7 +4,7 @@
     lock                   `lock_workdir`             a second process, which is refused
     config.json            runs/recorded_config.py    the same: evaluation, transfer, play, export
     config.gin             runs/recorded_config.py    the same, when the run goes on; people
-    system.json            runs/starts.py             evaluation/run_facts.py
+    system.json            runs/provenance.py         evaluation/run_facts.py
     manifest.json          runs/manifest.py           the same, when the run goes on;
                                                       evaluation/run_facts.py
     start.json             training/start.py          people: where the first weights came from

@@ -18,7 +18,7 @@ from cql_atari.system import files
 
 @functools.cache
 def _writer(workdir: Path, run: str = "") -> tf.summary.SummaryWriter:
-    """One a folder: of several files in one TensorBoard only goes on reading the newest."""
+    """One a folder: where a folder has several files, TensorBoard goes on with the newest only."""
     return tf.summary.create_file_writer(str(workdir / folder.TENSORBOARD / run))
 
 

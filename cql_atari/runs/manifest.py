@@ -141,8 +141,8 @@ def _facts(manifest: dict[str, Any]) -> dict[str, Any]:
 def _brief(fact: Any) -> str:
     if fact is None:
         return "absent"
-    text = " ".join(map(str, fact))
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    words = " ".join(map(str, fact))
+    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
 
 
 def _sum(groups: Sequence[Sequence[dict[str, Any]]], column: str) -> int | None:

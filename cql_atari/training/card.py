@@ -37,7 +37,7 @@ _SAVED_MODEL = """Without `cql_atari`, by TensorFlow alone:
 import tensorflow as tf
 
 model = tf.saved_model.load("{name}/saved_model")
-said = model.signatures["serving_default"](frames=frames, game=game)
+outputs = model.signatures["serving_default"](frames=frames, game=game)
 tables = model.signatures["tables"]()  # names of games and actions; which game has which
 ```
 

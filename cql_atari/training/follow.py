@@ -18,7 +18,7 @@ from cql_atari.training import load, scores
 POLL_SECONDS = 1.0
 
 
-class Evaluation(NamedTuple):
+class EvaluationPlan(NamedTuple):
     """How to evaluate checkpoints.
 
     Attributes:
@@ -38,7 +38,7 @@ class Evaluation(NamedTuple):
     say: Callable[[str], object]
 
 
-def evaluate(todo: Evaluation, step: int | None) -> tuple[int, dict[str, Any]]:
+def evaluate_checkpoint(todo: EvaluationPlan, step: int | None) -> tuple[int, dict[str, Any]]:
     """Evaluates one checkpoint (None: the newest), unless its scores are there already.
 
     Returns:
@@ -68,20 +68,20 @@ def evaluate(todo: Evaluation, step: int | None) -> tuple[int, dict[str, Any]]:
     )
 
 
-def evaluate_each(todo: Evaluation, steps: Iterable[int]) -> list[str]:
+def evaluate_each(todo: EvaluationPlan, steps: Iterable[int]) -> list[str]:
     """Evaluates checkpoints; an error in one doesn't stop the evaluation of the others.
 
     Returns:
       The errors, as messages.
 
     Raises:
-      KeyboardInterrupt: as `evaluate`.
+      KeyboardInterrupt: as `evaluate_checkpoint`.
     """
     log = make_evaluation_log(todo.out)
     wrong = []
     for step in steps:
         try:
-            _, summary = evaluate(todo, step)
+            _, summary = evaluate_checkpoint(todo, step)
         except UserError as error:
             if step in checkpoint.listed(todo.run.directory / folder.CHECKPOINTS):
                 wrong.append(str(error))
@@ -91,7 +91,7 @@ def evaluate_each(todo: Evaluation, steps: Iterable[int]) -> list[str]:
     return wrong
 
 
-def follow(todo: Evaluation) -> tuple[bool, list[str]]:
+def follow(todo: EvaluationPlan) -> tuple[bool, list[str]]:
     """Evaluates every checkpoint once, as training saves it, until no process trains any more.
 
     A training process holds the lock of its folder until it ends. Until then the steps that it
@@ -102,7 +102,7 @@ def follow(todo: Evaluation) -> tuple[bool, list[str]]:
 
     Raises:
       UserError: where nobody trains and there is no checkpoint.
-      KeyboardInterrupt: as `evaluate`.
+      KeyboardInterrupt: as `evaluate_checkpoint`.
     """
     directory = todo.run.directory
     seen: set[int] = set()
@@ -130,10 +130,10 @@ def follow(todo: Evaluation) -> tuple[bool, list[str]]:
     return there[-1] >= todo.run.config.train.steps, wrong
 
 
-def _is_done(todo: Evaluation, step: int, training: bool) -> bool:
+def _is_done(todo: EvaluationPlan, step: int, training: bool) -> bool:
     """Whether a step was evaluated in the folder, or the training process will do so."""
     if todo.out.resolve() != todo.run.directory.resolve():
-        return False  # `evaluate` looks whether its scores are there
+        return False  # `evaluate_checkpoint` looks whether its scores are there
     config = todo.run.config
     every, calls = config.evaluation.every, config.train.steps_per_call
     is_trainers = step >= config.train.steps or crossed(every, step - calls, step)

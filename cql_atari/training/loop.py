@@ -110,10 +110,10 @@ def learn(
       train_call: as `make_train_call`.
       batches: placed on the devices.
       config: steps and periods.
-      save: of a step.
-      log: of a step.
-      evaluate: of a step; called every `evaluate_every` steps, from the first step here on, but not
-        at the end. It returns early if the process is asked to stop.
+      save: (step) writes a checkpoint.
+      log: (step, scalars by flat names).
+      evaluate: (step), called every `evaluate_every` steps, from the first step here on, but not at
+        the end. It returns early if the process is asked to stop.
       evaluate_every: 0: never.
       should_stop: whether this process is asked to stop.
       agree: (whether this host would stop) -> whether any would; all hosts call it together.
@@ -127,7 +127,7 @@ def learn(
       KeyboardInterrupt: where it was asked to stop while it waited for a batch. It is saved then,
         but other hosts don't know.
     """
-    optimizer = learner.parts[0].optimizer
+    optimizer = learner.parameter_groups[0].optimizer
     step = int(optimizer.iterations.numpy())
     before = step - 1
     meter = _Meter(learner.games)

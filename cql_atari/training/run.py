@@ -16,7 +16,7 @@ from cql_atari.core.types import UserError
 from cql_atari.feed.feed import Feed
 from cql_atari.methods import build
 from cql_atari.methods.method import Method
-from cql_atari.runs import checkpoint, folder, recorded_config, starts
+from cql_atari.runs import checkpoint, folder, provenance, recorded_config
 from cql_atari.runs import log as logs
 from cql_atari.system import devices as devices_lib
 from cql_atari.system import hosts as cluster
@@ -64,7 +64,7 @@ def train(
     with devices.scope():
         method = build.build(config)
     if here.is_chief:
-        starts.record(directory, devices_lib.accelerators(), here.hosts)
+        provenance.record(directory, devices_lib.accelerators(), here.hosts)
 
     # 2. Start policy: go on with this folder's own run; else pre-trained encoder, else scratch.
     checkpoints = directory / folder.CHECKPOINTS

@@ -54,13 +54,13 @@ def begin(
     with scope():
         learner = method.learner()
     # Adam's rates and betas are variables, which a checkpoint holds: the configured ones win.
-    configured = [part.optimizer.get_config() for part in learner.parts]
+    configured = [group.optimizer.get_config() for group in learner.parameter_groups]
     step = checkpoint.restore_latest(checkpoints, tf.train.Checkpoint(**learner.saved)) or 0
-    for part, values in zip(learner.parts, configured):
-        for name in part.optimizer._hyper:
+    for group, values in zip(learner.parameter_groups, configured):
+        for name in group.optimizer._hyper:
             value = values.get(name, {})  # a schedule has no state: it is a dict, or isn't there
             if not isinstance(value, dict):
-                setattr(part.optimizer, name, value)
+                setattr(group.optimizer, name, value)
     if step:
         remedy = f"remove {checkpoints / f'{step:010d}'} to go on from an earlier one"
         check_finite(learner, f"the run can't go on from step {step}", remedy)
@@ -90,7 +90,7 @@ def _take_over(method: Method, config: Config, run: Path, directory: Path) -> No
     """Takes over what `start` names from another run, and notes it in `start.json`."""
     theirs, whole = recorded_config.read_config(run), config.start.whole_network
     problems, step = _differences(theirs, config, method.network), None
-    what, part = ("whole_network", "whole network") if whole else ("encoder", "encoder")
+    what = "whole_network" if whole else "encoder"
     if _shared(what, theirs, config):
         try:
             step = _restore(method.network, run, theirs, config, whole=whole and not problems)
@@ -98,11 +98,12 @@ def _take_over(method: Method, config: Config, run: Path, directory: Path) -> No
             problems.append(str(error))
     if problems:
         raise UserError(
-            "\n  ".join([f"start.encoder_from = {str(run)!r} can't give its {part}:", *problems])
+            f"start.encoder_from = {str(run)!r} can't give its {what.replace('_', ' ')}:"
+            + "".join(f"\n  {problem}" for problem in problems)
             + f"\nUse the gin files of its network (they are all in {run / folder.CONFIG_GIN})."
         )
     note = {"encoder_from": str(run.resolve()), "step": step, "whole_network": whole}
-    logging.info("%s of %s at step %d", "network" if whole else "encoder", run.resolve(), step)
+    logging.info("%s of %s at step %d", what.replace("_", " "), run.resolve(), step)
     files.write_whole(directory / folder.START, json.dumps(note) + "\n")
 
 

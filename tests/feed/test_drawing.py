@@ -24,7 +24,7 @@ from cql_atari.feed import drawing, packed, positions
 from cql_atari.feed.memory import cache
 from cql_atari.feed.memory import store as memory
 from cql_atari.feed.sampling import BatchLaw, draw_transitions
-from cql_atari.feed.transitions import block
+from cql_atari.feed.transitions import pad
 from cql_atari.methods.method import Sequences, Transitions
 
 GAMES = ("Pong", "Breakout")
@@ -130,7 +130,7 @@ def test_batches_hold_the_drawn_transitions(store, n):
     expected = {game: [] for game in GAMES}
     for game in GAMES:
         for episode in EPISODES[game]:
-            new = block(episode, n, 0.9)
+            new = pad(episode, n, 0.9)
             expected[game] += [
                 (new.frames[t : t + 4 + n], new.actions[t], new.rewards[t], new.discounts[t])
                 for t in np.flatnonzero(new.valid)

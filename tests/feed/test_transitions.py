@@ -1,4 +1,4 @@
-"""Blocks against hand numbers, dopamine-rl's buffer, and a literal reading of the definitions."""
+"""Padded episodes against hand numbers, dopamine-rl's buffer, and the definitions word by word."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_episodes import make_episode, tags
 
-from cql_atari.feed.transitions import block
+from cql_atari.feed.transitions import pad
 
 GAMMA = 0.9
 
 
 def test_hand_numbers():
     episode = make_episode(0, 4)._replace(rewards=np.array([1, 0, -1, 1], np.float32))
-    new = block(episode, n_step=2, discount=0.5)
+    new = pad(episode, n_step=2, discount=0.5)
     np.testing.assert_array_equal(new.rewards, [1, -0.5, -0.5, 1])
     np.testing.assert_array_equal(new.discounts, [0.25, 0.25, 0, 0])
     np.testing.assert_array_equal(tags(new.frames)[:, 1], [0, 0, 0, 1, 2, 3, 4, 0, 0])
@@ -34,7 +34,7 @@ def test_hand_numbers():
     ],
 )
 def test_valid_rows(terminal, starts, expected):
-    new = block(make_episode(0, 6, terminal=terminal, starts=starts), 2, GAMMA)
+    new = pad(make_episode(0, 6, terminal=terminal, starts=starts), 2, GAMMA)
     np.testing.assert_array_equal(new.valid, np.array(expected, bool))
     assert (new.discounts[new.valid] > 0).all() or terminal
 
@@ -44,7 +44,7 @@ def test_valid_rows(terminal, starts, expected):
 def test_definition(length, n_step, terminal, starts):
     """Each valid row agrees with the sums written out step by step."""
     episode = make_episode(3, length, terminal=terminal, starts=starts)
-    new = block(episode, n_step, GAMMA)
+    new = pad(episode, n_step, GAMMA)
     assert new.frames.shape == (3 + length + n_step, 84, 84)
     for t in range(length):
         reachable = terminal or t + n_step < length
@@ -87,7 +87,7 @@ def test_agrees_with_dopamine(n_step):
         theirs[key] = state[i], action[i], reward[i], successor[i], terminal[i]
 
     for number, episode in enumerate(episodes):
-        new = block(episode, n_step, GAMMA)
+        new = pad(episode, n_step, GAMMA)
         for t in range(len(episode.frames)):
             state, action, reward, successor, terminal = theirs.pop((number, t))
             assert new.valid[t] and new.actions[t] == action

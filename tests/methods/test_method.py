@@ -15,7 +15,15 @@ import tiny
 from cql_atari.core.types import Batch, Observation, SequenceBatch, UserError
 from cql_atari.feed import recorded
 from cql_atari.methods import build, gradient, policy
-from cql_atari.methods.method import Kind, Learner, Method, Part, Sequences, Transitions, crossed
+from cql_atari.methods.method import (
+    Kind,
+    Learner,
+    Method,
+    ParameterGroup,
+    Sequences,
+    Transitions,
+    crossed,
+)
 from cql_atari.runs import checkpoint, recorded_config
 from cql_atari.training import load, run
 
@@ -37,7 +45,7 @@ def make_frequencies(config) -> Method:
     def learner() -> Learner:
         adam = tf.keras.optimizers.legacy.Adam(0.1)
         saved = {"network": network, "optimizer": adam}
-        trained = (Part(adam, network.trainable_variables),)
+        trained = (ParameterGroup(adam, network.trainable_variables),)
         return Learner(config.data.games, config.batch_size, loss, trained, saved)
 
     return Method(Transitions(3, 0.99), network, policy.greedy(outputs, config.data.games), learner)
@@ -162,7 +170,7 @@ def test_gradients_are_clipped_to_a_norm_and_the_norm_is_told_before():
     def loss(batch):
         return {"loss/total": tf.tile(tf.reduce_sum(variable**2 / 2)[None], [4])}
 
-    learner = Learner(("Pong",), 4, loss, (Part(sgd, [variable]),), {}, clip_norm=1.0)
+    learner = Learner(("Pong",), 4, loss, (ParameterGroup(sgd, [variable]),), {}, clip_norm=1.0)
     sums = gradient.gradient_step(learner, batch)
     assert float(sums.gradient_norm) == pytest.approx(5.0)
     np.testing.assert_allclose(variable.numpy(), [3.0 - 0.6, 4.0 - 0.8], rtol=1e-6)

@@ -11,8 +11,8 @@ import tiny
 
 from cql_atari.core.types import Batch, UserError
 from cql_atari.feed import recorded
-from cql_atari.methods import augmentation, build, contrastive, gradient, masked_autoencoder, parts
-from cql_atari.networks.decoder import Drawn, MaskedAutoencoder
+from cql_atari.methods import augmentation, build, contrastive, gradient, masked_autoencoder, shared
+from cql_atari.networks.decoder import MaskedAutoencoder, Reconstruction
 from cql_atari.runs import checkpoint, recorded_config
 from cql_atari.training import load, run, start
 
@@ -56,7 +56,8 @@ def test_errors_over_hidden_and_visible_pixels_by_hand():
     hidden = np.zeros((1, 84, 84), np.float32)
     hidden[:, :21] = 1  # a quarter
     pixels = np.where(hidden, 0.5, 0.1)[:, None].repeat(4, axis=1).astype(np.float32)
-    found = masked_autoencoder.losses(Drawn(tf.constant(pixels), tf.constant(hidden)), frames)
+    reconstruction = Reconstruction(tf.constant(pixels), tf.constant(hidden))
+    found = masked_autoencoder.losses(reconstruction, frames)
     for name, expected in (("hidden", 0.25), ("visible", 0.01)):
         np.testing.assert_allclose(found[f"error/{name}"], [expected], rtol=1e-5)
     np.testing.assert_allclose(found["loss/total"], [0.25 / 4 + 0.01 * 3 / 4], rtol=1e-5)
@@ -103,7 +104,7 @@ def test_every_weight_learns_the_spatial_embedding_among_them(method):
     settings = config(method)
     learner = build.build(settings).learner()
     found, _ = gradient.gradients(learner, batch_of(settings))
-    variables = learner.parts[0].variables
+    variables = learner.parameter_groups[0].variables
     assert len({id(v) for v in variables}) == len(learner.saved["network"].trainable_variables)
     still = [v.name for v, g in zip(variables, found) if not np.abs(g).max() > 0]
     # A key's bias shifts all scores of a query alike: attention doesn't see it.
@@ -153,7 +154,7 @@ def test_any_method_may_shift_its_frames(method):
     small = ("transformer.depth = 1", "transformer.width = 64")
     bindings = (method, *small, "augmentation.shift = 4", "augmentation.intensity = 0.05")
     settings = config(*bindings)
-    part = parts.Part(tf.keras.optimizers.legacy.Adam(), [])
+    part = shared.ParameterGroup(tf.keras.optimizers.legacy.Adam(), [])
     frames = tf.constant(np.random.default_rng(0).integers(0, 256, (8, 4, 84, 84), np.uint8))
     augment = augmentation.augmenter(settings, part)
     first = augment(frames, 0).numpy()
@@ -207,7 +208,7 @@ def test_a_loss_is_a_function_of_the_step_and_a_picture_is_drawn(method):
     for step in (1, 2):
         learners = [method.learner() for method in built]
         for learner in learners:
-            learner.parts[0].optimizer.iterations.assign(step)
+            learner.parameter_groups[0].optimizer.iterations.assign(step)
         losses.append([learner.loss(batch)["loss/total"].numpy() for learner in learners])
     for one, other in losses:
         np.testing.assert_array_equal(one, other)

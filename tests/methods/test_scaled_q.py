@@ -67,7 +67,7 @@ def test_heads_of_games_that_are_not_in_the_batch_get_no_gradient():
     config, agent = make()
     batch = first_batch(config)._replace(games=tf.zeros(8, tf.int32))
     gradients, sums = gradient.gradients(agent.learner, batch)
-    names = [v.name for v in agent.learner.parts[0].variables]
+    names = [v.name for v in agent.learner.parameter_groups[0].variables]
     (kernel,) = (g for g, name in zip(gradients, names) if "kernel" in name and g.shape[0] == 2)
     assert np.abs(kernel[0]).max() > 0
     assert np.abs(kernel[1]).max() == 0
@@ -198,7 +198,7 @@ def test_a_frozen_encoder_keeps_every_bit_and_costs_no_backward_pass(double_q):
     ops = {op.type for op in train.get_concrete_function(batch).graph.get_operations()}
     assert "Conv2D" in ops
     assert not {op for op in ops if "Conv2DBackprop" in op or "AvgPoolGrad" in op}
-    assert len(agent.learner.parts) == 1
+    assert len(agent.learner.parameter_groups) == 1
     assert len(agent.learner.saved["optimizer"].weights) == 1 + 2 * len(before[1])
 
 

@@ -127,7 +127,7 @@ def network():
 
 
 def player(network, *bindings):
-    return policy.Player(tiny.config(*SMALL, *bindings), network)
+    return policy.TransformerPolicy(tiny.config(*SMALL, *bindings), network)
 
 
 def first(rows=2, games_=(0, 1)) -> Observation:
@@ -191,7 +191,7 @@ def test_later_returns_are_what_rewards_leave_of_the_first(monkeypatch):
 
     tf.config.run_functions_eagerly(True)
     try:
-        act = policy.Player(tiny.config(*SMALL), Network())
+        act = policy.TransformerPolicy(tiny.config(*SMALL), Network())
         for step, reward in enumerate((0.0, 4.0, 0.0, -1.0)):
             now = seen([step], [step == 0], [1], [reward])
             act(now._replace(games=np.zeros(1, np.int32)))

@@ -103,15 +103,15 @@ def test_a_resumed_run_has_the_configured_rates(tmp_path, encoder_rate, kind):
 
     encoder = f"optimizer.encoder_learning_rate = {encoder_rate}"
     learner, _ = begin("optimizer.learning_rate = 1e-3", encoder)
-    learner.parts[0].optimizer.iterations.assign(4)
-    learner.parts[0].optimizer.beta_1 = 0.5
+    learner.parameter_groups[0].optimizer.iterations.assign(4)
+    learner.parameter_groups[0].optimizer.beta_1 = 0.5
     state = tf.train.Checkpoint(**learner.saved)
     checkpoint.save(tmp_path / "checkpoints", state, 4, keep=1)
     lower = encoder if encoder_rate is None else "optimizer.encoder_learning_rate = 1e-5"
     learner, step = begin("optimizer.learning_rate = 1e-5", lower)
-    assert step == int(learner.parts[0].optimizer.iterations) == 4
-    assert len(learner.parts) == 1 + (encoder_rate is not None)
-    for part in learner.parts:
+    assert step == int(learner.parameter_groups[0].optimizer.iterations) == 4
+    assert len(learner.parameter_groups) == 1 + (encoder_rate is not None)
+    for part in learner.parameter_groups:
         assert float(part.optimizer.learning_rate) == pytest.approx(1e-5)
         assert kind == "lamb" or float(part.optimizer.beta_1) == pytest.approx(0.9)
 

@@ -78,7 +78,7 @@ def types(node):
 def make_step(config):
     method = build.build(config)
     learner = method.learner()
-    return method.network, learner.parts, functools.partial(loop.replica_step, learner)
+    return method.network, learner.parameter_groups, functools.partial(loop.replica_step, learner)
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ import numpy as np
 from absl import logging
 
 from cql_atari.core.types import UserError
-from cql_atari.feed.memory.store import COLUMNS, Store, Write, num_bytes
+from cql_atari.feed.memory.store import COLUMNS, MemoryStore, Write, num_bytes
 from cql_atari.feed.positions import Episodes
 from cql_atari.system.files import move, take_lock
 
@@ -36,7 +36,7 @@ def load(
     make_table: Callable[[], Episodes],
     fill: Callable[[Write, Episodes], None],
     should_stop: Callable[[], bool] = lambda: False,
-) -> Store:
+) -> MemoryStore:
     """Maps a store, after writing it where it isn't there yet. Where it is, no source is read.
 
     A process that finds another one writing the same store waits for it.
@@ -72,7 +72,7 @@ def load(
 
     episodes = Episodes(tuple(games), **table)
     columns = {name: array for name, (array, _) in maps.items()}
-    return Store(episodes, episodes.firsts, **columns, let_go=let_go)
+    return MemoryStore(episodes, episodes.firsts, **columns, let_go=let_go)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from cql_atari.data.steps import Steps, returns_to_go
 from cql_atari.feed.positions import Episodes
 from cql_atari.feed.transitions import empty_frames
 
-Write = Callable[[str, int, np.ndarray], None]  # column of a `Store`, first step, values
+Write = Callable[[str, int, np.ndarray], None]  # column of a `MemoryStore`, first step, values
 COLUMNS: dict[str, tuple[tuple[int, ...], type]] = {  # shape of a step, dtype
     "frames": (FRAME_SHAPE, np.uint8),
     "actions": ((), np.uint8),
@@ -26,7 +26,7 @@ COLUMNS: dict[str, tuple[tuple[int, ...], type]] = {  # shape of a step, dtype
 }
 
 
-class Store(NamedTuple):
+class MemoryStore(NamedTuple):
     """Whole episodes in memory, one behind the other; see `drawing.Store`.
 
     Attributes:
@@ -80,7 +80,7 @@ def num_bytes(episodes: Episodes) -> int:
     )
 
 
-def load(played: Iterable[Episode], episodes: Episodes) -> Store:
+def load(played: Iterable[Episode], episodes: Episodes) -> MemoryStore:
     """Reads all episodes into RAM; arguments and errors as `fill`."""
     steps = int(episodes.steps.sum())
     columns: dict[str, Any] = {
@@ -95,7 +95,7 @@ def load(played: Iterable[Episode], episodes: Episodes) -> Store:
         columns[name][start : start + len(values)] = values
 
     fill(write, played, episodes)
-    return Store(episodes, episodes.firsts, **columns)
+    return MemoryStore(episodes, episodes.firsts, **columns)
 
 
 def fill(write: Write, played: Iterable[Episode], episodes: Episodes) -> None:

@@ -51,7 +51,7 @@ def serve_play(
 class Writer:
     """Turns one environment's steps into transitions, each written as soon as it is complete.
 
-    They equal what `transitions.block` gives for the whole episode. Each frame is sent once.
+    They equal what `transitions.pad` gives for the whole episode. Each frame is sent once.
 
     Args:
       client: of the replay.

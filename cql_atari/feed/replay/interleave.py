@@ -18,10 +18,10 @@ from cql_atari.core.types import Episode
 _STREAM = 2  # `sampling` has 0 and 1; `window` has 3
 
 Part = Callable[[], Iterable[Episode]]  # starts reading a stretch of a game's data
-Packed = tuple[bytes, int]  # as `segments.pack_segments` yields them
+PackedSegment = tuple[bytes, int]  # as `segments.pack_segments` yields them
 
 
-class Open(NamedTuple):
+class OpenPart(NamedTuple):
     """A part that is being read.
 
     Attributes:
@@ -46,7 +46,7 @@ class Position(NamedTuple):
     """
 
     opened: int = 0
-    open: tuple[Open, ...] = ()
+    open: tuple[OpenPart, ...] = ()
     skip: int = 0
 
 
@@ -73,7 +73,7 @@ def interleave(
     enough: int,
     seed: int,
     game: str,
-    take: Callable[[Iterator[Episode], bool], list[Packed] | None],
+    take: Callable[[Iterator[Episode], bool], list[PackedSegment] | None],
 ) -> Iterator[tuple[bytes, Position]]:
     """The stream's segments from a position on, each with its own position.
 
@@ -89,7 +89,7 @@ def interleave(
       take: reads the next episode and compresses it, if it is wanted; None after the last.
     """
 
-    def begin(part: Open) -> Iterator[Episode]:
+    def begin(part: OpenPart) -> Iterator[Episode]:
         pass_, place = divmod(part.nth, len(parts))
         nth = order(len(parts), seed=seed, game=game, pass_=pass_)[place]
         episodes = iter(parts[nth]())
@@ -102,7 +102,7 @@ def interleave(
     last = len(parts) if position == START else opened + 2 * len(parts)
     while True:
         while len(reading) < min(at_once, len(parts)) and (opened < last or found >= enough):
-            part = Open(opened, given=min((part.given for part in reading), default=0))
+            part = OpenPart(opened, given=min((part.given for part in reading), default=0))
             reading[part] = begin(part)
             opened += 1
         if not reading:
@@ -118,5 +118,5 @@ def interleave(
                 found += 1
                 yield packed, here._replace(skip=nth) if found > 1 else position
         skip = 0
-        after = Open(part.nth, part.episodes + 1, part.given + len(segments))
+        after = OpenPart(part.nth, part.episodes + 1, part.given + len(segments))
         reading[after] = episodes

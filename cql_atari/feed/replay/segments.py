@@ -14,7 +14,7 @@ import lz4.frame
 import numpy as np
 
 from cql_atari.core.types import FRAME_SHAPE
-from cql_atari.feed.transitions import LEAD, Block
+from cql_atari.feed.transitions import LEAD, PaddedEpisode
 
 ROWS = 16  # transitions of a full segment
 _FRAME_BYTES = FRAME_SHAPE[0] * FRAME_SHAPE[1]
@@ -37,14 +37,15 @@ class Segment(NamedTuple):
     discounts: np.ndarray
 
 
-def pack_segments(block: Block, n_step: int) -> Iterator[tuple[bytes, int]]:
-    """Cuts a block's valid rows into segments of nearly equal length: yields (bytes, rows)."""
-    rows = np.flatnonzero(block.valid)  # without gaps
+def pack_segments(padded: PaddedEpisode, n_step: int) -> Iterator[tuple[bytes, int]]:
+    """Cuts an episode's valid rows into segments of nearly equal length: yields (bytes, rows)."""
+    rows = np.flatnonzero(padded.valid)  # without gaps
     for part in np.array_split(rows, -(-len(rows) // ROWS)) if len(rows) else ():
         first, end = part[0], part[-1] + 1
-        columns = [column[first:end] for column in (block.actions, block.rewards, block.discounts)]
-        columns.append(block.frames[first : end + LEAD + n_step])
-        data = b"".join(column.tobytes() for column in columns)
+        columns = (padded.actions, padded.rewards, padded.discounts)
+        arrays = [column[first:end] for column in columns]
+        arrays.append(padded.frames[first : end + LEAD + n_step])
+        data = b"".join(array.tobytes() for array in arrays)
         yield lz4.frame.compress(data, content_checksum=True), len(part)
 
 

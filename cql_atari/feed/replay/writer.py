@@ -28,10 +28,17 @@ import tqdm
 from cql_atari.core.types import Episode, UserError
 from cql_atari.feed import tables
 from cql_atari.feed.replay import window
-from cql_atari.feed.replay.interleave import START, Open, Packed, Part, Position, interleave
+from cql_atari.feed.replay.interleave import (
+    START,
+    OpenPart,
+    PackedSegment,
+    Part,
+    Position,
+    interleave,
+)
 from cql_atari.feed.replay.segments import ROWS, pack_segments
 from cql_atari.feed.replay.service import Replay
-from cql_atari.feed.transitions import block
+from cql_atari.feed.transitions import pad
 
 _DECODERS = 4  # few: each has an arena of the allocator, which keeps some freed memory
 _PENDING = 32  # segments a writer may be ahead of its queue
@@ -68,9 +75,9 @@ def read_place(saved: Sequence[Any], num_parts: int) -> Place:
         nth = pass_ * num_parts + part
         if not episodes:
             return Place(start=Position(nth))
-        return Place(start=Position(nth + 1, (Open(nth, episodes),)))
+        return Place(start=Position(nth + 1, (OpenPart(nth, episodes),)))
     period, (opened, open_, skip), *rest = saved
-    start = Position(int(opened), tuple(Open(*map(int, part)) for part in open_), int(skip))
+    start = Position(int(opened), tuple(OpenPart(*map(int, part)) for part in open_), int(skip))
     return Place(int(period), start, *map(int, rest))
 
 
@@ -165,17 +172,17 @@ def stream(
         if errors:
             raise errors[0]
 
-    def encode_next(episodes: Iterator[Episode], wanted: bool) -> list[Packed] | None:
+    def encode_next(episodes: Iterator[Episode], wanted: bool) -> list[PackedSegment] | None:
         if stop.is_set():
             raise _Stopped
         episode = next(episodes, None)
         if episode is None or not wanted:
             return None if episode is None else []
-        padded = block(episode, replay.n_step, discount)
+        padded = pad(episode, replay.n_step, discount)
         del episode
         return list(pack_segments(padded, replay.n_step))
 
-    def take(episodes: Iterator[Episode], wanted: bool) -> list[Packed] | None:
+    def take(episodes: Iterator[Episode], wanted: bool) -> list[PackedSegment] | None:
         return decoders.submit(encode_next, episodes, wanted).result()
 
     def segments(game: str) -> Iterator[tuple[bytes, Position]]:

@@ -1,7 +1,7 @@
 """The transitions that feeds store, against those that Dopamine's own buffer calls valid.
 
 `test_oracle.py` compares the reader's episodes through a plain reference; here the same
-comparison goes through `transitions.block`, and no transition may hold two episodes' frames.
+comparison goes through `transitions.pad`, and no transition may hold two episodes' frames.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from cql_atari.feed import transitions
 
 def transitions_of(episode: Episode, n_step: int) -> dict[int, oracle.Transition]:
     """As the oracle's, but from what a feed stores."""
-    block = transitions.block(episode, n_step, DISCOUNT)
+    padded = transitions.pad(episode, n_step, DISCOUNT)
     minimal = games.to_full_actions(episode.game).tolist()
     found = {}
-    for t in np.flatnonzero(block.valid).tolist():
-        assert block.discounts[t] in (0, DISCOUNT**n_step)
-        ended = block.discounts[t] == 0
+    for t in np.flatnonzero(padded.valid).tolist():
+        assert padded.discounts[t] in (0, DISCOUNT**n_step)
+        ended = padded.discounts[t] == 0
         found[t] = oracle.Transition(
-            state=block.frames[t : t + 4].tobytes(),
-            action=minimal.index(block.actions[t]),
-            reward=float(block.rewards[t]),
+            state=padded.frames[t : t + 4].tobytes(),
+            action=minimal.index(padded.actions[t]),
+            reward=float(padded.rewards[t]),
             terminal=bool(ended),
-            next_state=b"" if ended else block.frames[t + n_step : t + n_step + 4].tobytes(),
+            next_state=b"" if ended else padded.frames[t + n_step : t + n_step + 4].tobytes(),
         )
     return found
 
@@ -67,12 +67,12 @@ def test_no_transition_crosses_an_episode(run):
     with tempfile.TemporaryDirectory() as name:
         write_run(Path(name), steps, capacity, n_step)
         for episode in DOPAMINE.read_episodes(name, GAME):
-            block = transitions.block(episode, n_step, DISCOUNT)
-            for t in np.flatnonzero(block.valid):
-                shown = numbers(block.frames[t : t + 4 + n_step])
+            padded = transitions.pad(episode, n_step, DISCOUNT)
+            for t in np.flatnonzero(padded.valid):
+                shown = numbers(padded.frames[t : t + 4 + n_step])
                 assert len(set(episode_of[shown])) <= 1
                 # Consecutive steps of play, in order; the frames behind an end are black.
                 assert shown == sorted(shown) and (not shown or shown[-1] - shown[0] < 4 + n_step)
-                if shown and block.discounts[t] == 0:
+                if shown and padded.discounts[t] == 0:
                     last = np.flatnonzero(episode_of == episode_of[shown[0]])[-1]
                     assert steps[last].end == "terminal"

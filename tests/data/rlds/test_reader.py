@@ -26,7 +26,7 @@ from cql_atari.data.dopamine.writer import ReplayWriter
 from cql_atari.data.rlds import files, records
 from cql_atari.data.rlds import reader as rlds
 from cql_atari.data.rlds.format import RLDS
-from cql_atari.feed.transitions import block
+from cql_atari.feed.transitions import pad
 
 FULL = games.to_full_actions(GAME)
 NARROW = tf.io.encode_png(np.zeros((84, 83, 1), np.uint8)).numpy()
@@ -53,7 +53,7 @@ def read(folder: Path | str, suffixes=None, **options) -> list[Episode]:
 
 
 def transitions(episode: Episode, n_step: int) -> list[np.ndarray]:
-    stored = block(episode, n_step, 0.5)
+    stored = pad(episode, n_step, 0.5)
     rows = np.flatnonzero(stored.valid)
     columns = [column[rows] for column in (stored.actions, stored.rewards, stored.discounts)]
     return [*columns, stored.frames[rows[:, None] + np.arange(4 + n_step)]]

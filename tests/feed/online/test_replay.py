@@ -1,4 +1,4 @@
-"""The online replay: its transitions are those of `block`, drawn as often as the limiter says."""
+"""The online replay: its transitions are those of `pad`, drawn as often as the limiter says."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def test_what_is_written_are_the_transitions_of_the_whole_episodes(lengths, n_st
     played = [make_episode(f, steps, end) for f, (steps, end) in zip(firsts, lengths)]
     expected = {}
     for episode in played:
-        block = transitions.block(episode, n_step, 0.9)
-        for t in np.flatnonzero(block.valid):
-            expected[block.actions[t]] = (
-                block.frames[t : t + 4 + n_step], block.rewards[t], block.discounts[t]
+        padded = transitions.pad(episode, n_step, 0.9)
+        for t in np.flatnonzero(padded.valid):
+            expected[padded.actions[t]] = (
+                padded.frames[t : t + 4 + n_step], padded.rewards[t], padded.discounts[t]
             )  # fmt: skip
     with replay.serve_play(n_step, 1000, Pace(1.0, 1, ANY)) as address:
         writer = replay.Writer(reverb.Client(address), n_step, 0.9)

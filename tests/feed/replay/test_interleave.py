@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cql_atari.feed.replay.interleave import START, Open, Position, interleave, order
+from cql_atari.feed.replay.interleave import START, OpenPart, Position, interleave, order
 
 
 def make_parts(sizes, opened):
@@ -102,7 +102,7 @@ def test_a_stream_goes_on_at_any_segment_and_opens_no_finished_part(at, at_once)
 def test_positions_are_exact_for_any_data(sizes, at_once, at):
     if not sum(map(sum, sizes)):
         assert list(stream(sizes, at_once=at_once, enough=1)) == []
-        assert list(stream(sizes, Position(3, (Open(2, 1),)), at_once=at_once, enough=1)) == []
+        assert list(stream(sizes, Position(3, (OpenPart(2, 1),)), at_once=at_once, enough=1)) == []
         return
     whole = list(itertools.islice(stream(sizes, at_once=at_once), 90))
     rest = stream(sizes, whole[at][1], at_once=at_once)

@@ -18,7 +18,7 @@ from cql_atari.feed.replay import reader, service, writer
 from cql_atari.feed.replay.reader import Dealt
 from cql_atari.feed.replay.segments import ROWS, pack_segments
 from cql_atari.feed.sampling import BatchLaw, draw_games
-from cql_atari.feed.transitions import block
+from cql_atari.feed.transitions import pad
 from cql_atari.methods.method import Transitions
 
 GAMES = ("Pong", "Breakout")
@@ -55,7 +55,7 @@ def open_replay(n_step=1, episodes=EPISODES, **options):
 
 def drawn(*episodes, n_step=1):
     """A draw of each of their segments, the nth from its row n on."""
-    segments = [p for e in episodes for p, _ in pack_segments(block(e, n_step, 0.9), n_step)]
+    segments = [p for e in episodes for p, _ in pack_segments(pad(e, n_step, 0.9), n_step)]
     return [bytes([nth % ROWS]) + p for nth, p in enumerate(segments)]
 
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from synthetic_episodes import make_episode
 
 from cql_atari.feed.replay.segments import ROWS, pack_segments, unpack_segment
-from cql_atari.feed.transitions import block
+from cql_atari.feed.transitions import pad
 
 
 @given(st.integers(0, 70), st.integers(1, 5), st.booleans(), st.booleans())
 @settings(deadline=None, max_examples=40)
 def test_every_valid_row_once_and_unchanged(length, n_step, terminal, starts):
-    whole = block(make_episode(1, length, terminal=terminal, starts=starts), n_step, 0.9)
+    whole = pad(make_episode(1, length, terminal=terminal, starts=starts), n_step, 0.9)
     rows = np.flatnonzero(whole.valid)
     lengths = []
     for packed, count in pack_segments(whole, n_step):
@@ -37,7 +37,7 @@ def test_every_valid_row_once_and_unchanged(length, n_step, terminal, starts):
 
 def test_bytes_that_are_no_segment_are_refused():
     """Seven bytes once ended a learner with an error of the library that decompresses."""
-    packed, _ = next(pack_segments(block(make_episode(0, 40), 1, 0.9), 1))
+    packed, _ = next(pack_segments(pad(make_episode(0, 40), 1, 0.9), 1))
     bomb = lz4.frame.compress(bytes(1 << 28))
     flipped = packed[:40] + bytes([packed[40] ^ 1]) + packed[41:]
     cut = (packed[:-1], packed[:-9])
@@ -47,7 +47,7 @@ def test_bytes_that_are_no_segment_are_refused():
 
 
 def test_another_n_is_refused():
-    packed, _ = next(pack_segments(block(make_episode(0, 40), 3, 0.9), 3))
+    packed, _ = next(pack_segments(pad(make_episode(0, 40), 3, 0.9), 3))
     for n_step in (1, 2, 4):
         with pytest.raises(ValueError, match=f"n_step={n_step}"):
             unpack_segment(packed, n_step)

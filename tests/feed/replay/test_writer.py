@@ -16,7 +16,7 @@ from synthetic_episodes import make_episode
 from cql_atari.core.types import UserError
 from cql_atari.feed.replay import reader, service
 from cql_atari.feed.replay import writer as replay_writer
-from cql_atari.feed.replay.interleave import START, Open, Position
+from cql_atari.feed.replay.interleave import START, OpenPart, Position
 from cql_atari.feed.replay.segments import unpack_segment
 from cql_atari.feed.replay.writer import Place, read_place
 from cql_atari.feed.sampling import BatchLaw
@@ -89,9 +89,9 @@ def test_a_place_before_the_window_is_full_is_where_it_began():
         ([0, 0, 0], Place()),
         ([2, 1, 0], Place(start=Position(13))),
         ([2, 6, 0], Place(start=Position(18))),
-        ([1, 4, 9], Place(start=Position(11, (Open(10, 9),)))),
+        ([1, 4, 9], Place(start=Position(11, (OpenPart(10, 9),)))),
         ([5, [13, [[10, 2, 4]], 1], 7, 3, 2],
-         Place(5, Position(13, (Open(10, 2, 4),), 1), 7, 3, 2)),
+         Place(5, Position(13, (OpenPart(10, 2, 4),), 1), 7, 3, 2)),
     ],
 )  # fmt: skip
 def test_places_are_read_also_as_they_once_were(saved, place):
@@ -190,7 +190,7 @@ def test_an_error_while_learning_reaches_the_learner():
 
 def test_a_game_without_transitions_is_a_user_error():
     parts = {"Pong": [lambda: [make_episode(0, 3, terminal=False)]]}
-    places = {"Pong": Place(start=Position(1, (Open(0, 1),)))}
+    places = {"Pong": Place(start=Position(1, (OpenPart(0, 1),)))}
     for begin in (None, places):
         with (
             pytest.raises(UserError, match=r"Pong.*n_step=3"),

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from cql_atari.core.settings import Config
 from cql_atari.methods import optimizers as optimizers_lib
-from cql_atari.methods.method import Learner, Part
+from cql_atari.methods.method import Learner, ParameterGroup
 from cql_atari.networks.q_network import QNetwork, build_q_network
 
 
@@ -25,8 +25,8 @@ def make_network(config: Config, num_atoms: int) -> QNetwork:
     return network
 
 
-def make_optimizers(config: Config, network: QNetwork) -> tuple[Part, ...]:
-    """An optimizer of all trainable variables; two, where the encoder has a rate of its own."""
+def make_parameter_groups(config: Config, network: QNetwork) -> tuple[ParameterGroup, ...]:
+    """All trainable variables with an optimizer; two groups, where the encoder has its own rate."""
     encoder = network.encoder.trainable_variables
     known = {id(variable) for variable in encoder}
     rest = [v for v in network.trainable_variables if id(v) not in known]
@@ -36,10 +36,12 @@ def make_optimizers(config: Config, network: QNetwork) -> tuple[Part, ...]:
     else:
         rates = [(config.optimizer.learning_rate, rest), (encoder_rate, encoder)]
     # A frozen encoder has no variables.
-    return tuple(make_part(config, rate, variables) for rate, variables in rates if variables)
+    return tuple(make_parameter_group(config, *pair) for pair in rates if pair[1])
 
 
-def make_part(config: Config, rate: float, variables: list[tf.Variable]) -> Part:
+def make_parameter_group(
+    config: Config, rate: float, variables: list[tf.Variable]
+) -> ParameterGroup:
     """The configured optimizer of some variables.
 
     Its moments exist at once, so that restoring a checkpoint can be checked to be whole.
@@ -56,34 +58,34 @@ def make_part(config: Config, rate: float, variables: list[tf.Variable]) -> Part
         options["weight_decay"] = chosen.weight_decay
     optimizer = make(peak, **options)
     optimizer._create_all_weights(variables)
-    return Part(optimizer, variables)
+    return ParameterGroup(optimizer, variables)
 
 
 def make_learner(
     config: Config,
     network: tf.keras.Model,
-    optimizers: tuple[Part, ...],
+    groups: tuple[ParameterGroup, ...],
     loss: Callable[[Any], dict[str, tf.Tensor]],
 ) -> Learner:
     """What trains one network; a checkpoint holds the network and its optimizers."""
-    by_rate = [part.optimizer for part in optimizers]
+    optimizers = (group.optimizer for group in groups)
     return Learner(
         config.data.games,
         config.batch_size,
         loss,
-        optimizers,
-        {"network": network, **dict(zip(("optimizer", "encoder_optimizer"), by_rate))},
+        groups,
+        {"network": network, **dict(zip(("optimizer", "encoder_optimizer"), optimizers))},
         clip_norm=config.optimizer.clip_norm,
     )
 
 
-def random_seed(config: Config, part: Part, salt: int) -> tf.Tensor:
+def random_seed(config: Config, group: ParameterGroup, salt: int) -> tf.Tensor:
     """A seed int64 [2] that differs from step to step, replica to replica and salt to salt.
 
     It depends on nothing else than the run's seed, so that a resumed run draws the same.
     """
     seed = tf.constant([config.train.seed % 2**62, salt], tf.int64)
     replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-    for number in (part.optimizer.iterations, replica):
+    for number in (group.optimizer.iterations, replica):
         seed = tf.random.experimental.stateless_fold_in(seed, tf.cast(number, tf.int64))
     return seed
