@@ -203,7 +203,7 @@ def evaluate_policy(should_stop: Callable[[], bool]) -> int:
 
 def _define_flags() -> None:
     # Not at import: every command has its own, and a test imports them all.
-    flags.DEFINE_string("run", None, "Folder of a trained run.")
+    flags.DEFINE_string("run", None, "Folder of a trained run, or of an export.")
     flags.DEFINE_enum("policy", None, ["random", "best_fixed"], "A policy that needs no run.")
     flags.DEFINE_string(
         "checkpoint", NEWEST, "With --run: newest, all, a step, or steps with commas between."

@@ -1,4 +1,9 @@
-"""python -m cql_atari.train --gin_files=gin_configs/multigame.gin: trains, evaluates, goes on."""
+"""python -m cql_atari.train --gin_files=FILE --workdir=DIR: trains, evaluates, or goes on.
+
+The gin files say which of the phases it is: offline, transfer or online fine-tuning. Stopped or
+killed, the same command goes on from the newest checkpoint in DIR, if configuration and data are
+the same. `--print_config` shows every value and what set it, and counts the parameters.
+"""
 
 from __future__ import annotations
 

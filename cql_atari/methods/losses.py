@@ -84,9 +84,8 @@ def mse_cql_loss(  # noqa: PLR0917
     )  # fmt: skip
     logits.shape.assert_is_compatible_with([None, None, 1])
     q, next_q = logits[..., 0], next_logits[..., 0]
-    values = rewards + discounts * at(
-        next_q, tf.argmax(mask_actions(chooser[..., 0], available), axis=-1)
-    )
+    next_actions = tf.argmax(mask_actions(chooser[..., 0], available), axis=-1)
+    values = rewards + discounts * at(next_q, next_actions)
     td = tf.square(tf.stop_gradient(values) - at(q, actions))
     return _with_cql(td, q, actions, cql_alpha, available)
 

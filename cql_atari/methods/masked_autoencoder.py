@@ -43,7 +43,7 @@ def make(config: Config) -> Method:
     def pictures(batch: Batch) -> dict[str, Array]:
         spread = np.linspace(0, len(batch.frames) - 1, _SHOWN).astype(int)
         frames = tf.gather(batch.frames, spread)[:, :STACK]
-        return {"reconstructions": beside(frames.numpy(), reconstruct(frames))}
+        return {"reconstructions": picture(frames.numpy(), reconstruct(frames))}
 
     return Method(reads, network, None, learner, pictures=pictures)
 
@@ -72,7 +72,7 @@ def losses(reconstruction: Reconstruction, frames: tf.Tensor) -> dict[str, tf.Te
     }
 
 
-def beside(frames: np.ndarray, reconstruction: Reconstruction) -> np.ndarray:
+def picture(frames: np.ndarray, reconstruction: Reconstruction) -> np.ndarray:
     """A picture in three rows: the newest frames, their visible parts, and the reconstructions.
 
     Args:

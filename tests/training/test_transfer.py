@@ -15,6 +15,7 @@ import tiny
 
 from cql_atari.core.types import UserError
 from cql_atari.methods import build
+from cql_atari.networks import q_network
 from cql_atari.recording import scripted
 from cql_atari.recording.folder import Job
 from cql_atari.runs import checkpoint, recorded_config
@@ -23,6 +24,10 @@ from cql_atari.training import start
 pytestmark = pytest.mark.slow
 
 GAMES = (*tiny.GAMES, "Pong")  # the last one is held out
+
+
+def test_every_encoder_says_which_settings_must_agree():
+    assert start._SETTINGS.keys() == q_network.ENCODERS.keys()
 
 
 def run(module: str, *flags: str) -> None:
