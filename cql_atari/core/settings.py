@@ -20,9 +20,8 @@ class Data:
     """The recorded play to learn from.
 
     Attributes:
-      dir: folder with `<Game>/<run>/replay_logs/$store$_*_ckpt.K.gz`, or with RLDS as TensorFlow
-        Datasets prepares it, `rlu_atari_checkpoints_ordered/<Game>_run_<run>/<version>/` (also
-        `rlu_atari_checkpoints`; on disk or gs://); must be set.
+      dir: the data folder, with `<Game>/<run>/replay_logs/$store$_*_ckpt.K.gz` or another layout of
+        docs/data.md; RLDS may be on gs://. Must be set.
       games: games to train on, one head each, in this order. Default: the paper's 40.
       runs: which of the five runs of each game. Reconstructed: run 1 only.
       suffixes: which file suffixes K (RLDS: splits checkpoint_K); None takes all. Default: 0..9,
@@ -54,7 +53,7 @@ class Feed:
     Attributes:
       kind: "replay" (Reverb), "memory" (everything in RAM) or "packed" (any amount of play that
         `python -m cql_atari.tools.pack` packed, read from disk). With the last two every batch is
-        uniform over all of the data, and a run resumes bit for bit.
+        uniform over all of the data. A run resumes bit for bit, except with `servers`.
       draws: game draws a batch, uniform with replacement. Reconstructed: 128.
       transitions_per_draw: transitions from each drawn game. Reconstructed: 4; 128 x 4 = 512 [Q].
       n_step: steps of the n-step return. Reconstructed: 3.
@@ -89,6 +88,23 @@ class Feed:
 class Network:
     """The Q-network; see `cql_atari.networks.q_network`. Sizes are reconstructed (paper: ResNet-34,
     -50, -101 with group normalisation, learned spatial embeddings, feature normalisation).
+
+    Attributes:
+      encoder: "resnet", or the encoder of IMPALA or of the Nature paper.
+      block: of the ResNet.
+      depths: of the ResNet's stages: blocks of each.
+      widths: of the stages: inner channels; a bottleneck block puts out four times as many.
+      strides: of the stages: the first block's.
+      stem_kernel: of the ResNet's first convolution, pixels.
+      stem_stride: of the same.
+      stem_pool: whether a 3 x 3 max-pooling of stride 2 follows it.
+      groups: of group normalisation; divides the widths.
+      impala_width: factor of IMPALA's channels, which are 16, 32 and 32.
+      pooling: what makes a vector of the feature map.
+      embedding_blocks: learned maps of the spatial embedding.
+      feed_forward: widths of the dense layers with ReLU behind the pooling.
+      feature_norm: whether the last features are divided by their L2 norm.
+      dtype: of convolutions and dense layers; variables, last features and heads are float32.
     """
 
     encoder: str = choice("resnet", "impala", "nature")

@@ -149,7 +149,7 @@ def open_replay(
     """
     feed = config.feed
     parts: dict[str, list[Part]] = {game: [] for game in config.data.games}
-    for source, suffix in _each(found):
+    for source, suffix in _suffixes_of(found):
         parts[source.game].append(functools.partial(sources.read_part, source, suffix))
     begun = {game: _place(places.get(game), len(parts[game])) for game in parts}
     with (
@@ -195,14 +195,15 @@ def _load_store(
 
     def make_table() -> positions.Episodes:
         extents: dict[str, list[Extent]] = {game: [] for game in config.data.games}
-        for source, suffix in tqdm(_each(found), desc="surveying", unit="file group", delay=2):
+        parts = tqdm(_suffixes_of(found), desc="surveying", unit="file group", delay=2)
+        for source, suffix in parts:
             extents[source.game] += go_on(sources.count(source, suffix))
         table = positions.episodes(extents)
         drawing.find_positions(table, reads)  # refuses a game that has none, before all is read
         return table
 
     def episodes() -> Iterator[Episode]:
-        for source, suffix in _each(found):
+        for source, suffix in _suffixes_of(found):
             yield from map(go_on, sources.read_part(source, suffix))
 
     if feed.cache_dir is not None:
@@ -222,7 +223,7 @@ def _load_store(
     return memory.load(episodes(), table)
 
 
-def _each(found: Sequence[Source]) -> list[tuple[Source, int]]:
+def _suffixes_of(found: Sequence[Source]) -> list[tuple[Source, int]]:
     return [(source, suffix) for source in found for suffix in source.suffixes]
 
 
@@ -231,6 +232,6 @@ def _cache_key(config: Config, found: Sequence[Source]) -> str:
     facts = {
         "version": 4,  # of the store's layout and of what the readers make of the files
         "games": config.data.games,
-        "parts": [sources.facts(source, suffix) for source, suffix in _each(found)],
+        "parts": [sources.facts(source, suffix) for source, suffix in _suffixes_of(found)],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
