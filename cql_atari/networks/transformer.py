@@ -123,8 +123,8 @@ class DecisionTransformer(tf.keras.Model):
         places = np.arange(steps * self.tokens_per_step)
         hidden = places % self.tokens_per_step == PATCHES if conditioned else places < 0
         hidden &= (places >= self.tokens_per_step) & sizes.single_return_token
-        self._empty = hidden
-        self._sees = attention_mask(steps, others, tuple(np.flatnonzero(hidden)))
+        self._hidden = hidden
+        self._attention_mask = attention_mask(steps, others, tuple(np.flatnonzero(hidden)))
 
         def table(name: str, *shape: int) -> tf.Variable:
             initial = tf.keras.initializers.TruncatedNormal(stddev=0.02, seed=_seed(rng))
@@ -161,7 +161,7 @@ class DecisionTransformer(tf.keras.Model):
         steps = frames.shape[1]
         x = self._embed(frames, tokens)
         count, width = x.shape[1:]
-        bias = tf.where(tf.constant(self._sees[:count, :count]), 0.0, MASKED)
+        bias = tf.where(tf.constant(self._attention_mask[:count, :count]), 0.0, MASKED)
         for i, block in enumerate(self.blocks):
             seed = None if dropout_seed is None else _fold(dropout_seed, 2 * i)
             x = block(x, bias, seed)
@@ -186,7 +186,7 @@ class DecisionTransformer(tf.keras.Model):
         ]
         count = steps * self.tokens_per_step
         x = tf.reshape(tf.concat(parts, axis=2), [-1, count, self.positions.shape[1]])
-        full = tf.constant(~self._empty[:count, None], tf.float32)
+        full = tf.constant(~self._hidden[:count, None], tf.float32)
         return (x + self.positions[:count]) * full
 
 
