@@ -1,10 +1,12 @@
 """95 % intervals of a mean and of a difference of means by Student's t, and their p-values.
 
-Values that are all equal leave t without an error; their p-value is the sign test's.
+Values that are all equal leave t without an error. Their p-value is then a permutation test's: the
+share of all signs, or of all divisions into two groups, that are as extreme.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,7 +45,8 @@ def p_paired(differences: Sequence[float]) -> float | None:
     if len(differences) < 2:
         return None
     error = float(np.std(differences, ddof=1)) / len(differences) ** 0.5
-    return _p(float(np.mean(differences)), error, len(differences) - 1)
+    extreme = 2 / 2 ** len(differences)
+    return _p(float(np.mean(differences)), error, len(differences) - 1, extreme)
 
 
 def p_welch(first: Sequence[float], second: Sequence[float]) -> float | None:
@@ -54,7 +57,9 @@ def p_welch(first: Sequence[float], second: Sequence[float]) -> float | None:
         return None
     parts, degrees = _parts(first, second)
     error = float(parts.sum() ** 0.5)
-    return _p(float(np.mean(first) - np.mean(second)), error, _welch_degrees(parts, degrees))
+    extreme = 2 / math.comb(len(first) + len(second), len(first))
+    value = float(np.mean(first) - np.mean(second))
+    return _p(value, error, _welch_degrees(parts, degrees), extreme)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -80,9 +85,9 @@ def t_quantile(degrees: float) -> float:
     return float(special.stdtrit(degrees, 0.975))
 
 
-def _p(value: float, error: float, degrees: float) -> float:
-    if error == 0:  # t says 0 after two seeds; the sign test: degrees + 1 equal signs
-        return 1.0 if value == 0 else 2.0**-degrees
+def _p(value: float, error: float, degrees: float, extreme: float) -> float:
+    if error == 0:
+        return extreme if value else 1.0
     return float(2 * special.stdtr(degrees, -abs(value) / error))
 
 

@@ -71,7 +71,8 @@ def test_p_values_without_spread_and_without_seeds():
     assert intervals.p_paired([0.0, 0.0]) == 1
     assert intervals.p_paired([2.0, 2.0]) == 2 * 0.5**2  # two of two signs, either way
     assert intervals.p_paired([-2.0] * 6) == pytest.approx(2 * 0.5**6)
-    assert intervals.p_welch([2.0, 2.0], [1.0, 1.0, 1.0]) == 0.5
+    # Of the 10 ways to choose 2 of 5 values two are as far apart.
+    assert intervals.p_welch([2.0, 2.0], [1.0, 1.0, 1.0]) == 0.2
     assert intervals.p_welch([2.0, 2.0], [2.0, 2.0]) == 1
     assert intervals.p_paired([1.0]) is None and intervals.p_welch([1.0], [1.0, 2.0]) is None
 
