@@ -76,7 +76,7 @@ def evaluate_run(should_stop: Callable[[], bool]) -> int:
     finished, wrong = True, list[str]()
     if FLAGS.follow:
         finished, wrong = follow.follow(todo)
-    elif FLAGS.checkpoint == ALL or len(steps) > 1:
+    elif (FLAGS.checkpoint == ALL and there) or len(steps) > 1:
         wrong = follow.evaluate_each(todo, steps or there)
     else:
         step, summary = follow.evaluate_checkpoint(todo, steps[0] if steps else None)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
+import tempfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -126,10 +128,27 @@ def restore(path: Path, checkpoint: tf.train.Checkpoint, partial: bool = False) 
       One of `DAMAGE`: where the files are damaged.
     """
     try:
-        status = checkpoint.read(str(path / PREFIX))
-        (status.expect_partial() if partial else status).assert_existing_objects_matched()
+        with _prefix(path) as prefix:
+            status = checkpoint.read(prefix)
+            (status.expect_partial() if partial else status).assert_existing_objects_matched()
     except (AssertionError, ValueError) as error:
         raise UserError(f"checkpoint {path} doesn't fit this network: {error}") from error
+
+
+@contextlib.contextmanager
+def _prefix(path: Path) -> Iterator[str]:
+    """What TensorFlow reads a checkpoint folder's variables by, as long as the context lasts.
+
+    It takes a name for a pattern, and so doesn't find what lies in a folder such as `lr=[0.1]`,
+    where it has written: there it goes by a link.
+    """
+    if not re.search(r"[\[*?\\]", str(path)):
+        yield str(path / PREFIX)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / "checkpoint"
+        link.symlink_to(path.resolve())
+        yield str(link / PREFIX)
 
 
 def restore_network(path: Path, network: tf.keras.Model) -> None:
@@ -209,26 +228,29 @@ def restore_encoder(path: Path, encoder: tf.keras.Model) -> None:
       UserError: where the encoder there is another one; says which layers.
       One of `DAMAGE`: where the files are damaged.
     """
-    reader = tf.train.load_checkpoint(str(path / PREFIX))
-    there = {
-        "layer {} {}".format(*match.groups()): (name, tuple(shape))
-        for name, shape in reader.get_variable_to_shape_map().items()
-        if (match := _ENCODER_VARIABLE.fullmatch(name))
-    }
-    here = _by_layer(encoder)
-    differences = [
-        f"{layer}: {there[layer][1] if layer in there else 'absent'} there, "
-        f"{tuple(here[layer].shape) if layer in here else 'absent'} here"
-        for layer in sorted(there.keys() | here.keys(), key=lambda name: int(name.split()[1]))
-        if layer not in there or layer not in here or there[layer][1] != here[layer].shape
-    ]
-    if differences:
-        more = [f"and {len(differences) - _SHOWN} more"] if len(differences) > _SHOWN else []
-        raise UserError(
-            "\n  ".join([f"checkpoint {path} holds another encoder:", *differences[:_SHOWN], *more])
-        )
-    for layer, variable in here.items():
-        variable.assign(reader.get_tensor(there[layer][0]))
+    with _prefix(path) as prefix:
+        reader = tf.train.load_checkpoint(prefix)
+        there = {
+            "layer {} {}".format(*match.groups()): (name, tuple(shape))
+            for name, shape in reader.get_variable_to_shape_map().items()
+            if (match := _ENCODER_VARIABLE.fullmatch(name))
+        }
+        here = _by_layer(encoder)
+        differences = [
+            f"{layer}: {there[layer][1] if layer in there else 'absent'} there, "
+            f"{tuple(here[layer].shape) if layer in here else 'absent'} here"
+            for layer in sorted(there.keys() | here.keys(), key=lambda name: int(name.split()[1]))
+            if layer not in there or layer not in here or there[layer][1] != here[layer].shape
+        ]
+        if differences:
+            more = [f"and {len(differences) - _SHOWN} more"] if len(differences) > _SHOWN else []
+            raise UserError(
+                "\n  ".join(
+                    [f"checkpoint {path} holds another encoder:", *differences[:_SHOWN], *more]
+                )
+            )
+        for layer, variable in here.items():
+            variable.assign(reader.get_tensor(there[layer][0]))
 
 
 def restore_rest(
@@ -246,18 +268,21 @@ def restore_rest(
       UserError: where the layers there have other shapes.
       One of `DAMAGE`: where the files are damaged.
     """
-    part = tf.train.Checkpoint(network=tf.train.Checkpoint(feed_forward=network.feed_forward))
-    try:
-        part.read(str(path / PREFIX)).expect_partial().assert_existing_objects_matched()
-    except (AssertionError, ValueError) as error:
-        raise UserError(f"checkpoint {path} holds other feed-forward layers: {error}") from error
-    reader = tf.train.load_checkpoint(str(path / PREFIX))
-    for name in ("kernel", "bias"):
-        variable = getattr(network.heads, name)
-        stored = reader.get_tensor(f"network/heads/{name}/.ATTRIBUTES/VARIABLE_VALUE")
-        rows = [stored[there.index(game)] if game in there else row
-                for game, row in zip(here, variable.numpy())]  # fmt: skip
-        variable.assign(np.stack(rows))
+    with _prefix(path) as prefix:
+        part = tf.train.Checkpoint(network=tf.train.Checkpoint(feed_forward=network.feed_forward))
+        try:
+            part.read(prefix).expect_partial().assert_existing_objects_matched()
+        except (AssertionError, ValueError) as error:
+            raise UserError(
+                f"checkpoint {path} holds other feed-forward layers: {error}"
+            ) from error
+        reader = tf.train.load_checkpoint(prefix)
+        for name in ("kernel", "bias"):
+            variable = getattr(network.heads, name)
+            stored = reader.get_tensor(f"network/heads/{name}/.ATTRIBUTES/VARIABLE_VALUE")
+            rows = [stored[there.index(game)] if game in there else row
+                    for game, row in zip(here, variable.numpy())]  # fmt: skip
+            variable.assign(np.stack(rows))
 
 
 def _by_layer(encoder: tf.keras.Model) -> dict[str, tf.Variable]:

@@ -206,6 +206,8 @@ def test_all_checkpoints_and_one_that_diverged_is_named(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     recorded_config.record_config(folder, tiny.config())
+    ended = run(f"--run={folder}", "--checkpoint=all")
+    assert ended.returncode == 2 and "has no checkpoint yet; train first" in ended.stderr
     checkpoints(folder, 2, 4, 6, step_4=float("nan"))
     ended = run(f"--run={folder}", "--checkpoint=all")
     assert ended.returncode == 2 and "Traceback" not in ended.stderr

@@ -31,6 +31,22 @@ def test_round_trip_and_only_the_newest_are_kept(tmp_path):
     np.testing.assert_array_equal(restored.weight, np.full(1000, 40, np.float32))
 
 
+@pytest.mark.parametrize("name", ["lr=[0.1], seed 1", "a*b?c\\d"])
+def test_a_folders_name_may_be_a_pattern(tmp_path, name):
+    """TensorFlow writes there, but looks for a name that matches."""
+    network = build_q_network(SMALL, num_games=1, num_atoms=1, seed=0)
+    other = build_q_network(SMALL, num_games=1, num_atoms=1, seed=1)
+    path = lib.save(tmp_path / name, tf.train.Checkpoint(network=network), 10, keep=1)
+    assert lib.restore_latest(tmp_path / name, other, lib.restore_network) == 10
+    for restore in (lib.restore_encoder, lambda at, _: lib.restore_rest(at, other, "a", "a")):
+        for variable in other.variables:
+            variable.assign(variable + 1)
+        restore(path, other.encoder)
+    lib.restore_encoder(path, other.encoder)
+    for mine, theirs in zip(network.variables, other.variables):
+        np.testing.assert_array_equal(mine, theirs)
+
+
 def test_the_same_step_again_never_leaves_none(tmp_path, monkeypatch):
     """Killed between any two renames, with keep = 1, a whole checkpoint of the step is there."""
     lib.save(tmp_path, state(1), 10, keep=1)
