@@ -6,8 +6,10 @@ import runpy
 import sys
 from pathlib import Path
 
+from cql_atari.system.cli import EXIT_USER_ERROR
+
 HERE = Path(__file__).parent
-USAGE = "usage: cql-atari COMMAND [--flags], the same as python -m cql_atari.COMMAND\n"
+USAGE = "usage: cql-atari COMMAND [--flags]; python -m cql_atari[.tools].COMMAND does the same\n"
 
 
 def commands() -> dict[str, str]:
@@ -27,7 +29,8 @@ def main() -> None:
         print(USAGE + "commands: " + ", ".join(known))
         return
     if name not in known:
-        sys.exit(f"error: no command {name!r}; there are {', '.join(known)}.")
+        print(f"error: no command {name!r}; there are {', '.join(known)}.", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
     del sys.argv[1]
     runpy.run_module(known[name], run_name="__main__", alter_sys=True)
 

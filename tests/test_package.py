@@ -61,7 +61,7 @@ def test_the_commands_are_listed_and_an_unknown_one_is_refused(installed, tmp_pa
     listed = run(installed, tmp_path).stdout
     assert all(word in listed for word in ("train", "collect", "evaluate", "report", "verify"))
     ended = run(installed, tmp_path, "trian")
-    assert ended.returncode != 0
+    assert ended.returncode == 2
     assert "no command 'trian'" in ended.stderr and "train" in ended.stderr
 
 

@@ -40,7 +40,7 @@ def shift(frames: tf.Tensor, seed: tf.Tensor, pixels: int) -> tf.Tensor:
 
     Args:
       frames: uint8 [B, C, H, W].
-      seed: int32 [2].
+      seed: integers [2].
       pixels: the farthest.
 
     Returns:
@@ -63,7 +63,7 @@ def intensity(frames: tf.Tensor, seed: tf.Tensor, scale: float) -> tf.Tensor:
 
     Args:
       frames: uint8 [B, C, H, W].
-      seed: int32 [2].
+      seed: integers [2].
       scale: one standard deviation.
 
     Returns:

@@ -95,7 +95,7 @@ class Pixels(tf.keras.layers.Layer):
     """Frames uint8 [B, 4, 84, 84] -> [B, 84, 84, 4] from 0 to 1, in the policy's dtype."""
 
     def call(self, frames: tf.Tensor) -> tf.Tensor:
-        """As the class says."""
+        """[B, 4, 84, 84] -> [B, 84, 84, 4]."""
         return _pixels(frames, self.compute_dtype)
 
 

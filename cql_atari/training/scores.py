@@ -41,7 +41,7 @@ class Task(NamedTuple):
     def key(self) -> dict[str, Any]:
         """All of it, ready for JSON, without settings that only say when and how fast to play."""
         # With the number of environments a call's shape changes, and so may a value's last bit.
-        protocol = {**essence(self.protocol), "envs_per_game": self.protocol["envs_per_game"]}
+        protocol = {**relevant(self.protocol), "envs_per_game": self.protocol["envs_per_game"]}
         return {**self._asdict(), "games": list(self.games), "protocol": protocol}
 
 
@@ -106,13 +106,13 @@ def known(directory: Path, task: Task) -> dict[str, Any] | None:
     except UserError:
         return None
     played = {score.game for score in found.episodes}
-    is_same = (found.run.get("weights"), played, essence(found.protocol)) == (
-        task.weights, set(task.games), essence(task.protocol),
+    is_same = (found.run.get("weights"), played, relevant(found.protocol)) == (
+        task.weights, set(task.games), relevant(task.protocol),
     )  # fmt: skip
     return found.summary if is_same else None
 
 
-def essence(protocol: Mapping[str, Any]) -> dict[str, Any]:
+def relevant(protocol: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a protocol that scores depend on."""
     return {name: protocol.get(name) for name in PROTOCOL}
 

@@ -8,7 +8,7 @@ without replacement within a period.
 Rows of one segment (16 neighbouring steps) are dealt far apart: rows are taken in turn from 16
 segments that are `spacing` arrivals apart, so that at least 16 * spacing - 15 other rows of the
 game lie between two rows of a segment (fewer where segments are shorter). `spacing` shares `_OPEN`
-segments among the games (2 for 40 games, 28 for 3); a batch has two rows of a segment only if it
+segments among the games (2 for 40 games, 26 for 3); a batch has two rows of a segment only if it
 has more rows of one game than that.
 """
 
