@@ -1,4 +1,4 @@
-"""The types that the parts of the package share: episodes, batches, losses, scores, UserError."""
+"""The types that the parts of the package share: episodes, batches, policies, scores, UserError."""
 
 from __future__ import annotations
 
@@ -163,14 +163,6 @@ class Policy(NamedTuple):
 
     def __call__(self, seen: Observation) -> Array:
         return self.values(seen)
-
-
-class Losses(NamedTuple):
-    """Per-example parts of a loss, each float32 [B]; total = td + alpha * cql."""
-
-    td: Array
-    cql: Array
-    total: Array
 
 
 class EpisodeScore(NamedTuple):

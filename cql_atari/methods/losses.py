@@ -8,11 +8,20 @@ float32, or float64 where the logits are.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from cql_atari.core.types import Array, Losses
+from cql_atari.core.types import Array
 from cql_atari.methods.distributions import at, mask_actions, q_values
+
+
+class Losses(NamedTuple):
+    """Per-example parts of a loss, each [B]; total = td + alpha * cql."""
+
+    td: tf.Tensor
+    cql: tf.Tensor
+    total: tf.Tensor
 
 
 def categorical_cql_loss(  # noqa: PLR0917

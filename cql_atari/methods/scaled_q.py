@@ -11,7 +11,7 @@ from tf_agents.agents import tf_agent
 
 from cql_atari.core import games as games_lib
 from cql_atari.core.settings import Config, Loss
-from cql_atari.core.types import STACK, Batch, Losses, UserError
+from cql_atari.core.types import STACK, Batch, UserError
 from cql_atari.methods import (
     augmentation,
     distributions,
@@ -40,7 +40,7 @@ class Objective(NamedTuple):
 
     num_atoms: int
     q_values: Callable[[tf.Tensor], tf.Tensor]
-    loss: Callable[..., Losses]
+    loss: Callable[..., losses.Losses]
     target: Callable[..., tf.Tensor] | None = None
     support: tf.Tensor | None = None
 
