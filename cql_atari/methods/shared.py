@@ -45,6 +45,11 @@ def make_parameter_group(
     """The configured optimizer of some variables.
 
     Its moments exist at once, so that restoring a checkpoint can be checked to be whole.
+
+    Args:
+      config: the run's.
+      rate: learning rate after the warm-up.
+      variables: what it trains.
     """
     chosen = config.optimizer
     peak: Any = rate
@@ -67,7 +72,14 @@ def make_learner(
     groups: tuple[ParameterGroup, ...],
     loss: Callable[[Any], dict[str, tf.Tensor]],
 ) -> Learner:
-    """What trains one network; a checkpoint holds the network and its optimizers."""
+    """What trains one network; a checkpoint holds the network and its optimizers.
+
+    Args:
+      config: the run's.
+      network: with an encoder or without.
+      groups: its variables that are trained; the second group, if any, is the encoder's.
+      loss: as `Learner.loss`.
+    """
     optimizers = (group.optimizer for group in groups)
     return Learner(
         config.data.games,

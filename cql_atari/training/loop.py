@@ -29,6 +29,11 @@ def make_train_call(
 
     It stops early after a step whose loss or gradient is not finite.
 
+    Args:
+      learner: what learns; its variables lie in the strategy's scope.
+      strategy: the devices.
+      jit_compile: whether XLA compiles the step (on TPUs it does anyway).
+
     Returns:
       A function of batches [K, B, ...] (per replica) and the most steps to make, int32 [], that
       returns the steps made, int32 [], and sums over steps and replicas: "count" and all names of

@@ -72,6 +72,11 @@ def check_finite(learner: Learner, consequence: str, remedy: str) -> None:
     """Raises a UserError where a weight or an optimizer's moment is not finite.
 
     Losses and Q-values can stay finite then: on CPUs TensorFlow's ReLU makes 0 of NaN.
+
+    Args:
+      learner: whose variables.
+      consequence: for the message: what isn't done because of it.
+      remedy: for the message: what to do.
     """
     variables = [variable for part in learner.saved.values() for variable in _variables(part)]
     if wrong := checkpoint.not_finite(variables):

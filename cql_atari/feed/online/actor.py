@@ -33,6 +33,7 @@ class Tally:
         self._lock = threading.Lock()
 
     def add(self, frames: int, scores: Sequence[float]) -> None:
+        """Counts emulator frames, and raw scores of episodes that ended."""
         with self._lock:
             self.frames += frames
             self._scores += scores

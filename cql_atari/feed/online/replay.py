@@ -68,7 +68,7 @@ class Writer:
     def add(
         self, frame: np.ndarray, action: int, reward: float, terminal: bool, truncated: bool
     ) -> None:
-        """Takes a step of an `Episode`; the reward is clipped already."""
+        """Takes a step: frame uint8 [84, 84], action of the full 18, reward clipped already."""
         self._actions.append(action)
         self._rewards.append(reward)
         self._append(frame, self._gammas[-1])
