@@ -67,11 +67,14 @@ def make_log(workdir: Path) -> Callable[[int, dict[str, float]], None]:
     metrics.jsonl holds one object a call: `step`, `time` (Unix seconds) and the scalars under
     flat names such as `loss/td`. After a resume a step may stand twice; the later line counts.
     """
-    writer = _writer(workdir)
+    writer, path = _writer(workdir), workdir / folder.METRICS
+    if path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n"):  # a kill has cut a line
+        with open(path, "a") as file:
+            file.write("\n")
 
     def log(step: int, scalars: dict[str, float]) -> None:
         _write(writer, step, scalars)
-        with open(workdir / folder.METRICS, "a") as file:
+        with open(path, "a") as file:
             file.write(json.dumps({"step": step, "time": round(time.time(), 3), **scalars}) + "\n")
 
     return log

@@ -9,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorflow import make_ndarray
 
+from cql_atari.evaluation import run_logs
 from cql_atari.runs import folder, log
 
 
@@ -35,6 +36,17 @@ def test_the_configuration_is_text_and_hyper_parameters(found):
     assert values["train.seed"].number_value == 3
     assert values["data.games"].string_value == str(tiny.GAMES)
     assert "loss.double_q" not in values  # as in the paper's run
+
+
+def test_a_line_that_was_cut_does_not_spoil_the_next_one(tmp_path):
+    path = tmp_path / folder.METRICS
+    for rest in ('{"step": 3, "a', ""):  # killed once, and then stopped in order
+        log.make_log(tmp_path)(2, {"a": 1.0})
+        with open(path, "a") as file:
+            file.write(rest)
+    log.make_log(tmp_path)(4, {"a": 2.0})
+    assert run_logs.read_metrics(tmp_path) == {"a": [(2, 1.0), (4, 2.0)]}
+    assert len(path.read_text().splitlines()) == 4
 
 
 def test_scalars_go_on_beside_pictures_and_actions(found):
