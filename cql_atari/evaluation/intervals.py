@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import special  # not scipy.stats, which takes a second to import
 
+_ROUNDING = 1e-9  # mean scores that differ by less are equal: floats are rounded
+
 
 def mean(values: Sequence[float]) -> tuple[float, float] | None:
     """95 % interval of the mean by Student's t; None for fewer than two values.
@@ -20,7 +22,7 @@ def mean(values: Sequence[float]) -> tuple[float, float] | None:
     """
     if len(values) < 2:
         return None
-    half = t_quantile(len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    half = t_quantile(len(values) - 1) * _deviation(values) / np.sqrt(len(values))
     middle = np.mean(values)
     return float(middle - half), float(middle + half)
 
@@ -44,7 +46,7 @@ def p_paired(differences: Sequence[float]) -> float | None:
     """
     if len(differences) < 2:
         return None
-    error = float(np.std(differences, ddof=1)) / len(differences) ** 0.5
+    error = _deviation(differences) / len(differences) ** 0.5
     extreme = 2 / 2 ** len(differences)
     return _p(float(np.mean(differences)), error, len(differences) - 1, extreme)
 
@@ -87,13 +89,18 @@ def t_quantile(degrees: float) -> float:
 
 def _p(value: float, error: float, degrees: float, extreme: float) -> float:
     if error == 0:
-        return extreme if value else 1.0
+        return extreme if abs(value) > _ROUNDING else 1.0
     return float(2 * special.stdtr(degrees, -abs(value) / error))
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """The standard deviation; 0 where only rounding tells values apart: t would divide by it."""
+    return 0.0 if np.ptp(values) < _ROUNDING else float(np.std(values, ddof=1))
 
 
 def _parts(first: Sequence[float], second: Sequence[float]) -> tuple[np.ndarray, list[int]]:
     """Squared errors of both means, and their degrees of freedom."""
-    parts = np.array([np.var(values, ddof=1) / len(values) for values in (first, second)])
+    parts = np.array([_deviation(values) ** 2 / len(values) for values in (first, second)])
     return parts, [len(first) - 1, len(second) - 1]
 
 

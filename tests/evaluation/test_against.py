@@ -135,7 +135,15 @@ def test_the_page_has_a_section(folder):
     assert any("higher than cloning in 4 of 6 comparisons" in line for line in made.lines)
 
 
-def test_the_command_prints_differences_and_ends_in_sentences(folder, tmp_path):
+def test_the_command_prints_differences_and_ends_in_sentences(tmp_path):
+    folder = tmp_path / "A"
+    write_shares(folder, SCORES, DATA)
+    for share in SCORES:  # one seed's differences are others: without any spread t says nothing
+        games = {
+            "BattleZone": [SCORES[share]["cloning"] + 2],
+            "Freeway": [SCORES[share]["cloning"] / 10 + 0.2],
+        }
+        write_scores(folder / f"{NAME}={share}/1/cloning", "cloning", games, 1, method="cloning")
     options = [f"--against={NAME}", f"--figures={tmp_path / 'f'}"]
     done = subprocess.run(
         [sys.executable, "-m", "cql_atari.report", str(folder), *options],
@@ -147,7 +155,7 @@ def test_the_command_prints_differences_and_ends_in_sentences(folder, tmp_path):
         f"scores_against_{NAME}.png", f"mean_against_{NAME}.png",
     ]  # fmt: skip
     (row,) = [line for line in text.splitlines() if line.split()[:2] == ["0", "Freeway"]]
-    assert row.endswith("+3.0 ± 0.0 (4/4) *")  # agent - cloning
+    assert row.endswith("+3.0 ± 0.1 (4/4) *")  # agent - cloning
     assert text.endswith(
         "The agent scores higher than cloning in 4 of 6 comparisons (2 games at 3 values of "
         "percent good play), clearly in 4 (BattleZone at 0 and 50; Freeway at 0 and 50); it scores "

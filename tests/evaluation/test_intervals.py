@@ -74,6 +74,10 @@ def test_p_values_without_spread_and_without_seeds():
     # Of the 10 ways to choose 2 of 5 values two are as far apart.
     assert intervals.p_welch([2.0, 2.0], [1.0, 1.0, 1.0]) == 0.2
     assert intervals.p_welch([2.0, 2.0], [2.0, 2.0]) == 1
+    # Equal but for rounding: their deviation is 1e-16, and t would say 1e-47.
+    assert intervals.p_paired([(10 + k) / 10 - (7 + k) / 10 for k in range(4)]) == 2 * 0.5**4
+    assert intervals.p_paired([0.3 - 0.1 - 0.2, 0.7 - 0.6 - 0.1]) == 1
+    assert intervals.p_welch([0.1] * 3, [0.3] * 3) == 0.1
     assert intervals.p_paired([1.0]) is None and intervals.p_welch([1.0], [1.0, 2.0]) is None
 
 
