@@ -82,12 +82,11 @@ def transitions(table: Episodes, n_step: int) -> Positions:
     lows = np.where(table.starts, 0, LEAD)
     highs = table.steps - np.where(table.terminal, 0, n_step)
     found = _positions(table, lows, highs)
-    _refuse_empty(
-        table,
-        found.sizes > 0,
-        f"no transition of {{}} in the data ({n_step=}): give files with episodes longer than "
-        f"{n_step} steps, or leave the game out.",
-    )
+    if empty := _names(table, found.sizes == 0):
+        raise UserError(
+            f"no transition of {empty} in the data ({n_step=}): give files with episodes longer "
+            f"than {n_step} steps, or leave the game out."
+        )
     return found
 
 
@@ -103,12 +102,11 @@ def windows(table: Episodes, length: int) -> Positions:
     """
     steps = np.where(table.terminal, table.steps, 0)
     longest = [mine.max(initial=0) for mine in np.split(steps, np.cumsum(table.counts)[:-1])]
-    _refuse_empty(
-        table,
-        np.array(longest) >= length,
-        f"no window of {length} steps of {{}} in the data: no episode that was recorded to its "
-        "end is as long. Give more files, leave the game out, or set a shorter window.",
-    )
+    if empty := _names(table, np.array(longest) < length):
+        raise UserError(
+            f"no window of {length} steps of {empty} in the data: no episode that was recorded to "
+            "its end is as long. Give more files, leave the game out, or set a shorter window."
+        )
     return _positions(table, np.where(table.starts, 0, length - 1), steps)
 
 
@@ -118,6 +116,6 @@ def _positions(table: Episodes, lows: np.ndarray, highs: np.ndarray) -> Position
     return Positions(lows.astype(np.int64), ends, np.diff(at_game_ends, prepend=0))
 
 
-def _refuse_empty(table: Episodes, filled: np.ndarray, error: str) -> None:
-    if empty := [game for game, full in zip(table.games, filled) if not full]:
-        raise UserError(error.format(", ".join(empty)))
+def _names(table: Episodes, chosen: np.ndarray) -> str:
+    """The games that a mask chooses, with commas between."""
+    return ", ".join(game for game, is_chosen in zip(table.games, chosen) if is_chosen)
