@@ -66,6 +66,9 @@ def check_packages(lock: Path = LOCK) -> list[Finding]:
         all_at_once = "cql_atari"
     pip = f"{sys.executable} -m pip install --no-deps"
     wanted = [pin.split("==") for pin in pins if "==" in pin and not pin.startswith("#")]
+    if not wanted:
+        text = "not compared: neither requirements.lock nor cql_atari's own metadata are here"
+        return [Finding("note", "packages", text, "python -m pip install -e . in a checkout")]
     findings, others = [], []
     for name, version in ((name.split("[")[0], version.strip()) for name, version in wanted):
         if (installed := _version(name)) == version:

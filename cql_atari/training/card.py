@@ -19,7 +19,7 @@ tags: [reinforcement-learning, offline-rl, atari, scaled-q-learning]
 
 A network trained by `cql_atari` (train.method = `{method}`, gradient step {step:,}), an independent
 reconstruction of Scaled Q-learning ("Offline Q-Learning on Diverse Multi-Task Data Both Scales And
-Generalizes", arXiv 2211.15144). Neither the weights nor the code are the authors'.
+Generalizes", arXiv 2211.15144). Neither the weights nor the code are by the paper's authors.
 
 ## Use
 

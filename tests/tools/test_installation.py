@@ -46,6 +46,12 @@ def test_without_a_checkout_the_metadata_count(tmp_path, monkeypatch):
     assert [finding.text.split(",")[0] for finding in findings] == [f"numpy is {NUMPY}"]
 
 
+def test_where_nothing_says_what_is_wanted_nothing_is_called_right(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: None)
+    (finding,) = installation.check_packages(tmp_path / "none")
+    assert finding.state == "note" and "not compared" in finding.text
+
+
 def test_what_breaks_is_in_the_lock():
     names = {
         line.split("==")[0].lower().replace("_", "-")
