@@ -94,6 +94,8 @@ def test_improvement_by_hand():
     assert aggregate.improvement(first, second)["value"] == pytest.approx((4 / 6 + 3 / 4) / 2)
     sure = aggregate.improvement([np.array([2.0, 3.0])], [np.array([0.0, 1.0])])
     assert sure == {"value": 1.0, "ci95": None}  # of equal players one in three pairs looks so
+    wins = np.array([[1.0, 1.0, 1.0, 1.0, -1.0]] * 3)  # above in four of five games, in each seed
+    assert aggregate.improvement(wins, 0 * wins) == {"value": pytest.approx(0.8), "ci95": None}
 
 
 def test_the_interval_of_an_improvement_holds_a_truth_near_one():
