@@ -7,6 +7,7 @@ what is missing and ends with the same scores.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from collections.abc import Callable, Sequence
@@ -54,12 +55,15 @@ def evaluate_run(should_stop: Callable[[], bool]) -> int:
     config = rebind(recorded, [*FLAGS.gin_bindings, *_length_bindings()])
     games = _chosen_games(recorded.data.games)
     steps = _steps(FLAGS.checkpoint)
+    from cql_atari.methods import build
+
     if out.resolve() == run.resolve():
         _keep_own_scores(recorded, config, games)
+    else:
+        _keep_others_scores(out, build.kind(config).label)
 
     from cql_atari.envs import roms
     from cql_atari.evaluation import summary as summary_lib
-    from cql_atari.methods import build
     from cql_atari.runs import checkpoint
     from cql_atari.training import follow, load
 
@@ -144,6 +148,25 @@ def _keep_own_scores(
         )
 
 
+def _keep_others_scores(out: Path, label: str) -> None:
+    """Refuses to replace the scores of another run, or of another player.
+
+    Raises:
+      UserError: saying whose they are, and to give another --out.
+    """
+    from cql_atari.evaluation import score_files
+
+    whose = label
+    with contextlib.suppress(UserError):  # none, or damaged ones
+        whose = score_files.read(out / folder.SCORES).label
+    if whose != label or (out / folder.CONFIG).exists():
+        whose = repr(whose) if whose != label else "another run"
+        raise UserError(
+            f"--out={out} is the folder of {whose}, whose scores would be replaced; give a folder "
+            "of its own."
+        )
+
+
 def rebind(recorded: settings.Config, bindings: Sequence[str]) -> settings.Config:
     """A run's configuration with other settings of `evaluation`.
 
@@ -173,6 +196,7 @@ def evaluate_policy(should_stop: Callable[[], bool]) -> int:
     chosen = [f"data.games = {tuple(FLAGS.games)!r}"] if FLAGS.games else []
     bindings = [*FLAGS.gin_bindings, *chosen, *_length_bindings()]
     config = config_lib.load(FLAGS.gin_files, bindings)
+    _keep_others_scores(out, policy)
 
     from cql_atari.evaluation import baselines, journal, rollout, score_files, summary
 

@@ -14,6 +14,7 @@ import processes
 import pytest
 import tensorflow as tf
 import tiny
+from made_up import write_scores
 
 from cql_atari import evaluate
 from cql_atari.core.types import Observation, UserError
@@ -178,6 +179,20 @@ def test_a_policy_plays_the_configured_variant(tmp_path, policy):
 def test_mistakes_end_without_a_traceback(flags, words):
     ended = run(*flags)
     assert ended.returncode == 2 and words in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_the_scores_of_another_run_or_player_are_not_replaced(trained, tmp_path):
+    write_scores(tmp_path, "random", {"Freeway": [1]})
+    for words, whose in (
+        ((f"--run={trained}", f"--out={tmp_path}"), "'random'"),
+        (("--policy=best_fixed", f"--out={tmp_path}"), "'random'"),
+        (("--policy=random", f"--out={trained}"), "another run"),
+    ):
+        before = sorted(trained.rglob("*"))
+        ended = run(*words)
+        assert ended.returncode == 2 and f"is the folder of {whose}" in ended.stderr
+        assert sorted(trained.rglob("*")) == before
+    assert '"label": "random"' in (tmp_path / "scores.json").read_text()
 
 
 def test_games_and_steps_that_the_run_does_not_have(trained):
