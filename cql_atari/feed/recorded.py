@@ -188,7 +188,7 @@ def _load_store(
 ) -> memory.MemoryStore:
     feed = config.feed
 
-    def go_on(value: Any) -> Any:
+    def unless_stopped(value: Any) -> Any:
         if should_stop():
             raise KeyboardInterrupt
         return value
@@ -197,14 +197,14 @@ def _load_store(
         extents: dict[str, list[Extent]] = {game: [] for game in config.data.games}
         parts = tqdm(_suffixes_of(found), desc="surveying", unit="file group", delay=2)
         for source, suffix in parts:
-            extents[source.game] += go_on(sources.count(source, suffix))
+            extents[source.game] += unless_stopped(sources.count(source, suffix))
         table = positions.episodes(extents)
         drawing.find_positions(table, reads)  # refuses a game that has none, before all is read
         return table
 
     def episodes() -> Iterator[Episode]:
         for source, suffix in _suffixes_of(found):
-            yield from map(go_on, sources.read_part(source, suffix))
+            yield from map(unless_stopped, sources.read_part(source, suffix))
 
     if feed.cache_dir is not None:
         return cache.load(

@@ -119,7 +119,7 @@ def read_items(
     raise Ended
 
 
-def ahead(
+def prefetch(
     make: Callable[[], Iterator[Batch]],
     ended: threading.Event,
     wait: Callable[[], bool],

@@ -23,7 +23,7 @@ from cql_atari.system import hosts as cluster
 MakeDataset = Callable[[slice], tf.data.Dataset]  # rows of the global batch -> `Batch` [K, rows]
 LOST_HOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,
              tf.errors.DeadlineExceededError, tf.errors.InternalError)  # fmt: skip
-_AHEAD = 2  # elements that are on their devices, or on the way, while a step runs
+_PREFETCHED = 2  # elements that are on their devices, or on the way, while a step runs
 _WORDS = math.prod(FRAME_SHAPE) // 4  # uint32 of a packed frame
 
 
@@ -133,7 +133,7 @@ def place_batches(
     if strategy.num_replicas_in_sync == 1 and not _is_tpu(strategy):
         dataset = make_dataset(slice(None))
         if gpus := tf.config.list_logical_devices("GPU"):  # otherwise each call copies its batches
-            to_device = tf.data.experimental.prefetch_to_device(gpus[0].name, _AHEAD)
+            to_device = tf.data.experimental.prefetch_to_device(gpus[0].name, _PREFETCHED)
             dataset = dataset.apply(to_device)
         return iter(dataset)
     if by_coordinator is None:
@@ -177,14 +177,14 @@ def _place_by_coordinator(
 
         return strategy.experimental_distribute_values_from_function(of_replica)
 
-    return _ahead(map(spread, make_dataset(split.rows(host))))
+    return _prefetch(map(spread, make_dataset(split.rows(host))))
 
 
-def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+def _prefetch(batches: Iterator[Batch]) -> Iterator[Batch]:
     """The same batches; a thread makes the next ones while one is in use."""
     pool = concurrent.futures.ThreadPoolExecutor(1)
     try:
-        waiting = collections.deque(pool.submit(next, batches, None) for _ in range(_AHEAD))
+        waiting = collections.deque(pool.submit(next, batches, None) for _ in range(_PREFETCHED))
         while (batch := waiting.popleft().result()) is not None:
             waiting.append(pool.submit(next, batches, None))
             yield batch

@@ -101,14 +101,14 @@ def test_a_coordinator_pulls_ahead_and_passes_on_errors():
             yield i
         raise UserError("the writer failed")
 
-    ahead = strategy._ahead(batches())
+    ahead = strategy._prefetch(batches())
     assert next(ahead) == 0
     assert next(ahead) == 1
     assert pulled in ([0, 1, 2], [0, 1, 2, 3])
     assert [next(ahead), next(ahead)] == [2, 3]
     with pytest.raises(UserError, match="the writer failed"):
         next(ahead)
-    assert list(strategy._ahead(iter("abc"))) == ["a", "b", "c"]
+    assert list(strategy._prefetch(iter("abc"))) == ["a", "b", "c"]
 
 
 def test_a_tpu_gets_packed_frames_and_trains_the_same(two_trained, monkeypatch):

@@ -168,7 +168,7 @@ def batches(
                 return
             yield batch
 
-    made = tables.ahead(make, ended, wait, threads.append)
+    made = tables.prefetch(make, ended, wait, threads.append)
     try:
         yield drawn()
     finally:

@@ -112,7 +112,7 @@ def dataset(
 
     def elements() -> Iterator[Batch]:
         try:
-            yield from tables.ahead(make, ended, wait, threads.append)
+            yield from tables.prefetch(make, ended, wait, threads.append)
         except UserError as error:
             if failures is not None:
                 failures.append(error)

@@ -119,7 +119,7 @@ def open_remote(
                 )  # fmt: skip
 
             try:
-                for batch in tables.ahead(draw, ended, answer):
+                for batch in tables.prefetch(draw, ended, answer):
                     yield batch
                     done += 1
                 return
