@@ -36,8 +36,9 @@ class Store(Protocol):
 
     @property
     def shared(self) -> np.ndarray | None:
-        """All frames, uint8 [N + 1, 84, 84], the last one zeros, on a multiple of 64 bytes, if
-        TensorFlow is to gather them itself: half the processor time of a copy made by Python.
+        """All frames, uint8 [N + 1, 84, 84], the last one zeros, on a multiple of 64 bytes: then
+        TensorFlow gathers them itself, in half the processor time of Python's copy. None: `read`
+        copies frames.
         """
 
     def read(self, episode: np.ndarray, first: np.ndarray, out: Steps) -> None:

@@ -43,7 +43,7 @@ def gradients(learner: Learner, batch: Any) -> tuple[list[tf.Tensor], dict[str, 
 
 
 def gradient_step(learner: Learner, batch: Any) -> Sums:
-    """One step of all optimizers on one replica's rows of a batch; all of it compiles by XLA."""
+    """One step of all optimizers on one replica's rows of a batch; XLA can compile all of it."""
     found, sums = gradients(learner, batch)
     replica = tf.distribute.get_replica_context()
     found = replica.all_reduce(tf.distribute.ReduceOp.SUM, found)

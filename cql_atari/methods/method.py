@@ -50,7 +50,8 @@ class Learner(NamedTuple):
         "loss/total" is minimised. Every name is logged as a mean over all rows and, under
         `<name>/<Game>`, over the rows of each game; so a measure is one more name. AutoGraph
         doesn't convert it: `tf.where` and `tf.cond` in place of an `if` on a tensor.
-      parameter_groups: the first one's optimizer counts the steps. Variables in none of them stay.
+      parameter_groups: the first one's optimizer counts the steps. Variables in no group aren't
+        trained.
       saved: what a checkpoint holds, by name. "network" among them is `Method.network`; old
         checkpoints are found by these names.
       after_steps: (step before, step now), called after each call of the training function;
@@ -75,8 +76,8 @@ class Method(NamedTuple):
       network: all that acting needs: remote actors receive it, evaluation restores it.
       act: makes a policy that remembers nothing yet, one for each evaluation or actor. None: the
         method doesn't act, so a run of it is not evaluated.
-      learner: makes what trains the network, from its present weights on: called once, in the
-        strategy's scope, after the network has what it takes over from another run.
+      learner: makes what trains the network from its present weights; called once, in the
+        strategy's scope, after what the network takes over from another run is restored.
       outputs: (frames uint8 [B, 4, 84, 84], games int32 [D]) -> what the network says of the
         states, by name, each float32 [B, 18, ...]; the greedy action is the best by the first one.
         B = D * c, and each run of c rows shares a game. None: it acts on more than a state.

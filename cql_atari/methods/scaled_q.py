@@ -116,7 +116,7 @@ def make_outputs(objective: Objective, network: QNetwork) -> policy.Outputs:
 
 
 def make_agent(config: Config, network: QNetwork | None = None) -> ScaledQAgent:
-    """The agent that trains a network, or a new one, from its present weights on."""
+    """The agent that trains a network (None: a new one) from its present weights."""
     agent = ScaledQAgent(config, network or make_network(config), make_network(config))
     agent.initialize()
     return agent

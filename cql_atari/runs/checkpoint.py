@@ -120,8 +120,8 @@ def restore(path: Path, checkpoint: tf.train.Checkpoint, partial: bool = False) 
     Args:
       path: the checkpoint's folder.
       checkpoint: the variables.
-      partial: whether the folder may hold more than these; otherwise what it has beside them is
-        complained of in the log.
+      partial: whether the folder may hold more than these; otherwise the log warns of what it has
+        beside them.
 
     Raises:
       UserError: where a variable is missing or has another shape.

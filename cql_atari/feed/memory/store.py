@@ -36,7 +36,7 @@ class MemoryStore(NamedTuple):
       actions: uint8 [N], of the full 18.
       rewards: float32 [N].
       returns: float32 [N], the sum of the rewards from each step to the episode's last.
-      let_go: gives back the pages of mapped files that are resident, to be found again when next
+      let_go: drops the resident pages of mapped files, which the kernel maps again when they are
         used; None in RAM. Linux may map 2 MB around each page that is read, so each read calls it.
     """
 
