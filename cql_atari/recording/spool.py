@@ -79,6 +79,8 @@ def write_groups(
     building = replay_logs.with_name("building")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
+    if end is None and not done and episodes:  # all of it: no more memory than it takes
+        slots_per_file = min(slots_per_file, episodes[-1].stop + 2)
     writer = ReplayWriter(building, slots_per_file)
     if done and episodes:
         writer.go_on(replay_logs, done, episodes[0].start)

@@ -237,7 +237,8 @@ def test_a_kill_and_what_is_kept_by_hand(tmp_path):
     copy 1:  2   5   8        11  14
     copy 2:  3   6   9        12! (reset)
     """
-    experience, game = new(tmp_path, 100), Game()
+    slots_per_file = 10**9  # 7 TB of frames, if there were as many
+    experience, game = new(tmp_path, slots_per_file), Game()
     experience.go_on({})
     for ends in (0, 1, 0):
         experience.add(game.step(ends, False))
@@ -249,7 +250,7 @@ def test_a_kill_and_what_is_kept_by_hand(tmp_path):
         experience.add(game.step(ends, False))
     experience.close()
 
-    again = new(tmp_path, 100)
+    again = new(tmp_path, slots_per_file)
     again.finish(extra)
     slots = read(tmp_path, 18)
     assert [slot[0] for slot in slots] == [0, 0, 0, 1, 4, 0, 0, 0, 2, 5, 8, 0, 0, 0, 3, 6, 9]
