@@ -61,8 +61,7 @@ def main(_: list[str]) -> int:
     lock = workdir.lock_workdir(folder) if is_chief else contextlib.nullcontext()
     with lock, signals.stop_on_signals() as should_stop:
         if is_chief:
-            if not FLAGS.accept_config_change:
-                recorded_config.check_config(folder, config)
+            recorded_config.check_config(folder, config, FLAGS.accept_config_change)
             if not workdir.has_begun(folder):  # else once its checkpoint is known to fit
                 recorded_config.record_config(folder, config)
         if is_chief and reads:

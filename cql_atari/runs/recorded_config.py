@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
 from cql_atari.core import settings
 from cql_atari.core.settings_check import from_json
 from cql_atari.core.types import UserError
+from cql_atari.data.shared import BAD_JSON
 from cql_atari.runs import folder
 from cql_atari.system import files
 from cql_atari.system.text import differences
 
 
-def check_config(workdir: Path, config: settings.Config) -> None:
-    """Raises a UserError where the run there began with another configuration; shows how."""
+def check_config(workdir: Path, config: settings.Config, accepted: bool = False) -> None:
+    """Raises a UserError where the run there began with another configuration; shows how.
+
+    Args:
+      workdir: the run's folder.
+      config: with which it is to go on.
+      accepted: whether that may be another one, except for the games: their heads would be others'.
+    """
+    if not folder.has_begun(workdir):
+        return
+    with contextlib.suppress(OSError, *BAD_JSON):  # not `read_config`: it may be an older version's
+        games = files.parse_json((workdir / folder.CONFIG).read_bytes())["data"]["games"]
+        if accepted and games != list(config.data.games):
+            raise UserError(
+                f"--workdir {workdir} has heads for {', '.join(games)}, in this order; asked for: "
+                f"{', '.join(config.data.games)}. Give it those data.games, or choose another "
+                "--workdir (start.encoder_from takes over the encoder)."
+            )
     path, text = workdir / folder.CONFIG_GIN, settings.to_gin(config)
-    if folder.has_begun(workdir) and path.exists() and path.read_text() != text:
+    if not accepted and path.exists() and path.read_text() != text:
         changes = differences(path.read_text(), text, "recorded", "asked for")
         raise UserError(
             "\n".join([f"--workdir {workdir} was made with another configuration:", *changes])

@@ -192,6 +192,10 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, data):
                             "--accept_config_change"])  # fmt: skip
     assert larger.returncode == 2 and "doesn't fit this network" in larger.stderr
     assert (folder / "config.json").read_bytes() == recorded  # the run can still be evaluated
+    turned = processes.run([*command(folder, mine, *short, f"data.games = {tiny.GAMES[::-1]}"),
+                            "--accept_config_change"])  # fmt: skip
+    assert turned.returncode == 2  # each game would have the other's head
+    assert "has heads for Breakout, Freeway, in this order" in turned.stderr
     other = mine / "Freeway" / "1" / "replay_logs" / "$store$_reward_ckpt.0.gz"
     shutil.copy(mine / "Breakout" / "1" / "replay_logs" / other.name, other)
     second = run(folder, mine, *short)
