@@ -4,6 +4,7 @@ process."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -15,6 +16,7 @@ from typing import Any
 from cql_atari.core.types import UserError
 
 _ATTEMPTS = 5
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some mounts of NFS and Lustre
 _JSON_LIMIT = 1 << 26  # bytes; the largest file that we write has some millions
 
 
@@ -80,6 +82,9 @@ def take_lock(path: Path) -> int | None:
 
     Returns:
       The descriptor that holds the lock until it is closed; None where another process has it.
+
+    Raises:
+      UserError: where the file system has no locks.
     """
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -89,8 +94,14 @@ def take_lock(path: Path) -> int | None:
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return descriptor
-    except BaseException:
+    except BaseException as error:
         os.close(descriptor)
+        if isinstance(error, OSError) and error.errno in _NO_LOCKS:
+            raise UserError(
+                f"{path} can't be locked ({error.strerror}): its file system has no locks, which "
+                "keep a second process away. Choose a folder on another one, or have it mounted "
+                "with them (Lustre: -o flock)."
+            ) from error
         raise
     os.close(descriptor)
     return None

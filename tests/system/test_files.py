@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -47,6 +48,16 @@ def test_bytes_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
 def test_what_is_no_json_is_a_value_error(text):
     with pytest.raises(ValueError):
         files.parse_json(text)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    with pytest.raises(UserError, match=rf"{tmp_path}/x can't be locked \({os.strerror(number)}"):
+        files.take_lock(tmp_path / "x")
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
