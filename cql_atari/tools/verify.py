@@ -176,7 +176,8 @@ def main(argv: list[str]) -> int:
         raise UserError(
             "give one folder to check: python -m cql_atari.tools.verify DIR [--repair=FILE]."
         )
-    directory, repair = Path(argv[1]), flags.FLAGS.repair and Path(flags.FLAGS.repair)
+    directory, given = Path(argv[1]), flags.FLAGS.repair
+    repair = None if given is None else Path(given)  # an empty one is refused as the folder "."
     found = recordings_in(directory)
     if repair:
         _check_repair_path(repair, directory, found)

@@ -139,6 +139,7 @@ def test_repair_never_touches_the_data(tree, tmp_path):
         assert done.returncode == 2 and "is inside the data" in done.stderr
     done = run(tree, f"--repair={tmp_path / 'absent' / 'x.json'}")
     assert done.returncode == 2 and "can't be written" in done.stderr
+    assert "can't be written" in run(tree, "--repair=").stderr  # a shell's variable that isn't set
     assert snapshot(tree) == before
 
 
