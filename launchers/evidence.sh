@@ -5,7 +5,7 @@
 #   A  the same amount of play, from wrong to good: when does Q-learning beat cloning?
 #   in_turns  both players in turns within each episode: what if no whole episode is good?
 #   laptop  the same with a fourth game, more play, twice the steps, through Reverb: gin_configs/laptop.gin
-#   B  what an agent recorded while it learned online, all of it and its first fifth   (not yet run)
+#   B  what an agent recorded while it learned online, all of it and its first fifth
 #   C  ablations and the strength of CQL, on the quickstart's play     (auxiliary cloning run)
 #   D  three sizes of the network, on B's play                                         (not yet run)
 #   E  transfer to Boxing: encoders of several methods, tuned and frozen               (not yet run)
@@ -24,7 +24,7 @@ seeds=${SEEDS:-1 2 3 4 5}
 percents=${PERCENTS:-0 10 25 50 100} # of the steps that are a good player's
 methods=${METHODS:-agent cloning best_ten_percent mse hl_gauss decision_transformer}
 total=48000                          # agent steps of play a game, in A and in_turns
-own_games=Breakout,Freeway,Pong,Qbert own_steps=400000                        # of B
+own_games=KungFuMaster,Krull own_steps=40000                                  # of B
 ablations=(no_feature_norm no_spatial_embedding mean_pool one_step five_step) # of C, then bindings
 variations=(loss.auxiliary_cloning=0. loss.cql_alpha={0.01,0.2,1.0} train.target_period=100)
 sizes=("16,32" "32,64" "64,128")     # of D: channels of the two stages
@@ -151,17 +151,20 @@ laptop() {
 
 B() {
   local name seed part
-  run "$python" -m cql_atari.collect --data_dir="$out/B/data" --games=$own_games --seed=101 \
-    --behaviour=online --steps_per_game=$own_steps --slots_per_file=$((own_steps / 10))
-  for part in whole=None "first_fifth=(0, 1)"; do
+  run "$python" -m cql_atari.collect --data_dir="$out/B/data" --games=$own_games --seed=7 \
+    --behaviour=online --steps_per_game=$own_steps --slots_per_file=$own_steps
+  for part in whole=1.0 first_fifth=0.2; do
     for seed in $seeds; do
       for name in $methods; do
         method "$name"
         train "$out/B/${part%%=*}/$seed/$name" "$out/B/data" "$seed" "${flags[@]}" "${on_own_play[@]}" \
-          --gin_bindings="data.suffixes=${part#*=}"
+          --gin_bindings="data.fraction=${part#*=}"
       done
     done
-    report "$out/B/${part%%=*}" --data_dir="$out/B/data"
+  done
+  baselines "$out/B" "${on_own_play[@]}"
+  for part in whole first_fifth; do
+    report "$out/B/$part" "$out/B/random" "$out/B/best_fixed" --data_dir="$out/B/data"
   done
 }
 
