@@ -77,7 +77,8 @@ def save(
             "permissions, then run the same command: it goes on from the newest checkpoint."
         ) from error
     for old in steps(directory)[:-keep]:
-        shutil.rmtree(directory / f"{old:010d}")
+        # Where another process reads it, NFS keeps a file in it: the next call tries again.
+        shutil.rmtree(directory / f"{old:010d}", ignore_errors=True)
     return final
 
 

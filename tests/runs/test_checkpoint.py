@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 
 import numpy as np
@@ -70,6 +71,19 @@ def test_the_same_step_again_never_leaves_none(tmp_path, monkeypatch):
         assert lib.restore_latest(tmp_path, restored) == 10
         assert float(restored.weight[0]) == (2.0 if survived == 2 else 1.0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0000000010"]
+
+
+def test_an_old_one_that_cannot_go_yet_goes_the_next_time(tmp_path, monkeypatch):
+    def busy(*_, **__):
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    lib.save(tmp_path, state(1), 10, keep=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", busy)  # as on NFS while somebody reads in it
+        lib.save(tmp_path, state(2), 20, keep=1)
+    assert lib.steps(tmp_path) == [10, 20]
+    lib.save(tmp_path, state(3), 30, keep=1)
+    assert lib.steps(tmp_path) == [30]
 
 
 def test_a_folder_that_is_no_number_is_no_checkpoint(tmp_path):
