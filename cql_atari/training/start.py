@@ -45,8 +45,8 @@ def begin(
       The learner, and the step at which the run goes on, 0 for a new one.
 
     Raises:
-      UserError: where the own checkpoints don't fit or hold weights that are not finite, or the
-        encoder can't be taken over.
+      UserError: where the own checkpoints don't fit, hold weights that are not finite or are from
+        beyond the run's end, or the encoder can't be taken over.
     """
     checkpoints = directory / folder.CHECKPOINTS
     if not checkpoint.steps(checkpoints) and config.start.encoder_from is not None:
@@ -61,6 +61,11 @@ def begin(
             value = values.get(name, {})  # a schedule has no state: it is a dict, or isn't there
             if not isinstance(value, dict):
                 setattr(group.optimizer, name, value)
+    if step > config.train.steps:  # it would be evaluated as if it were at its end
+        raise UserError(
+            f"{directory} is at step {step} already, beyond train.steps = {config.train.steps}: "
+            f"raise that, or remove the later folders in {checkpoints} to end at an earlier one."
+        )
     if step:
         remedy = f"remove {checkpoints / f'{step:010d}'} to go on from an earlier one"
         check_finite(learner, f"the run can't go on from step {step}", remedy)

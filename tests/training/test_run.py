@@ -132,6 +132,12 @@ def test_an_earlier_checkpoint_can_be_loaded(trained):
         load.load(trained, 5)
 
 
+def test_a_run_beyond_its_end_is_not_taken_for_one_at_its_end(train, trained):
+    with pytest.raises(UserError, match=r"at step 8 already, beyond train.steps = 4: raise that"):
+        train(trained, "train.steps = 4")
+    assert not (trained / "scores" / f"{4:010d}.json").exists()
+
+
 def test_weights_that_are_not_finite_are_not_loaded(train, trained):
     learner = build.build(tiny.config()).learner()
     kernel = learner.saved["network"].encoder.trainable_variables[0]
