@@ -18,12 +18,19 @@ from cql_atari.system.text import differences
 def check_config(workdir: Path, config: settings.Config, accepted: bool = False) -> None:
     """Raises a UserError where the run there began with another configuration; shows how.
 
+    Also where a new run would begin among the scores of an earlier one.
+
     Args:
       workdir: the run's folder.
       config: with which it is to go on.
       accepted: whether that may be another one, except for the games: their heads would be others'.
     """
     if not folder.has_begun(workdir):
+        if left := [path for step, path in folder.scores_by_step(workdir).items() if step]:
+            raise UserError(
+                f"{left[-1]} is left of an earlier run, whose checkpoints are gone; reports would "
+                "take it for the new one's. Remove that run's files, or choose another --workdir."
+            )
         return
     with contextlib.suppress(OSError, *BAD_JSON):  # not `read_config`: it may be an older version's
         games = files.parse_json((workdir / folder.CONFIG).read_bytes())["data"]["games"]

@@ -83,3 +83,17 @@ def test_folders_that_hold_a_file_are_found_once(tmp_path):
     assert folder.holding(folder.METRICS, [tmp_path, tmp_path / "a"]) == [
         tmp_path / "a/b", tmp_path / "a"
     ]  # fmt: skip
+
+
+def test_a_new_run_does_not_begin_among_the_scores_of_an_earlier_one(tmp_path):
+    """Somebody has removed the checkpoints; the scores of step 0 are from before the first one."""
+    config = settings.Config()
+    for step in (0, 20):
+        (tmp_path / "scores").mkdir(exist_ok=True)
+        folder.scores_of(tmp_path, step).write_text("{}")
+        if step == 0:
+            recorded_config.check_config(tmp_path, config)
+    with pytest.raises(UserError, match=r"scores/0000000020.json is left of an earlier run"):
+        recorded_config.check_config(tmp_path, config)
+    (tmp_path / "checkpoints" / "0000000020").mkdir(parents=True)
+    recorded_config.check_config(tmp_path, config)
