@@ -6,9 +6,8 @@ import runpy
 import sys
 from pathlib import Path
 
-from cql_atari.system.cli import EXIT_USER_ERROR
-
 HERE = Path(__file__).parent
+EXIT_USER_ERROR = 2  # as system/cli.py, which --help must do without: it needs what pip installs
 USAGE = "usage: cql-atari COMMAND [--flags]; python -m cql_atari[.tools].COMMAND does the same\n"
 
 

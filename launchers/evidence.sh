@@ -153,6 +153,7 @@ B() {
   local name seed part
   run "$python" -m cql_atari.collect --data_dir="$out/B/data" --games=$own_games --seed=7 \
     --behaviour=online --steps_per_game=$own_steps --slots_per_file=$own_steps
+  baselines "$out/B" "${on_own_play[@]}"
   for part in whole=1.0 first_fifth=0.2; do
     for seed in $seeds; do
       for name in $methods; do
@@ -161,10 +162,7 @@ B() {
           --gin_bindings="data.fraction=${part#*=}"
       done
     done
-  done
-  baselines "$out/B" "${on_own_play[@]}"
-  for part in whole first_fifth; do
-    report "$out/B/$part" "$out/B/random" "$out/B/best_fixed" --data_dir="$out/B/data"
+    report "$out/B/${part%%=*}" "$out/B/random" "$out/B/best_fixed" --data_dir="$out/B/data"
   done
 }
 
