@@ -8,7 +8,7 @@
 #   B  what an agent recorded while it learned online, all of it and its first fifth
 #   C  ablations and the strength of CQL, on the quickstart's play     (auxiliary cloning run)
 #   D  three sizes of the network, on B's play                                         (not yet run)
-#   E  transfer to Boxing: encoders of several methods, tuned and frozen               (not yet run)
+#   E  transfer to Boxing: encoders of several methods, tuned and frozen   (agent's and cloning's run)
 #   F  online fine-tuning on variants: from scratch, pre-trained, pre-trained and with CQL kept
 # SEEDS='1 2', PERCENTS='0 100' and METHODS='agent cloning' take some of them. Every run goes on where
 # it stopped; a finished one returns at once. Runs are in OUT/EXPERIMENT/SETTING/SEED/METHOD.
