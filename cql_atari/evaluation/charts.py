@@ -138,12 +138,14 @@ def learning_curves(variants: Mapping[str, Any], columns: Columns, styles: Style
 def training_curves(name: str, curves: Mapping[str, Curve]) -> Chart:
     """One panel for each group of scalars, whose names share all but their last part.
 
-    Speeds get one panel each, as they have no unit in common.
+    What speed and online acting log gets one panel each, as it has no unit in common.
     """
     groups: dict[str, list[str]] = {}
     for scalar in curves:
         parent = scalar.rpartition("/")[0]
-        groups.setdefault(scalar if parent in ("", "speed") else parent, []).append(scalar)
+        groups.setdefault(scalar if parent in ("", "speed", "online") else parent, []).append(
+            scalar
+        )
     several = [scalars for scalars in groups.values() if len(scalars) > 1]
     lines = list(dict.fromkeys(s.rpartition("/")[2] for scalars in several for s in scalars))
     styles = styles_of(f"line {line}" for line in lines)

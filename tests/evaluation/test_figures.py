@@ -75,10 +75,18 @@ def test_training_curves_are_grouped_by_prefix():
         "loss/cql": [(1, 3.0)],
         "speed/a": [(1, 9.0)],
         "speed/b": [(1, 0.1)],
+        "online/frames": [(1, 4_000.0)],
+        "online/epsilon": [(1, 0.5)],
     }
     chart = charts.training_curves("training", curves)
     figure = figures.whole(chart)
-    assert [axes.get_title() for axes in figure.axes] == ["loss", "speed/a", "speed/b"]
+    assert [axes.get_title() for axes in figure.axes] == [
+        "loss",
+        "speed/a",
+        "speed/b",
+        "online/frames",
+        "online/epsilon",
+    ]
     assert list(chart.key) == ["td", "cql"]
     colours = [line.get_color() for line in figure.axes[0].lines]
     assert colours == [style.colour for style in chart.key.values()]
