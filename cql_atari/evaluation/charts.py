@@ -143,9 +143,8 @@ def training_curves(name: str, curves: Mapping[str, Curve]) -> Chart:
     groups: dict[str, list[str]] = {}
     for scalar in curves:
         parent = scalar.rpartition("/")[0]
-        groups.setdefault(scalar if parent in ("", "speed", "online") else parent, []).append(
-            scalar
-        )
+        alone = parent in ("", "speed", "online")
+        groups.setdefault(scalar if alone else parent, []).append(scalar)
     several = [scalars for scalars in groups.values() if len(scalars) > 1]
     lines = list(dict.fromkeys(s.rpartition("/")[2] for scalars in several for s in scalars))
     styles = styles_of(f"line {line}" for line in lines)

@@ -43,8 +43,8 @@ def serve(tables: Sequence[reverb.Table], port: int = 0) -> Iterator[str]:
         ports.check_free(port)
     # Without a folder of its own the server makes one in /tmp, and leaves it there.
     with tempfile.TemporaryDirectory(prefix="reverb_") as folder:
-        keeper = reverb.checkpointers.DefaultCheckpointer(folder)
-        server = reverb.Server(list(tables), port=port or None, checkpointer=keeper)
+        checkpointer = reverb.checkpointers.DefaultCheckpointer(folder)
+        server = reverb.Server(list(tables), port=port or None, checkpointer=checkpointer)
         ports.warn_if_open(server.port)
         try:
             yield f"localhost:{server.port}"
