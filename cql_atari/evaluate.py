@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -60,7 +62,7 @@ def evaluate_run(should_stop: Callable[[], bool]) -> int:
     if out.resolve() == run.resolve():
         _keep_own_scores(recorded, config, games)
     else:
-        _keep_others_scores(out, build.kind(config).label)
+        _keep_others_scores(out, build.kind(config).label, recorded)
 
     from cql_atari.envs import roms
     from cql_atari.evaluation import summary as summary_lib
@@ -148,23 +150,45 @@ def _keep_own_scores(
         )
 
 
-def _keep_others_scores(out: Path, label: str) -> None:
+def _keep_others_scores(out: Path, label: str, recorded: settings.Config | None = None) -> None:
     """Refuses to replace the scores of another run, or of another player.
+
+    Args:
+      out: where scores are to go.
+      label: whose.
+      recorded: how that run was trained; None: it is no run.
 
     Raises:
       UserError: saying whose they are, and to give another --out.
     """
     from cql_atari.evaluation import score_files
 
-    whose = label
+    whose, is_other = label, (out / folder.CONFIG).exists()
     with contextlib.suppress(UserError):  # none, or damaged ones
-        whose = score_files.read(out / folder.SCORES).label
-    if whose != label or (out / folder.CONFIG).exists():
+        found = score_files.read(out / folder.SCORES)
+        whose = found.label
+        is_other |= recorded is not None and _differs(found.run.get("config"), recorded)
+    if whose != label or is_other:
         whose = repr(whose) if whose != label else "another run"
         raise UserError(
             f"--out={out} is the folder of {whose}, whose scores would be replaced; give a folder "
             "of its own."
         )
+
+
+def _differs(scored: Any, recorded: settings.Config) -> bool:
+    """Whether a scores file's run had other settings than this one.
+
+    Those of `evaluation`, the run's length, and what only one of them has (another version) don't
+    count.
+    """
+    for section, ours in json.loads(json.dumps(settings.to_dict(recorded))).items():
+        theirs: Any = scored.get(section) if isinstance(scored, dict) else None
+        for name, value in ours.items() if isinstance(theirs, dict) else ():
+            counts = section != "evaluation" and (section, name) != ("train", "steps")
+            if counts and theirs.get(name, value) != value:
+                return True
+    return False
 
 
 def rebind(recorded: settings.Config, bindings: Sequence[str]) -> settings.Config:

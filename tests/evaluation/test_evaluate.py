@@ -17,6 +17,7 @@ import tiny
 from made_up import write_scores
 
 from cql_atari import evaluate
+from cql_atari.core import settings
 from cql_atari.core.types import Observation, UserError
 from cql_atari.methods import build
 from cql_atari.runs import checkpoint, recorded_config
@@ -193,6 +194,21 @@ def test_the_scores_of_another_run_or_player_are_not_replaced(trained, tmp_path)
         assert ended.returncode == 2 and f"is the folder of {whose}" in ended.stderr
         assert sorted(trained.rglob("*")) == before
     assert '"label": "random"' in (tmp_path / "scores.json").read_text()
+    write_scores(tmp_path / "seed_7", "agent", {"Freeway": [1]}, seed=7)
+    ended = run(f"--run={trained}", f"--out={tmp_path / 'seed_7'}")
+    assert ended.returncode == 2 and "is the folder of another run" in ended.stderr
+
+
+def test_a_run_is_told_from_others_by_how_it_was_trained():
+    recorded = tiny.config()
+    scored = json.loads(json.dumps(settings.to_dict(recorded)))
+    scored["evaluation"]["episodes"] += 1
+    scored["train"]["steps"] += 1
+    del scored["loss"]["cql_alpha"]  # as if it were newer than the scores
+    for known in (scored, {}, None, [], {"train": 3}):
+        assert not evaluate._differs(known, recorded)
+    scored["train"]["seed"] += 1
+    assert evaluate._differs(scored, recorded)
 
 
 def test_games_and_steps_that_the_run_does_not_have(trained):
