@@ -6,7 +6,7 @@
 #   in_turns  both players in turns within each episode: what if no whole episode is good?
 #   laptop  the same with a fourth game, more play, twice the steps, through Reverb: gin_configs/laptop.gin
 #   B  what an agent recorded while it learned online, all of it and its first fifth   (all of it run)
-#   C  ablations and the strength of CQL, on the quickstart's play     (auxiliary cloning run)
+#   C  ablations and the strength of CQL, on the quickstart's play and on B's      (some of it run)
 #   D  three sizes of the network, on B's play                                         (not yet run)
 #   E  transfer to Boxing: encoders of several methods, tuned and frozen   (agent's and cloning's run)
 #   F  online fine-tuning on variants: from scratch, pre-trained, pre-trained and with CQL kept
@@ -24,9 +24,9 @@ seeds=${SEEDS:-1 2 3 4 5}
 percents=${PERCENTS:-0 10 25 50 100} # of the steps that are a good player's
 methods=${METHODS:-agent cloning best_ten_percent mse hl_gauss decision_transformer}
 total=48000                          # agent steps of play a game, in A and in_turns
-own_games=KungFuMaster,Krull own_steps=40000                                  # of B
-ablations=(no_feature_norm no_spatial_embedding mean_pool one_step five_step) # of C, then bindings
-variations=(loss.auxiliary_cloning=0. loss.cql_alpha={0.01,0.2,1.0} train.target_period=100)
+own_games=${OWN_GAMES:-KungFuMaster,Krull,CrazyClimber,RoadRunner} own_steps=40000 # of B
+changes=(no_feature_norm no_spatial_embedding mean_pool one_step five_step # of C: files, bindings
+  loss.auxiliary_cloning=0. loss.cql_alpha={0.01,0.2,1.0} train.target_period=100)
 sizes=("16,32" "32,64" "64,128")     # of D: channels of the two stages
 variants=(BattleZone=2 Freeway=1)    # of F: modes
 
@@ -51,6 +51,7 @@ method() { # NAME: sets `flags` to those that make the quickstart's agent that m
     contrastive | masked_autoencoder) flags=(--gin_files="gin_configs/$1.gin"
       --gin_bindings=feed.draws=8 --gin_bindings=train.steps=12_000
       --gin_bindings=optimizer.warmup_steps=1_200 --gin_bindings=evaluation.every=0) ;;
+    *=*) flags=(--gin_bindings="$1") ;;
     *) flags=(--gin_files="gin_configs/ablations/$1.gin") ;;
   esac
 }
@@ -168,17 +169,16 @@ B() {
 
 C() {
   local name seed
-  mixture 50 agent cloning
+  mixture 50 agent
   for seed in $seeds; do
-    for name in "${ablations[@]}"; do
-      train "$out/C/$name/$seed/agent" "$quickstart/$seed/data" "$seed" \
-        --gin_files="gin_configs/ablations/$name.gin"
-    done
-    for name in "${variations[@]}"; do
-      train "$out/C/$name/$seed/agent" "$quickstart/$seed/data" "$seed" --gin_bindings="$name"
+    for name in ${METHODS:-"${changes[@]}"}; do
+      method "$name"
+      train "$out/C/quickstart/$name/$seed/agent" "$quickstart/$seed/data" "$seed" "${flags[@]}"
+      train "$out/C/own_play/$name/$seed/agent" "$out/B/data" "$seed" "${flags[@]}" "${on_own_play[@]}"
     done
   done
-  report "$quickstart" "$out/C"
+  report "$quickstart" "$out/C/quickstart"
+  report "$out/B/whole" "$out/C/own_play"
 }
 
 D() {
