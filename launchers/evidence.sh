@@ -152,7 +152,7 @@ laptop() {
 
 B() {
   local name seed part
-  run "$python" -m cql_atari.collect --data_dir="$out/B/data" --games=$own_games --seed=7 \
+  run "$python" -m cql_atari.collect --data_dir="$out/B/data" --games="$own_games" --seed=7 \
     --behaviour=online --steps_per_game=$own_steps --slots_per_file=$own_steps
   baselines "$out/B" "${on_own_play[@]}"
   for part in whole=1.0 first_fifth=0.2; do

@@ -576,6 +576,7 @@ def test_in_turns_two_fifths_of_the_play_are_the_good_players_in_every_game(stag
     assert config_of(train).data.runs == (1,) and config_of(train).train.method == "cloning"
 
 
+@pytest.mark.slow
 def test_every_experiments_commands_are_sound(stage, tmp_path):
     """Each run of each experiment has settings that pass, and a folder of its own."""
     for experiment in ("in_turns", "laptop", *"ABCDEF"):

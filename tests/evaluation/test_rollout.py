@@ -404,6 +404,7 @@ def test_same_seed_same_scores_and_another_seed_others():
     assert play_real(policy, variant, **options, seed=14) != first
 
 
+@pytest.mark.slow
 def test_best_fixed_action_of_freeway_is_up():
     action, fresh = best_fixed_action(
         GameVariant("Freeway"), episodes=2, envs_per_game=2, seed=0, epsilon=0.0,
@@ -446,6 +447,7 @@ def test_scores_are_those_of_the_lockstep_loop_before(sticky):
             for s in scores] == GOLDEN[sticky]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("game, mode", [("KungFuMaster", None), ("IceHockey", 2)])
 def test_nothing_is_left_of_the_game_before(game, mode):
     """These games keep memory over a reset: the second game on one console would be another."""

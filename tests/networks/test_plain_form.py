@@ -84,6 +84,7 @@ def whole(function):
     return tf.function(function, jit_compile=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compile_", [tf.function, pieces.compiled(), whole], ids=WAYS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_values_and_gradients_equal_the_plain_forms(name, compile_):

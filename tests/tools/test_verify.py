@@ -125,6 +125,7 @@ def test_faults_are_named_with_file_and_index_and_repaired(tree, tmp_path):
     assert lengths == [5, 15]
 
 
+@pytest.mark.slow
 def test_repair_never_touches_the_data(tree, tmp_path):
     (tmp_path / "link").symlink_to(tree / GAME)
     before = snapshot(tree)
@@ -208,6 +209,7 @@ def peak_mb(*arguments: object) -> float:
     return peak / 1e3
 
 
+@pytest.mark.slow
 def test_memory_is_bounded(tmp_path):
     """Ten times the frames (2.1 GB) cost what their slots' numbers take."""
     write_black(tmp_path / "small", 200)
