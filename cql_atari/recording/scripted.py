@@ -51,20 +51,26 @@ def check_players(job: Job) -> None:
             )
 
 
-def player_maker(behaviour: str, game: str) -> Callable[[], Player]:
+def player_maker(
+    behaviour: str, game: str, checkpoints: dict[str, int] | None = None
+) -> Callable[[], Player]:
     """A function that makes the player of an episode.
 
     Args:
       behaviour: "checkpoint:<workdir>", greedy play by the newest checkpoint of a run of ours, or
         a name that `scripted_players.make` knows.
       game: CamelCase name.
+      checkpoints: gets the checkpoint's step by behaviour, once one is loaded.
 
     Raises:
       UserError: where there is no such behaviour for the game.
     """
     kind, _, argument = behaviour.partition(":")
     if kind == "checkpoint":
-        return _checkpoint_player_maker(Path(argument), game)
+        note = {} if checkpoints is None else checkpoints
+        return _checkpoint_player_maker(
+            Path(argument), game, lambda step: note.update({behaviour: step})
+        )
 
     from cql_atari.envs import scripted_players
 
@@ -77,7 +83,9 @@ def player_maker(behaviour: str, game: str) -> Callable[[], Player]:
     return player
 
 
-def _checkpoint_player_maker(directory: Path, game: str) -> Callable[[], Player]:
+def _checkpoint_player_maker(
+    directory: Path, game: str, note: Callable[[int], None]
+) -> Callable[[], Player]:
     run_games = recorded_config.read_config(directory).data.games
     if game not in run_games:
         raise UserError(f"{directory} wasn't trained on {game}, but on {', '.join(run_games)}")
@@ -94,6 +102,7 @@ def _checkpoint_player_maker(directory: Path, game: str) -> Callable[[], Player]
                 f"checkpoint:{directory} acts on a window of steps, which a player here doesn't "
                 "remember; name a run that acts on single states, as 'scaled_q' and 'cloning' do"
             )
+        note(loaded.step)
         policy = loaded.act()
 
         def act(env: AtariEnv, stack: np.ndarray, rng: np.random.Generator) -> int:
@@ -148,7 +157,8 @@ def play_job(job: Job, directory: Path, report: Callable[[int], None]) -> None:
     seed = int(rng.integers(2**31))
     env = atari.AtariEnv(job.game, seed=seed, sticky=STICKY, rom_dir=job.rom_dir)
     parts = parts_of(job)
-    makers = [player_maker(part.behaviour, job.game) for part in parts]
+    checkpoints: dict[str, int] = {}
+    makers = [player_maker(part.behaviour, job.game, checkpoints) for part in parts]
     budgets = budgets_of(parts, job.steps)
     lengths: list[list[int]] = [[] for _ in parts]
     index = {action: k for k, action in enumerate(games.spec(job.game).actions)}
@@ -191,7 +201,8 @@ def play_job(job: Job, directory: Path, report: Callable[[int], None]) -> None:
     if job.order != IN_TURNS:
         _check_all_played(job, parts, lengths)
     writer.finish()
-    (directory / FILE).write_text(json.dumps(job._asdict(), indent=2) + "\n")
+    made = {**job._asdict(), "checkpoints": checkpoints}
+    (directory / FILE).write_text(json.dumps(made, indent=2) + "\n")
 
 
 def collect_game(data_dir: Path, job: Job, report: Callable[[int], None]) -> None:

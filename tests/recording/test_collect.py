@@ -244,6 +244,8 @@ def test_a_checkpoint_plays_greedily_within_the_minimal_set(tmp_path, monkeypatc
     run = {"behaviour": "checkpoint:runs/it", "epsilons": (0.0,)}
     directory = play(tmp_path / "1", steps=1_000, slots_per_file=2_000, **run)
     assert loads == [Path("runs/it")] and len(episodes_of(directory)) > 1
+    made = json.loads((directory / "collection.json").read_text())
+    assert made["checkpoints"] == {"checkpoint:runs/it": 7}
     slots = 1_000 + 3 * len(episodes_of(directory)) + 1
     buffer = OutOfGraphReplayBuffer((84, 84), 4, slots, 32)
     buffer.load(str(directory / "replay_logs"), "0")
