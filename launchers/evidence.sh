@@ -10,8 +10,8 @@
 #   D  three sizes of the network, on B's play                                         (not yet run)
 #   E  transfer to Boxing: encoders of several methods, tuned and frozen   (agent's and cloning's run)
 #   F  online fine-tuning on variants: from scratch, pre-trained, pre-trained and with CQL kept
-# SEEDS='1 2', PERCENTS='0 100' and METHODS='agent cloning' take some of them. Every run goes on where
-# it stopped; a finished one returns at once. Runs are in OUT/EXPERIMENT/SETTING/SEED/METHOD.
+# SEEDS='1 2', PERCENTS='0 100', METHODS='agent cloning' take some of them; OWN_GAMES=Krull, STEPS=24_000 are
+# B's, into another OUT. All goes on where it stopped. Runs are in OUT/EXPERIMENT/SETTING/SEED/METHOD.
 set -euo pipefail
 # shellcheck source=launchers/common.sh
 source "$(dirname "$0")/common.sh"
@@ -29,9 +29,9 @@ changes=(no_feature_norm no_spatial_embedding mean_pool one_step five_step # of 
   loss.auxiliary_cloning=0. loss.cql_alpha={0.01,0.2,1.0} train.target_period=100)
 sizes=("16,32" "32,64" "64,128")     # of D: channels of the two stages
 variants=(BattleZone=2 Freeway=1)    # of F: modes
-
 quickstart=$out/A/percent_good_play=50
-on_own_play=(--gin_bindings="data.games=('${own_games//,/\', \'}')" --gin_bindings="data.runs=(1,)")
+on_own_play=(--gin_bindings="data.games=('${own_games//,/\', \'}')" --gin_bindings="data.runs=(1,)"
+  ${STEPS:+--gin_bindings=train.steps=$STEPS})
 
 collect() { # DIR GAMES RUN SEED PLAYER STEPS EPSILONS
   run "$python" -m cql_atari.collect --data_dir="$1/data" --games="$2" --run="$3" \
