@@ -5,7 +5,7 @@
 #   A  the same amount of play, from wrong to good: when does Q-learning beat cloning?
 #   in_turns  both players in turns within each episode: what if no whole episode is good?
 #   laptop  the same with a fourth game, more play, twice the steps, through Reverb: gin_configs/laptop.gin
-#   B  what an agent recorded while it learned online, all of it and its first fifth   (all of it run)
+#   B  what an agent recorded while it learned online, all of it (run) and its first fifth     (one seed)
 #   C  ablations and the strength of CQL, on the quickstart's play and on B's      (some of it run)
 #   D  three sizes of the network, on B's play                                         (not yet run)
 #   E  transfer to Boxing: encoders of several methods, tuned and frozen   (agent's and cloning's run)
