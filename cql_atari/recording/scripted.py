@@ -65,12 +65,8 @@ def player_maker(
     Raises:
       UserError: where there is no such behaviour for the game.
     """
-    kind, _, argument = behaviour.partition(":")
-    if kind == "checkpoint":
-        note = {} if checkpoints is None else checkpoints
-        return _checkpoint_player_maker(
-            Path(argument), game, lambda step: note.update({behaviour: step})
-        )
+    if behaviour.partition(":")[0] == "checkpoint":
+        return _checkpoint_player_maker(behaviour, game, {} if checkpoints is None else checkpoints)
 
     from cql_atari.envs import scripted_players
 
@@ -84,8 +80,9 @@ def player_maker(
 
 
 def _checkpoint_player_maker(
-    directory: Path, game: str, note: Callable[[int], None]
+    behaviour: str, game: str, checkpoints: dict[str, int]
 ) -> Callable[[], Player]:
+    directory = Path(behaviour.partition(":")[2])
     run_games = recorded_config.read_config(directory).data.games
     if game not in run_games:
         raise UserError(f"{directory} wasn't trained on {game}, but on {', '.join(run_games)}")
@@ -102,7 +99,7 @@ def _checkpoint_player_maker(
                 f"checkpoint:{directory} acts on a window of steps, which a player here doesn't "
                 "remember; name a run that acts on single states, as 'scaled_q' and 'cloning' do"
             )
-        note(loaded.step)
+        checkpoints[behaviour] = loaded.step
         policy = loaded.act()
 
         def act(env: AtariEnv, stack: np.ndarray, rng: np.random.Generator) -> int:
