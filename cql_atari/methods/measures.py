@@ -6,10 +6,14 @@ support is too narrow, how far apart actions are, how strong CQL is against TD.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import tensorflow as tf
 
 from cql_atari.core.types import NUM_ACTIONS
 from cql_atari.methods.distributions import at, mask_actions
+
+TOO_MUCH_AT_ENDS = 0.05
 
 
 def of_values(
@@ -78,6 +82,26 @@ def of_targets(
     if target is not None:
         found["target_at_ends"] = target[:, 0] + target[:, -1]
     return found
+
+
+def narrow_support(scalars: Mapping[str, float], support: tf.Tensor | None) -> dict[str, str]:
+    """`Learner.warnings`: the games whose returns lie beyond the support.
+
+    Where returns fit, a trained network's targets have next to no mass on the first and last atom;
+    an untrained one's have 2 / N of it there.
+
+    Args:
+      scalars: of a log line; "target_at_ends/<Game>" among them.
+      support: [N]; None where targets are scalars.
+    """
+    name = "target_at_ends/"
+    return {
+        key: f"{key.removeprefix(name)}: {share:.0%} of the targets' mass is on the ends of the "
+        f"support, {support[0]:g} and {support[-1]:g}. Returns beyond them are cut off, so that "
+        "the best play looks no better than the rest: widen it with loss.v_max or loss.v_min."
+        for key, share in scalars.items()
+        if support is not None and key.startswith(name) and share > TOO_MUCH_AT_ENDS
+    }
 
 
 def pull_of_cql(logits: tf.Tensor, support: tf.Tensor, cql_alpha: float) -> tf.Tensor:

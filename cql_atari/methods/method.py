@@ -57,6 +57,8 @@ class Learner(NamedTuple):
       after_steps: (step before, step now), called after each call of the training function;
         `crossed` says whether a multiple of a period lies between.
       clip_norm: gradients are scaled down to this global norm; None: never.
+      warnings: the scalars of a log line -> what the user should know of the run, by a key; said
+        once a key.
     """
 
     games: tuple[str, ...]
@@ -66,6 +68,7 @@ class Learner(NamedTuple):
     saved: Mapping[str, Any]
     after_steps: Callable[[int, int], None] = lambda before, now: None
     clip_norm: float | None = None
+    warnings: Callable[[Mapping[str, float]], Mapping[str, str]] = lambda scalars: {}
 
 
 class Method(NamedTuple):

@@ -142,7 +142,11 @@ class ScaledQAgent(tf_agent.TFAgent):
         self._augment = augmentation.augmenter(config, groups[0])
         learner = shared.make_learner(config, network, groups, self.losses)
         saved = {**learner.saved, "target_network": target_network}
-        self.learner = learner._replace(saved=saved, after_steps=self._after_steps)
+        self.learner = learner._replace(
+            saved=saved,
+            after_steps=self._after_steps,
+            warnings=functools.partial(measures.narrow_support, support=self.objective.support),
+        )
         outputs = make_outputs(self.objective, network)
         greedy = policy.GreedyPolicy(network, outputs, config.data.games)
         super().__init__(

@@ -15,7 +15,7 @@ from cql_atari.core.settings import Config
 from cql_atari.core.types import UserError
 from cql_atari.feed.feed import Feed
 from cql_atari.methods import build
-from cql_atari.methods.method import Method
+from cql_atari.methods.method import Learner, Method
 from cql_atari.runs import checkpoint, folder, provenance, recorded_config
 from cql_atari.runs import log as logs
 from cql_atari.system import devices as devices_lib
@@ -76,7 +76,7 @@ def train(
     if here.is_chief:
         recorded_config.record_config(directory, config)
         logs.describe_run(directory, config)
-    log = logs.make_log(directory) if here.is_chief else lambda *_: None
+    log = with_warnings(learner, logs.make_log(directory)) if here.is_chief else lambda *_: None
     evaluate_agent = make_evaluate(config, method, directory, start, should_stop)
     remember, show = make_show(method, devices, directory)
     feed = Feed(lambda rows: ())
@@ -136,6 +136,22 @@ def train(
         if here.hosts == 1:
             raise
         raise UserError(strategy.lost_host_message(error)) from error
+
+
+def with_warnings(
+    learner: Learner, log: Callable[[int, loop.Scalars], None]
+) -> Callable[[int, loop.Scalars], None]:
+    """A function that logs, and says what the learner warns of, each once."""
+    said: set[str] = set()
+
+    def log_and_warn(step: int, scalars: loop.Scalars) -> None:
+        log(step, scalars)
+        new = {key: w for key, w in learner.warnings(scalars).items() if key not in said}
+        said.update(new)
+        for warning in new.values():
+            logging.warning("%s", warning)
+
+    return log_and_warn
 
 
 def use_xla(jit_compile: bool | None) -> bool:

@@ -40,6 +40,15 @@ def test_a_target_that_bootstraps_from_an_action_that_the_game_has_not_shows(mas
     assert "target_at_ends" not in measures.of_targets(chooser, OWN, available, None)
 
 
+def test_a_game_whose_returns_lie_beyond_the_support_is_named():
+    scalars = {"target_at_ends": 0.2, "target_at_ends/Krull": 0.09, "target_at_ends/Pong": 0.01}
+    found = measures.narrow_support(scalars, distributions.support(-10, 10, 51))
+    assert list(found) == ["target_at_ends/Krull"]
+    assert "Krull: 9% of the targets' mass" in found["target_at_ends/Krull"]
+    assert "-10 and 10" in found["target_at_ends/Krull"]
+    assert not measures.narrow_support(scalars, None)
+
+
 def test_the_pull_of_cql_is_alpha_times_the_variance():
     support = distributions.support(-1, 1, 3)
     logits = np.log(np.array([[0.5, 1e-12, 0.5], [0.25, 0.5, 0.25]], np.float32))

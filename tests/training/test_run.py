@@ -69,6 +69,12 @@ def stored(path: Path) -> dict[str, np.ndarray]:
             if name.endswith("VARIABLE_VALUE")}  # fmt: skip
 
 
+def test_a_support_that_cuts_returns_off_is_said_once_a_game(train, tmp_path, caplog):
+    assert train(tmp_path / "run", "loss.v_max = 0.01", "train.log_every = 2")
+    said = [m for m in caplog.messages if "ends of the support, -0.01 and 0.01" in m]
+    assert [m.partition(":")[0] for m in said] == list(tiny.GAMES)
+
+
 @pytest.mark.parametrize("rate", [1e20, 1e38])
 def test_a_run_that_diverges_says_so_and_leaves_good_checkpoints(train, trained, rate):
     more = (*OFTEN, "train.steps = 38")
