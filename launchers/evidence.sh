@@ -30,8 +30,8 @@ changes=(no_feature_norm no_spatial_embedding mean_pool one_step five_step # of 
 sizes=("16,32" "32,64" "64,128")     # of D: channels of the two stages
 variants=(BattleZone=2 Freeway=1)    # of F: modes
 quickstart=$out/A/percent_good_play=50
-on_own_play=(--gin_bindings="data.games=('${own_games//,/\', \'}')" --gin_bindings="data.runs=(1,)"
-  ${STEPS:+--gin_bindings=train.steps=$STEPS})
+on_own_play=(--gin_bindings="data.games=('${own_games//,/\', \'}',)" --gin_bindings="data.runs=(1,)"
+  --gin_bindings=loss.v_max=20. ${STEPS:+--gin_bindings=train.steps=$STEPS}) # returns reach 35 there
 
 collect() { # DIR GAMES RUN SEED PLAYER STEPS EPSILONS
   run "$python" -m cql_atari.collect --data_dir="$1/data" --games="$2" --run="$3" \
@@ -159,7 +159,7 @@ B() {
     for seed in $seeds; do
       for name in $methods; do
         method "$name"
-        train "$out/B/${part%%=*}/$seed/$name" "$out/B/data" "$seed" "${flags[@]}" "${on_own_play[@]}" \
+        train "$out/B/${part%%=*}/$seed/$name" "$out/B/data" "$seed" "${on_own_play[@]}" "${flags[@]}" \
           --gin_bindings="data.fraction=${part#*=}"
       done
     done
@@ -174,7 +174,7 @@ C() {
     for name in ${METHODS:-"${changes[@]}"}; do
       method "$name"
       train "$out/C/quickstart/$name/$seed/agent" "$quickstart/$seed/data" "$seed" "${flags[@]}"
-      train "$out/C/own_play/$name/$seed/agent" "$out/B/data" "$seed" "${flags[@]}" "${on_own_play[@]}"
+      train "$out/C/own_play/$name/$seed/agent" "$out/B/data" "$seed" "${on_own_play[@]}" "${flags[@]}"
     done
   done
   report "$quickstart" "$out/C/quickstart"
@@ -187,8 +187,8 @@ D() {
     for seed in $seeds; do
       for name in agent cloning; do
         method "$name"
-        train "$out/D/widths=$size/$seed/$name" "$out/B/data" "$seed" "${flags[@]}" \
-          "${on_own_play[@]}" --gin_bindings="network.widths=($size)"
+        train "$out/D/widths=$size/$seed/$name" "$out/B/data" "$seed" "${on_own_play[@]}" \
+          "${flags[@]}" --gin_bindings="network.widths=($size)"
       done
     done
   done

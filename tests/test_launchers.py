@@ -576,6 +576,14 @@ def test_in_turns_two_fifths_of_the_play_are_the_good_players_in_every_game(stag
     assert config_of(train).data.runs == (1,) and config_of(train).train.method == "cloning"
 
 
+def test_on_an_agents_own_play_the_support_is_the_papers_unless_it_is_what_changes(stage, tmp_path):
+    some = {"SEEDS": "1", "OWN_GAMES": "Krull", "METHODS": "agent loss.v_max=10."}
+    commands = evidence(stage, "B", tmp_path, **some)
+    runs = [config_of(command) for command in commands if command[0] == "train"]
+    assert {config.data.games for config in runs} == {("Krull",)}
+    assert [config.loss.v_max for config in runs] == [20, 10, 20, 10]
+
+
 @pytest.mark.slow
 def test_every_experiments_commands_are_sound(stage, tmp_path):
     """Each run of each experiment has settings that pass, and a folder of its own."""
