@@ -50,7 +50,6 @@ setup(
         "isal",
         "lz4",
         "opencv-python-headless",
-        "tqdm",
         "psutil",
         "matplotlib",
         "pillow",

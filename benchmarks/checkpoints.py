@@ -20,9 +20,9 @@ from pathlib import Path
 
 import common
 import soak
-from tqdm import tqdm
 
 from cql_atari import config as config_lib
+from cql_atari.system.progress import over
 
 
 def seconds_to_first_step(data: Path, workdir: Path) -> float:
@@ -54,7 +54,7 @@ def measure_checkpoint(gin_file: str, folder: Path, rounds: int) -> None:
     config = config_lib.load((gin_file,))
     state = tf.train.Checkpoint(**build.build(config).learner().saved)
     saves, restores = [], []
-    for nth in tqdm(range(rounds), desc="saving and restoring"):
+    for nth in over(range(rounds), "saving and restoring", "rounds"):
         start = time.perf_counter()
         path = checkpoint.save(folder, state, nth, 1)
         saves.append(time.perf_counter() - start)
@@ -82,7 +82,7 @@ def main() -> None:
         soak.play(folder / "data")
         starts = [
             seconds_to_first_step(folder / "data", folder / f"run{nth}")
-            for nth in tqdm(range(arguments.rounds), desc="starting")
+            for nth in over(range(arguments.rounds), "starting", "rounds")
         ]
         common.emit("first_step", seconds_from_process_start=common.summarise(starts))
         measure_checkpoint(arguments.gin_file, folder / "checkpoints", arguments.rounds)

@@ -30,7 +30,8 @@ from typing import Any
 
 import common
 import numpy as np
-from tqdm import tqdm
+
+from cql_atari.system.progress import over
 
 GAMES = ("Breakout", "Freeway")
 STEPS, SAVE_EVERY = 3_000, 20
@@ -123,7 +124,7 @@ def inject(data: Path, workdir: Path, kind: str, faults: int, seed: int) -> dict
     """Faults until there were enough; then the run may finish, a little after."""
     random, ends, lost, back = np.random.default_rng(seed), [], 0, 0
     before: tuple[int, dict[str, list[int]]] = (0, {})
-    for nth in tqdm(range(faults), desc=f"faults, {kind}"):
+    for nth in over(range(faults), f"faults, {kind}", "rounds"):
         fault = FAULTS[nth % len(FAULTS)]
         process = start(data, workdir, kind)
         ends.append(end(process, workdir, fault, random))

@@ -30,7 +30,6 @@ from typing import NamedTuple
 import common
 import numpy as np
 import reading
-from tqdm import tqdm
 
 from cql_atari.core.types import FRAME_SHAPE, STACK, Extent
 from cql_atari.data.dopamine.format import DOPAMINE
@@ -45,6 +44,7 @@ from cql_atari.feed.replay.interleave import Part
 from cql_atari.feed.sampling import BatchLaw
 from cql_atari.feed.transitions import count_transitions
 from cql_atari.methods.method import Sequences, Transitions
+from cql_atari.system.progress import over
 
 GAMES = reading.GAMES
 SLOTS = 50_000  # a game, where speed and memory are measured
@@ -179,7 +179,7 @@ def measure_speed(
         for batch_size in (32, 256):
             iterator = iter(make_dataset(law_of(batch_size)))
             ours, gathers = [], []
-            for _ in tqdm(range(rounds), desc=f"{kind}, batch {batch_size}"):
+            for _ in over(range(rounds), f"{kind}, batch {batch_size}", "rounds"):
                 gathers.append(gather_per_second(frames, batch_size, window))
                 ours.append(feed_per_second(iterator, k * batch_size))
             common.emit(
@@ -242,7 +242,7 @@ def measure_first_batch(kind: str, slots: int, n_step: int, k: int, rounds: int)
             emit("dopamine_first_batch", theirs)
         ours = [
             run(first_batch, kind, directory, n_step, k)
-            for _ in tqdm(range(rounds), desc=f"{kind}, first batch")
+            for _ in over(range(rounds), f"{kind}, first batch", "rounds")
         ]
         more = {}
         if theirs:

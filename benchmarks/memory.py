@@ -24,7 +24,8 @@ from pathlib import Path
 
 import common
 import reading
-from tqdm import tqdm
+
+from cql_atari.system.progress import over
 
 SUFFIXES = 2  # of the smaller data
 TIMES = 10  # as many in the larger
@@ -110,7 +111,7 @@ def measure_size(slots: int, rounds: int) -> None:
         cache = folders[0].parent / "cache"
         for kind in ("replay", "memory"):
             results: list[list[dict[str, float]]] = []
-            for _ in tqdm(range(rounds), desc=f"{kind}, peak memory"):
+            for _ in over(range(rounds), f"{kind}, peak memory", "rounds"):
                 results.append([])
                 for data in folders:
                     shutil.rmtree(cache, ignore_errors=True)
@@ -157,7 +158,7 @@ def measure_insert(rounds: int) -> None:
             directories = {game: every[game] for game in chosen}
             frames = sum(reading.count_frames(path) for path in directories.values())
             ours, gzips = [], []
-            for _ in tqdm(range(rounds), desc=f"into Reverb, {', '.join(chosen)}"):
+            for _ in over(range(rounds), f"into Reverb, {', '.join(chosen)}", "rounds"):
                 observations = [path / reading.OBSERVATION for path in directories.values()]
                 gzips.append(frames / sum(map(reading.gzip_seconds, observations)))
                 ours.append(common.apart(insert_per_second, directories))

@@ -29,7 +29,6 @@ import common
 import numpy as np
 import reading
 from feeds import DISCOUNT, law_of, resident_bytes
-from tqdm import tqdm
 
 from cql_atari.core.types import STACK
 from cql_atari.data.dopamine.files import fingerprints
@@ -40,6 +39,7 @@ from cql_atari.data.packed import writer as packed_writer
 from cql_atari.feed import drawing, packed
 from cql_atari.feed.transitions import LEAD
 from cql_atari.methods.method import Transitions
+from cql_atari.system.progress import over
 from cql_atari.tools import pack
 
 
@@ -54,7 +54,7 @@ def measure_pack(directories: dict[str, Path], rounds: int) -> None:
     steps = sum(reading.count_frames(path) for path in directories.values())
     ours, gzips, sizes = [], [], {}
     spawn = multiprocessing.get_context("spawn")
-    for _ in tqdm(range(rounds), desc="pack"):
+    for _ in over(range(rounds), "pack", "rounds"):
         with tempfile.TemporaryDirectory() as folder, spawn.Pool(processes) as pool:
             jobs = [
                 pack.SuffixToPack(source, 0, files.folder(folder, source.game, 1))
@@ -156,14 +156,14 @@ def measure_disk(directory: Path, game: str, rounds: int) -> None:
             return rows / (time.perf_counter() - start)
 
         cold, warm = [], []
-        for _ in tqdm(range(rounds), desc="cold"):
+        for _ in over(range(rounds), "cold", "rounds"):
             for descriptor in store.descriptors:
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             cold.append(per_second(20 * batch))
         for descriptor in store.descriptors:
             while os.read(descriptor, 1 << 24):
                 pass
-        warm = [per_second(40 * batch) for _ in tqdm(range(rounds), desc="warm")]
+        warm = [per_second(40 * batch) for _ in over(range(rounds), "warm", "rounds")]
         common.emit(
             "feed_packed_disk",
             transitions=int(found.sizes.sum()),

@@ -24,7 +24,6 @@ from pathlib import Path
 import common
 import numpy as np
 from isal import isal_zlib
-from tqdm import tqdm
 
 from cql_atari.core import games
 from cql_atari.core.types import FRAME_SHAPE
@@ -32,6 +31,7 @@ from cql_atari.data.dopamine.files import open_group
 from cql_atari.data.dopamine.format import DOPAMINE
 from cql_atari.data.shared import PADS
 from cql_atari.envs.atari import AtariEnv
+from cql_atari.system.progress import over
 
 GAMES = ("Seaquest", "Breakout")  # one that compresses poorly, one that does well
 STRETCH = 5_000  # slots of real play, repeated
@@ -163,7 +163,7 @@ def measure_speed(game: str, rounds: int) -> None:
     with files(game, SLOTS) as directory:
         observations = directory / OBSERVATION
         ours, gzips = [], []
-        for _ in tqdm(range(rounds), desc=f"speed, {game}"):
+        for _ in over(range(rounds), f"speed, {game}", "rounds"):
             gzips.append(count_frames(directory) / gzip_seconds(observations))
             ours.append(frames_per_second(game, directory))
         common.emit(
@@ -180,7 +180,7 @@ def measure_speed(game: str, rounds: int) -> None:
 def measure_memory(game: str, rounds: int) -> None:
     with files(game, MANY_SLOTS) as directory:
         results = []
-        for _ in tqdm(range(rounds), desc=f"memory, {game}"):
+        for _ in over(range(rounds), f"memory, {game}", "rounds"):
             forget(directory)
             results.append(common.apart(read_apart, game, directory, time.monotonic()))
         first, before, after = (common.summarise(values) for values in zip(*results))

@@ -21,13 +21,13 @@ from pathlib import Path
 
 import common
 import reading
-from tqdm import tqdm
 
 from cql_atari import config as config_lib
 from cql_atari.core.settings import Config
 from cql_atari.data import sources
 from cql_atari.feed.recorded import open_feed
 from cql_atari.methods.method import Transitions
+from cql_atari.system.progress import over
 
 SLOTS = 20_000  # a game
 ROWS = 40_960  # transitions that are timed at a time
@@ -89,7 +89,7 @@ def measure(config: Config, address: str, rounds: int) -> None:
         there = batches(stack, dataclasses.replace(config, feed=elsewhere))
         rates = [
             (per_second(there, rows), per_second(here, rows))
-            for _ in tqdm(range(rounds), desc=f"batch {config.batch_size}")
+            for _ in over(range(rounds), f"batch {config.batch_size}", "rounds")
         ]
     remote, local = zip(*rates)
     common.emit(

@@ -17,7 +17,6 @@ from pathlib import Path
 import common
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
 from cql_atari.core.types import Episode
 from cql_atari.data.dopamine.format import DOPAMINE
@@ -26,6 +25,7 @@ from cql_atari.data.rlds.format import RLDS
 from cql_atari.data.shared import LONGEST
 from cql_atari.recording import scripted
 from cql_atari.recording.folder import Job
+from cql_atari.system.progress import Progress, over
 from cql_atari.tools import convert
 from cql_atari.tools.selection import select_sources
 
@@ -58,8 +58,8 @@ def measure(game: str, steps: int, rounds: int) -> None:
         data, out = Path(name, "gz"), Path(name, "rlds")
         job = Job(game, 1, steps, "random", (1.0,), slots_per_file=10**6, seed=0)
         (data / game / "1").mkdir(parents=True)
-        with tqdm(total=steps, desc=f"play {game}") as bar:
-            scripted.play_job(job, data / game / "1", bar.update)
+        with Progress(f"playing {game}", "steps", steps) as line:
+            scripted.play_job(job, data / game / "1", line.add)
         (conversion,) = convert.runs_to_convert(select_sources(data, out), out)
         start = time.perf_counter()
         convert.convert_run(conversion, lambda steps: None)
@@ -67,7 +67,7 @@ def measure(game: str, steps: int, rounds: int) -> None:
         logs, target = conversion.source, conversion.target
 
         results: dict[str, list[float]] = {"rlds": [], "gz": [], "tfds": [], "count": []}
-        for _ in tqdm(range(rounds), desc=f"read {game}"):
+        for _ in over(range(rounds), f"read {game}", "rounds"):
             results["gz"].append(frames_per_second(lambda: DOPAMINE.read_episodes(logs, game)))
             results["rlds"].append(frames_per_second(lambda: RLDS.read_episodes(target, game)))
             results["tfds"].append(tfds_frames_per_second(target))

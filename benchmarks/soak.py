@@ -27,8 +27,8 @@ from pathlib import Path
 import common
 import numpy as np
 import scipy.stats
-from tqdm import tqdm
 
+from cql_atari.system.progress import over
 from cql_atari.system.signals import EXIT_INTERRUPTED
 
 GAMES = ("Breakout", "Freeway")
@@ -114,7 +114,7 @@ def main() -> None:
         play(folder / "data")
         with training(folder / "data", folder / "run") as process:
             started, samples = time.monotonic(), []
-            for nth in tqdm(range(int(arguments.minutes * 60 / PERIOD) + 1), desc="soaking"):
+            for nth in over(range(int(arguments.minutes * 60 / PERIOD) + 1), "soaking", "rounds"):
                 time.sleep(max(started + nth * PERIOD - time.monotonic(), 0))
                 if process.poll() is not None:
                     raise RuntimeError((folder / "log").read_text()[-2000:])

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import common
 import reading
-from tqdm import tqdm
+
+from cql_atari.system.progress import over
 
 SUFFIXES = 2
 
@@ -66,7 +67,7 @@ def measure(game: str, slots: int, rounds: int) -> None:
         files = write_data(Path(name), game, slots)
         verify(Path(name))  # both then find the files in memory
         gzips, ours, peaks = [], [], []
-        for _ in tqdm(range(rounds), desc=f"verify, {game}"):
+        for _ in over(range(rounds), f"verify, {game}", "rounds"):
             gzips.append(gzip_test(files))
             seconds, peak = verify(Path(name))
             ours.append(seconds)

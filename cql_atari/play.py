@@ -9,7 +9,6 @@ episode that `evaluate` plays in its first environment.
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from absl import flags
 from cql_atari.core import games
 from cql_atari.core.types import FRAME_SKIP, UserError
 from cql_atari.system import cli
+from cql_atari.system.progress import Progress
 
 if TYPE_CHECKING:
     from cql_atari.evaluation.watching import Scene
@@ -63,14 +63,11 @@ def main(argv: list[str]) -> None:
 
 def _with_progress(scenes: Iterator[Scene], max_steps: int, last: list[Scene]) -> Iterator[Scene]:
     """The scenes, the last one repeated for a second; it is also put into `last`."""
-    from tqdm import tqdm
-
-    for scene in tqdm(
-        scenes, total=max_steps + 1, desc="playing, at most", unit="step", mininterval=0.5,
-        file=sys.stderr,
-    ):  # fmt: skip
-        yield scene
-        last[:] = [scene]
+    with Progress("playing, at most", "steps", max_steps + 1) as line:
+        for scene in scenes:
+            yield scene
+            last[:] = [scene]
+            line.add(1)
     yield from itertools.repeat(last[0], PER_SECOND)
 
 

@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from cql_atari.core.settings import Data
 from cql_atari.core.types import Episode, Extent, UserError
 from cql_atari.data.arrays.format import ARRAYS
@@ -23,6 +21,7 @@ from cql_atari.data.packed.format import PACKED
 from cql_atari.data.rlds.format import RLDS
 from cql_atari.data.shared import BAD_JSON, EVERYTHING, Ranges, Recording, first_part
 from cql_atari.system.files import parse_json
+from cql_atari.system.progress import over
 
 # In the order of preference, for a run that is there in several formats.
 FORMATS: list[Format] = [PACKED, DOPAMINE, RLDS, ARRAYS]
@@ -164,7 +163,7 @@ def _choose_best(sources: Sequence[Source], fraction: float) -> list[Source]:
     """The sources with the best of each game's episodes; among equal returns the earlier ones."""
     ranked: dict[str, list[tuple[float, int, int, int]]] = {}
     groups = [(nth, suffix) for nth, source in enumerate(sources) for suffix in source.suffixes]
-    for nth, suffix in tqdm(groups, desc="ranking episodes", unit="file group", delay=2):
+    for nth, suffix in over(groups, "ranking episodes", "file groups"):
         mine = ranked.setdefault(sources[nth].game, [])
         for position, extent in enumerate(count(sources[nth], suffix, totals=True)):
             if extent.total is not None:

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from tqdm import tqdm
-
 from cql_atari.core import games as games_lib
 from cql_atari.evaluation import figures, groups, tables
 from cql_atari.evaluation.figures import Chart, Styles
@@ -21,6 +19,7 @@ from cql_atari.evaluation.groups import Group
 from cql_atari.evaluation.labels import HUMAN, RANDOM, kind, title
 from cql_atari.evaluation.score_files import write_text
 from cql_atari.evaluation.tables import Columns, Estimate, Table, Value
+from cql_atari.system.progress import over
 
 FORMATS = {"csv": tables.to_csv, "md": tables.to_markdown, "tex": tables.to_latex}
 PICTURES = ("png", "svg")
@@ -90,7 +89,7 @@ def write(path: Path, folders: Sequence[Path], sections: Sequence[Section]) -> N
       UserError: where a file can't be written.
     """
     out = beside(path)
-    for section in tqdm(sections, desc="drawing", unit="section", delay=2):
+    for section in over(sections, "drawing", "sections"):
         for table in section.tables:
             for suffix, to_text in FORMATS.items():
                 write_text(out / f"{table.name}.{suffix}", to_text(table))

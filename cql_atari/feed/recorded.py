@@ -11,8 +11,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tqdm import tqdm
-
 from cql_atari.core.settings import Config
 from cql_atari.core.types import Episode, Extent, UserError
 from cql_atari.data import sources
@@ -30,6 +28,7 @@ from cql_atari.feed.replay.writer import Place, Writers
 from cql_atari.feed.sampling import BatchLaw
 from cql_atari.methods.method import Sequences, Transitions
 from cql_atari.system.free_memory import free_bytes
+from cql_atari.system.progress import over
 
 _SHARE = 0.8  # of the free memory that the memory feed may take; TensorFlow needs some, too
 
@@ -195,7 +194,7 @@ def _load_store(
 
     def make_table() -> positions.Episodes:
         extents: dict[str, list[Extent]] = {game: [] for game in config.data.games}
-        parts = tqdm(_suffixes_of(found), desc="surveying", unit="file group", delay=2)
+        parts = over(_suffixes_of(found), "surveying", "file groups")
         for source, suffix in parts:
             extents[source.game] += unless_stopped(sources.count(source, suffix))
         table = positions.episodes(extents)

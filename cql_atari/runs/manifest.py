@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from cql_atari.core.types import Extent, UserError
 from cql_atari.data import sources
 from cql_atari.data.format import Source
@@ -21,6 +19,7 @@ from cql_atari.feed.transitions import count_transitions
 from cql_atari.runs import folder
 from cql_atari.system import text
 from cql_atari.system.files import parse_json, write_whole
+from cql_atari.system.progress import over
 
 _SHOWN = 20  # differences that an error lists
 _LONGEST = 60  # characters of one
@@ -49,7 +48,7 @@ def make_manifest(
     kept = ("game", "run", "path", "format", "fraction", "left_out")
     entries = [{**{k: getattr(s, k) for k in kept}, "suffixes": {}} for s in found]
     parts = [(e, source, k) for e, source in zip(entries, found) for k in source.suffixes]
-    for entry, source, suffix in tqdm(parts, desc="surveying the data", unit="file group", delay=2):
+    for entry, source, suffix in over(parts, "surveying the data", "file groups"):
         if should_stop():
             raise KeyboardInterrupt
         entry["suffixes"][str(suffix)] = {

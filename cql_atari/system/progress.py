@@ -7,15 +7,18 @@ every ten seconds. Lines of nested work overwrite each other: only one is seen a
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 TERMINAL_SECONDS, LOG_SECONDS = 0.5, 10.0
 _CLEAR = "\r\033[K"
+Item = TypeVar("Item")
 
 
 class Progress:
-    """The line of one piece of work; writes to standard error.
+    """The line of one piece of work; writes to standard error. As a context, it ends with it.
 
     Args:
       title: the line's beginning.
@@ -40,6 +43,13 @@ class Progress:
         self._is_terminal = sys.stderr.isatty()
         self._period = TERMINAL_SECONDS if self._is_terminal else LOG_SECONDS
         self._shown = self._began - (self._period if self._is_terminal else 0)
+        self._adding = threading.Lock()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def is_due(self) -> bool:
         """Whether `show` would write now; ask first where a note is costly to make."""
@@ -58,6 +68,11 @@ class Progress:
             text = self.text(note)
             sys.stderr.write(f"{_CLEAR}{text}" if self._is_terminal else f"{text}\n")
             sys.stderr.flush()
+
+    def add(self, done: float) -> None:
+        """Shows what is done with so much more; threads may add at once."""
+        with self._adding:
+            self.show(self.done + done)
 
     def say(self, text: str) -> None:
         """Writes a line that stays."""
@@ -87,6 +102,14 @@ class Progress:
 
     def _share(self) -> str:
         return f"{100 * min(1.0, self.done / self.total):.0f} %" if self.total else "-"
+
+
+def over(items: Sequence[Item], title: str, unit: str) -> Iterator[Item]:
+    """The items, and a line with how many are done."""
+    with Progress(title, unit, len(items)) as line:
+        for item in items:
+            yield item
+            line.add(1)
 
 
 def duration(seconds: float) -> str:

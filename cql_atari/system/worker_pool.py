@@ -1,4 +1,4 @@
-"""Runs jobs in worker processes with one progress bar; a failure or Ctrl-C stops all of them."""
+"""Runs jobs in worker processes with a line of progress; a failure or Ctrl-C stops all of them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tqdm import tqdm
-
 from cql_atari.core.types import UserError
+from cql_atari.system.progress import Progress
 
 # Does one job; calls its second argument with the steps done since the last call, often.
 Work = Callable[[Any, Callable[[int], None]], None]
@@ -30,7 +29,7 @@ def run_jobs(work: Work, jobs: Sequence[Any], processes: int, total_steps: int, 
       jobs: picklable.
       processes: the most workers at a time.
       total_steps: the sum of what all jobs will report.
-      title: stands before the progress bar.
+      title: of the line of progress.
 
     Raises:
       UserError: the first that a worker raised, or where a worker died; after the others stopped.
@@ -50,15 +49,15 @@ def run_jobs(work: Work, jobs: Sequence[Any], processes: int, total_steps: int, 
         worker.start()
     signal.signal(signal.SIGINT, handler)
     try:
-        with tqdm(total=total_steps, unit="step", desc=title, mininterval=1) as bar:
-            _follow(workers, messages, bar)
+        with Progress(title, "steps", total_steps) as line:
+            _follow(workers, messages, line)
     finally:
         stop.set()
         for worker in workers:
             worker.join()
 
 
-def _follow(workers: Sequence[Any], messages: Any, bar: tqdm) -> None:
+def _follow(workers: Sequence[Any], messages: Any, line: Progress) -> None:
     """Shows progress until all workers have ended without error and all messages are read."""
     while any(worker.is_alive() for worker in workers) or not messages.empty():
         try:
@@ -67,7 +66,7 @@ def _follow(workers: Sequence[Any], messages: Any, bar: tqdm) -> None:
             message = 0
         if isinstance(message, UserError):
             raise message
-        bar.update(message)
+        line.add(message)
         if failed := [worker.exitcode for worker in workers if worker.exitcode]:
             raise UserError(
                 f"a worker ended with exit code {failed[0]} (-9: killed, often for lack of memory; "

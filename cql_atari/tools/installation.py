@@ -31,7 +31,6 @@ BREAKS = {
     "tensorflow-metadata": "RLDS data: from 1.17 on it wants protobuf 5",
     "tensorflow-probability": "TF-Agents",
     "tf-agents": "training",
-    "tqdm": "play and training",
 }
 
 

@@ -66,5 +66,5 @@ def select_sources(
 
 
 def count_steps(source: Source, suffix: int) -> int:
-    """Steps of a suffix, for a progress bar; 0 where counting would take reading."""
+    """Steps of a suffix, for the line of progress; 0 where counting would take reading."""
     return sum(extent.steps for extent in sources.survey(source, suffix) or ())

@@ -20,7 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from absl import flags
-from tqdm import tqdm
 
 from cql_atari.core import games
 from cql_atari.core.types import UserError
@@ -29,6 +28,7 @@ from cql_atari.data.format import FileCheck, Format, Problem, SuffixCheck
 from cql_atari.data.shared import Recording
 from cql_atari.system import cli, signals
 from cql_atari.system.files import write_whole
+from cql_atari.system.progress import Progress
 
 EXIT_WRONG = 1
 EXIT_STOPPED = 130  # as after Ctrl-C in a shell: nothing is kept
@@ -84,14 +84,15 @@ def check(found: Found, show: Callable[[Sequence[FileCheck]], None]) -> Exclusio
     stop = threading.Event()
     exclude: Exclusions = {}
     with (
-        tqdm(total=total, unit="B", unit_scale=True, desc="verify", mininterval=1) as bar,
+        Progress("verifying", "MB", total / 1e6) as line,
         ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
     ):
         try:
-            report = functools.partial(_report, bar, stop)
+            report = functools.partial(_report, line, stop)
             futures = [pool.submit(_check, report, *job) for job in jobs]
             for (_, recording, suffix), future in zip(jobs, futures):
                 files, left_out = future.result()
+                line.end()
                 show(files)
                 if left_out:
                     run = f"{recording.game}/{recording.run}"
@@ -110,10 +111,10 @@ def _check(
     return kind.check_suffix(Path(recording.path), recording.game, suffix, report)
 
 
-def _report(bar: tqdm, stop: threading.Event, done: int) -> None:
+def _report(line: Progress, stop: threading.Event, done: int) -> None:
     if stop.is_set():
         raise _Stopped
-    bar.update(done)
+    line.add(done / 1e6)
 
 
 class _Table:
@@ -135,7 +136,7 @@ class _Table:
             entries = "-" if file.entries is None else file.entries
             line = f"{status:<8}{entries:>12}{min(places, default='-'):>12}  {file.path}"
             if not file.problems:
-                tqdm.write(line, sys.stdout)
+                print(line, flush=True)
                 continue
             self._kept.append(line)
             self._kept += [f"        {problem.text}" for problem in file.problems[:_SHOWN]]

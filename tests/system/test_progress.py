@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from cql_atari.system import progress
@@ -43,6 +45,25 @@ def test_rate_and_time_left_by_hand():
     assert line.text("loss 0.5") == (
         "training: 400 of 1,000 steps (40 %), 5/s, 0:02:00 left, loss 0.5"
     )
+
+
+def test_what_threads_add_is_all_counted_and_written_once_a_period(capsys):
+    with Progress("loading", "frames", 40_000, clock=Clock()) as line:
+        threads = [
+            threading.Thread(target=lambda: [line.add(1) for _ in range(5_000)]) for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert line.done == 40_000 and capsys.readouterr().err == ""
+
+
+def test_a_line_over_items_counts_those_that_are_done(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "LOG_SECONDS", 0)
+    assert list(progress.over("ab", "ranking", "groups")) == ["a", "b"]
+    written = [line.split(" (")[0] for line in capsys.readouterr().err.splitlines()]
+    assert written == ["ranking: 1 of 2 groups", "ranking: 2 of 2 groups"]
 
 
 def test_durations():

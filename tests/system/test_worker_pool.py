@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cql_atari.core.types import UserError
-from cql_atari.system import worker_pool
+from cql_atari.system import progress, worker_pool
 
 
 def write_pid(folder: Path, job: str, report) -> None:
@@ -39,13 +39,13 @@ def fail_or_wait(folder: Path, job: str, report) -> None:
     raise UserError("this job can't be done")
 
 
-def test_every_job_is_done_once_by_no_more_workers_than_asked(tmp_path, capfd):
+def test_every_job_is_done_once_by_no_more_workers_than_asked(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(progress, "LOG_SECONDS", 0)
     jobs = ["a", "b", "c"]
     worker_pool.run_jobs(partial(write_pid, tmp_path), jobs, 2, 9, "working")
     pids = {(tmp_path / job).read_text() for job in jobs}
     assert len(pids) <= 2 and str(os.getpid()) not in pids
-    error = capfd.readouterr().err
-    assert "working: 100%" in error and "9/9" in error
+    assert "working: 9 of 9 steps (100 %)" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("job, message", [("fail", "this job can't be done"), ("die", "code -9")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -224,14 +225,18 @@ def test_ctrl_c(tmp_path):
     arguments = command(tmp_path / "data", f"--repair={repair}")
     # A shell that starts the tests in the background makes its children ignore Ctrl-C.
     old = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    ours, theirs = os.openpty()  # a terminal, on which progress is shown twice a second
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=theirs, text=True)
+    os.close(theirs)
     signal.signal(signal.SIGINT, old)
     shown = ""
-    while shown.count("B/s]") < 2:  # the progress bar moves: 10 GB of frames are being read
-        shown += process.stderr.read(1)
+    while shown.count("verifying: ") < 2:  # it moves: 10 GB of frames are being read
+        shown += os.read(ours, 1_000).decode()
     process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=20)
-    assert process.returncode == 130, errors
-    assert "stopped after 0 files" in errors and "Traceback" not in errors
+    out, _ = process.communicate(timeout=20)
+    shown += os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert process.returncode == 130, shown
+    assert "stopped after 0 files" in shown and "Traceback" not in shown
     assert "checked" not in out and not repair.exists()
-    assert "100%" not in errors  # nor was the rest read
+    assert "(100 %)" not in shown  # nor was the rest read

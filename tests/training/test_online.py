@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import signal
 import sys
@@ -107,14 +108,17 @@ def test_killed_it_refills_its_replay_and_counts_no_frame_twice(tmp_path, record
 
 
 def test_a_signal_in_the_first_fill_saves_what_was_acted(tmp_path):
-    folder, said = tmp_path / "run", tmp_path / "said"
-    with said.open("w") as file:
+    folder, said = tmp_path / "run", ""
+    ours, theirs = os.openpty()  # a terminal, on which progress is shown twice a second
+    with os.fdopen(theirs, "w") as file:
         process = start(folder, "online.first_fill = 200000", "online.frames = 4000000", err=file)
-    wait_for(lambda: re.search(r"filling the replay:.* [1-9]\d*/200000", said.read_text()), process)
+    while not re.search(r"filling the replay: [1-9][\d,]* of 200,000", said):
+        said += os.read(ours, 1_000).decode()
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode == signals.EXIT_INTERRUPTED, said.read_text()
-    assert "Traceback" not in said.read_text()
+    assert process.wait(60) == signals.EXIT_INTERRUPTED, said
+    said += os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert "Traceback" not in said
     assert checkpoint.steps(folder / "checkpoints") == [0]
     assert frames_of(folder, 0) > 0
     assert frames_of(folder, 0) % 16 == 0  # 4 copies, no game has ended yet

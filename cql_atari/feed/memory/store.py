@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import tqdm
 
 from cql_atari.core.types import FRAME_SHAPE, Episode, UserError
 from cql_atari.data.steps import Steps, returns_to_go
 from cql_atari.feed.positions import Episodes
 from cql_atari.feed.transitions import empty_frames
+from cql_atari.system.progress import Progress
 
 Write = Callable[[str, int, np.ndarray], None]  # column of a `MemoryStore`, first step, values
 COLUMNS: dict[str, tuple[tuple[int, ...], type]] = {  # shape of a step, dtype
@@ -132,10 +132,10 @@ def fill(write: Write, played: Iterable[Episode], episodes: Episodes) -> None:
         return len(episode.frames)
 
     total = int(episodes.steps.sum())
-    with tqdm.tqdm(total=total, desc="loading", unit="frame", unit_scale=True, delay=2) as bar:
+    with Progress("loading", "frames", total) as line:
         # Not a loop over episodes: its variable would keep one while the next is read.
         for added in map(add, played):
-            bar.update(added)
+            line.add(added)
     if any(next(left, None) is not None for left in waiting.values()):
         raise UserError(_CHANGED)
 

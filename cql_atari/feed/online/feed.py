@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Protocol
 
 from absl import logging
-from tqdm import tqdm
 
 from cql_atari.core.settings import Config
 from cql_atari.core.types import FRAME_SKIP
@@ -21,6 +20,7 @@ from cql_atari.feed.feed import Feed
 from cql_atari.feed.online import exchange, pace, replay
 from cql_atari.feed.online.actor import Tally, act
 from cql_atari.methods.method import Method
+from cql_atari.system.progress import Progress
 
 _SILENCE_SECONDS = 30  # between messages that no actor is there
 _LOOK_SECONDS = 0.1  # between looks for what remote actors have written
@@ -149,15 +149,13 @@ def _batches(
             config, address, method, tally, should_stop
         )
         tick = stack.enter_context(actors)
-        bar = stack.enter_context(
-            tqdm(total=online.first_fill, desc="filling the replay", unit="transition", delay=2,
-                 leave=False)
-        )  # fmt: skip
+        line = Progress("filling the replay", "transitions", online.first_fill)
 
         def tick_and_show(waiting: bool) -> None:
             tick(waiting)
             acted = (tally.frames - frames) // FRAME_SKIP
-            bar.update(min(acted, online.first_fill) - bar.n)
+            if line.done < line.total:
+                line.show(min(acted, line.total))
 
         yield stack.enter_context(
             replay.batches(

@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import reverb
-import tqdm
 
 from cql_atari.core.types import Episode, UserError
 from cql_atari.feed import tables
@@ -39,6 +38,7 @@ from cql_atari.feed.replay.interleave import (
 from cql_atari.feed.replay.segments import ROWS, pack_segments
 from cql_atari.feed.replay.service import Replay
 from cql_atari.feed.transitions import pad
+from cql_atari.system.progress import Progress
 
 _DECODERS = 4  # few: each has an arena of the allocator, which keeps some freed memory
 _PENDING = 32  # segments a writer may be ahead of its queue
@@ -227,20 +227,20 @@ def stream(
 
 
 def wait_until_filled(writers: Writers, should_stop: Callable[[], bool]) -> None:
-    """Waits until every window is full, with a bar.
+    """Waits until every window is full, and shows how far they are.
 
     Raises:
       KeyboardInterrupt: if told to stop before.
       Exception: as `Writers.check`.
     """
     total = sum(size for _, size in writers.filled().values()) * ROWS
-    with tqdm.tqdm(total=total, desc="filling the replay", unit="transition", delay=2) as bar:
+    with Progress("filling the replay", "transitions", total) as line:
         while True:
             writers.check()
             if should_stop():
                 raise KeyboardInterrupt
             filled = writers.filled().values()
-            bar.update(sum(held for held, _ in filled) * ROWS - bar.n)
+            line.show(sum(held for held, _ in filled) * ROWS)
             if all(held == size for held, size in filled):
                 return
             time.sleep(_POLL_SECONDS)
