@@ -26,12 +26,12 @@ methods=${METHODS:-agent cloning best_ten_percent mse hl_gauss decision_transfor
 total=48000                          # agent steps of play a game, in A and in_turns
 own_games=${OWN_GAMES:-KungFuMaster,Krull,CrazyClimber,RoadRunner} own_steps=40000 # of B
 changes=(no_feature_norm no_spatial_embedding mean_pool one_step five_step # of C: files, bindings
-  loss.auxiliary_cloning=0. loss.cql_alpha={0.01,0.2,1.0} train.target_period=100)
-sizes=("16,32" "32,64" "64,128")     # of D: channels of the two stages
-variants=(BattleZone=2 Freeway=1)    # of F: modes
+  loss.auxiliary_cloning=0. loss.cql_alpha={0.01,0.2,1.0} train.target_period=100
+  loss.v_max=20. loss.v_max=20.+loss.cql_alpha=0.01) # both at once
+sizes=("16,32" "32,64" "64,128") variants=(BattleZone=2 Freeway=1) # of D: channels; of F: modes
 quickstart=$out/A/percent_good_play=50
 on_own_play=(--gin_bindings="data.games=('${own_games//,/\', \'}',)" --gin_bindings="data.runs=(1,)"
-  --gin_bindings=loss.v_max=20. ${STEPS:+--gin_bindings=train.steps=$STEPS}) # returns reach 35 there
+  ${STEPS:+--gin_bindings=train.steps=$STEPS})
 
 collect() { # DIR GAMES RUN SEED PLAYER STEPS EPSILONS
   run "$python" -m cql_atari.collect --data_dir="$1/data" --games="$2" --run="$3" \
@@ -51,7 +51,7 @@ method() { # NAME: sets `flags` to those that make the quickstart's agent that m
     contrastive | masked_autoencoder) flags=(--gin_files="gin_configs/$1.gin"
       --gin_bindings=feed.draws=8 --gin_bindings=train.steps=12_000
       --gin_bindings=optimizer.warmup_steps=1_200 --gin_bindings=evaluation.every=0) ;;
-    *=*) flags=(--gin_bindings="$1") ;;
+    *=*) read -ra flags <<<"--gin_bindings=${1//+/ --gin_bindings=}" ;;
     *) flags=(--gin_files="gin_configs/ablations/$1.gin") ;;
   esac
 }

@@ -576,12 +576,14 @@ def test_in_turns_two_fifths_of_the_play_are_the_good_players_in_every_game(stag
     assert config_of(train).data.runs == (1,) and config_of(train).train.method == "cloning"
 
 
-def test_on_an_agents_own_play_the_support_is_the_papers_unless_it_is_what_changes(stage, tmp_path):
-    some = {"SEEDS": "1", "OWN_GAMES": "Krull", "METHODS": "agent loss.v_max=10."}
-    commands = evidence(stage, "B", tmp_path, **some)
-    runs = [config_of(command) for command in commands if command[0] == "train"]
-    assert {config.data.games for config in runs} == {("Krull",)}
-    assert [config.loss.v_max for config in runs] == [20, 10, 20, 10]
+def test_a_change_of_two_settings_on_an_agents_own_play_of_one_game(stage, tmp_path):
+    change = "loss.v_max=20.+loss.cql_alpha=0.01"
+    some = {"SEEDS": "1", "OWN_GAMES": "Krull", "METHODS": change}
+    commands = evidence(stage, "C", tmp_path, **some)
+    (own,) = [c for c in commands if c[-1] == f"--workdir={tmp_path}/C/own_play/{change}/1/agent"]
+    config = config_of(own)
+    assert config.data.games == ("Krull",)
+    assert (config.loss.v_max, config.loss.cql_alpha) == (20, 0.01)
 
 
 @pytest.mark.slow
