@@ -27,8 +27,11 @@ def rank(label: str) -> int:
 
 
 def title(label: str) -> str:
-    """As people read it: "best fixed action" for `best_fixed`, "cloning (best ten percent)"."""
+    """As people read it: "best fixed action" for `best_fixed`, "cloning (best ten percent)".
+
+    A path or a setting (`loss.cql_alpha=0.01`) keeps its name.
+    """
     who = kind(label)
     place = label[len(who) :]
-    shown = place if "/" in place else place.replace("_", " ")
+    shown = place if set("/.") & set(place) else place.replace("_", " ")
     return _TITLES.get(who, who).replace("_", " ") + shown
