@@ -646,7 +646,6 @@ def test_killed_outright_then_run_again(tmp_path, collection):
     assert again.returncode == 0, error
     scores = [episode["score"] for episode in episodes_of(collection)]
     assert f"SpaceInvaders: {len(scores)} episodes, mean score {np.mean(scores):.1f}" in out
-    assert "1000/1000" in error
     assert not partial.exists()
     assert_same(tmp_path / "SpaceInvaders" / "1", collection)
 
