@@ -88,19 +88,21 @@ def narrow_support(scalars: Mapping[str, float], support: tf.Tensor | None) -> d
     """`Learner.warnings`: the games whose returns lie beyond the support.
 
     Where returns fit, a trained network's targets have next to no mass on the first and last atom;
-    an untrained one's have 2 / N of it there.
+    an untrained one's have 2 / N of it there, which is no reason to warn.
 
     Args:
       scalars: of a log line; "target_at_ends/<Game>" among them.
       support: [N]; None where targets are scalars.
     """
-    name = "target_at_ends/"
+    if support is None:
+        return {}
+    name, most = "target_at_ends/", max(TOO_MUCH_AT_ENDS, 2 / len(support))
     return {
         key: f"{key.removeprefix(name)}: {share:.0%} of the targets' mass is on the ends of the "
         f"support, {support[0]:g} and {support[-1]:g}. Returns beyond them are cut off, so that "
         "the best play looks no better than the rest: widen it with loss.v_max or loss.v_min."
         for key, share in scalars.items()
-        if support is not None and key.startswith(name) and share > TOO_MUCH_AT_ENDS
+        if key.startswith(name) and share > most
     }
 
 

@@ -47,6 +47,8 @@ def test_a_game_whose_returns_lie_beyond_the_support_is_named():
     assert "Krull: 9% of the targets' mass" in found["target_at_ends/Krull"]
     assert "-10 and 10" in found["target_at_ends/Krull"]
     assert not measures.narrow_support(scalars, None)
+    few_atoms = distributions.support(-10, 10, 11)  # an untrained network has 2/11 on the ends
+    assert not measures.narrow_support(scalars, few_atoms)
 
 
 def test_the_pull_of_cql_is_alpha_times_the_variance():
