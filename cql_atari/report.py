@@ -41,6 +41,11 @@ def main(argv: list[str]) -> None:
     if len(argv) < 2:
         raise UserError("no folder given; usage: python -m cql_atari.report DIR [DIR...]")
     values, folders = flags.FLAGS, [Path(argument) for argument in argv[1:]]
+    if values.json and Path(values.json).name == folder.SCORES:
+        raise UserError(
+            f"--json={values.json}: evaluations write {folder.SCORES}, and reports read each; "
+            "choose another name, such as report.json"
+        )
     found = score_files.find_scores(folders)
     scored = {player.folder.resolve() for player in found}
     runs = folder.holding(folder.CONFIG, folders)

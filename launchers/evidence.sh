@@ -105,7 +105,7 @@ A() {
     mixture "$percent" $methods
   done
   baselines "$out/A"
-  report "$out/A" --against=percent_good_play --figures="$out/A/figures" --json="$out/A/scores.json"
+  report "$out/A" --against=percent_good_play --figures="$out/A/figures" --json="$out/A/report.json"
 }
 
 turns() { # DIR SEED STEPS GAMES: play in which both players take turns within each episode

@@ -227,6 +227,7 @@ def test_command_says_what_is_wrong(tmp_path):
         ([], "usage"),
         ([tmp_path / "empty"], "no scores.json in"),
         ([tmp_path, f"--data_dir={tmp_path}"], "has no <Game>/<run>/episodes.jsonl"),
+        ([tmp_path, f"--json={tmp_path / 'scores.json'}"], "choose another name"),
     ):
         done = command(*arguments)
         assert done.returncode != 0
