@@ -56,7 +56,8 @@ def test_outputs_are_what_the_policy_acts_by(run):
     frames = np.random.default_rng(0).integers(0, 256, (4, 4, 84, 84), np.uint8)
     said = loaded.method.outputs(frames, np.array([0, 1]))
     scores = loaded.act()(Observation.first(frames, np.array([0, 1], np.int32)))
-    np.testing.assert_allclose(said["q_values"], scores, atol=1e-6)
+    # Two compiled programs: sums in another order, by processor.
+    np.testing.assert_allclose(said["q_values"], scores, atol=1e-5)
     means = (said["distributions"].numpy() * loaded.method.support).sum(-1)
     np.testing.assert_allclose(means, scores, atol=1e-5)
 

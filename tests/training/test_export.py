@@ -94,7 +94,8 @@ def test_the_plain_weights_are_the_runs(exported, expected):
     loaded = cql_atari.load(exported)
     assert loaded.step == 20
     q_values = loaded.act()(Observation.first(FRAMES, GAMES))
-    np.testing.assert_allclose(q_values, expected["q_values"], atol=1e-6)
+    # Two compiled programs: sums in another order, by processor.
+    np.testing.assert_allclose(q_values, expected["q_values"], atol=1e-5)
     # By the names that the checkpoint has for them, and nothing else.
     reader = tf.train.load_checkpoint(str(RUN / "checkpoints" / "0000000020" / "variables"))
     for name, variable in weights.named(loaded.method.network).items():
