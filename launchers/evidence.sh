@@ -7,11 +7,11 @@
 #   laptop  the same with a fourth game, more play, twice the steps, through Reverb: gin_configs/laptop.gin
 #   B  what an agent recorded while it learned online, all of it (run) and its first fifth     (one seed)
 #   C  ablations and the strength of CQL, on the quickstart's play and on B's      (some of it run)
-#   D  three sizes of the network, on B's play                                         (not yet run)
+#   D  sizes of the network, on B's play                                                (not yet run)
 #   E  transfer to Boxing: encoders of several methods, tuned and frozen   (agent's and cloning's run)
 #   F  online fine-tuning on variants: from scratch, pre-trained, pre-trained and with CQL kept
-# SEEDS='1 2', PERCENTS='0 100', METHODS='agent cloning' take some of them; OWN_GAMES=Krull, STEPS=24_000 are
-# B's, into another OUT. All goes on where it stopped. Runs are in OUT/EXPERIMENT/SETTING/SEED/METHOD.
+# SEEDS='1 2', PERCENTS='0 100', METHODS='agent cloning', SIZES=8,16 take some; OWN_GAMES=Krull, OWN_SEED=8,
+# STEPS=24_000 are B's, into another OUT. All goes on where it stopped. Runs: OUT/EXPERIMENT/SETTING/SEED/METHOD
 set -euo pipefail
 # shellcheck source=launchers/common.sh
 source "$(dirname "$0")/common.sh"
@@ -23,12 +23,12 @@ out=${2:-runs/evidence}
 seeds=${SEEDS:-1 2 3 4 5}
 percents=${PERCENTS:-0 10 25 50 100} # of the steps that are a good player's
 methods=${METHODS:-agent cloning best_ten_percent mse hl_gauss decision_transformer}
-total=48000                          # agent steps of play a game, in A and in_turns
-own_games=${OWN_GAMES:-KungFuMaster,Krull,CrazyClimber,RoadRunner} own_steps=40000 # of B
+total=48000 own_steps=40000 # agent steps of play a game, in A and in_turns, and in B
+own_games=${OWN_GAMES:-KungFuMaster,Krull,CrazyClimber,RoadRunner} own_seed=${OWN_SEED:-7} # of B
 changes=(no_feature_norm no_spatial_embedding mean_pool one_step five_step # of C: files, bindings
   loss.auxiliary_cloning=0. loss.cql_alpha={0.01,0.2,1.0} train.target_period=100
   loss.v_max=20. loss.v_max=20.+loss.cql_alpha=0.01) # both at once
-sizes=("16,32" "32,64" "64,128") variants=(BattleZone=2 Freeway=1) # of D: channels; of F: modes
+sizes=${SIZES:-8,16 16,32 32,64 64,128} variants=(BattleZone=2 Freeway=1) # of D: channels; of F: modes
 quickstart=$out/A/percent_good_play=50
 on_own_play=(--gin_bindings="data.games=('${own_games//,/\', \'}',)" --gin_bindings="data.runs=(1,)"
   ${STEPS:+--gin_bindings=train.steps=$STEPS})
@@ -152,7 +152,7 @@ laptop() {
 
 B() {
   local name seed part
-  run "$python" -m cql_atari.collect --data_dir="$out/B/data" --games="$own_games" --seed=7 \
+  run "$python" -m cql_atari.collect --data_dir="$out/B/data" --games="$own_games" --seed="$own_seed" \
     --behaviour=online --steps_per_game=$own_steps --slots_per_file=$own_steps
   baselines "$out/B" "${on_own_play[@]}"
   for part in whole=1.0 first_fifth=0.2; do
@@ -183,9 +183,9 @@ C() {
 
 D() {
   local name seed size
-  for size in "${sizes[@]}"; do
+  for size in $sizes; do
     for seed in $seeds; do
-      for name in agent cloning; do
+      for name in ${METHODS:-agent cloning}; do
         method "$name"
         train "$out/D/widths=$size/$seed/$name" "$out/B/data" "$seed" "${on_own_play[@]}" \
           "${flags[@]}" --gin_bindings="network.widths=($size)"

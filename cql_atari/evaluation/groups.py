@@ -231,6 +231,9 @@ def _names(groups: Sequence[Group], against: str | None) -> list[str]:
         while length < len(where) and any(o[-length:] == where[-length:] for o in others):
             length += 1
         apart = "/".join(where[-length:])
+        short = apart.removesuffix(f"/{label}")  # the end says the label again
+        if not any(f"/{'/'.join(other)}".endswith(f"/{short}") for other in others):
+            apart = short
         names.append(f"{label} ({apart})" if others and apart != label else label)
     return names
 

@@ -253,6 +253,20 @@ def test_names_have_as_much_of_the_path_as_it_takes(tmp_path):
     assert [group.seeds for group in found] == [[0, 1]] * 3
 
 
+def test_a_name_says_the_label_twice_only_where_that_tells_players_apart(tmp_path):
+    def names(*places):
+        for steps, place in enumerate(places, 1):
+            write_run(tmp_path / str(len(places)) / place, "agent", {"Freeway": [1]},
+                      feed={"n_step": steps})  # fmt: skip
+        players = score_files.find_scores([tmp_path / str(len(places))])
+        return {group.name for group in groups.make(players, [])}
+
+    assert names("A/agent", "A/mse", "C/x/agent") == {"agent (A)", "agent (mse)", "agent (x)"}
+    assert names("A/agent", "A/mse", "C/mse/agent", "D/x/agent") == {
+        "agent (A)", "agent (mse)", "agent (mse/agent)", "agent (x)"
+    }  # fmt: skip
+
+
 def test_a_copy_with_the_same_seeds_is_another_player(tmp_path):
     for place in ("a", "b"):
         for seed in (0, 1):
