@@ -18,8 +18,8 @@ source "$(dirname "$0")/common.sh"
 cd "$(dirname "$0")/.."
 out=${2:-runs/evidence}
 
-# All seeds, sizes and shares. Training seed s learns from play of seeds 100 s + run. Nothing was tuned
-# on these seeds: the quickstart's settings were chosen with training seed 0 and play of seeds 1 and 2.
+# All seeds, sizes and shares. Training seed s learns from play of seeds 100 s + run. The settings
+# were chosen with training seed 0 and play of seeds 1 and 2; results/evidence names the exceptions.
 seeds=${SEEDS:-1 2 3 4 5}
 percents=${PERCENTS:-0 10 25 50 100} # of the steps that are a good player's
 methods=${METHODS:-agent cloning best_ten_percent mse hl_gauss decision_transformer}
