@@ -47,7 +47,10 @@ def _jobs(values: flags.FlagValues) -> list[Job]:
     try:
         epsilons = tuple(float(text) for text in values.epsilons)
     except ValueError as error:
-        raise UserError(f"--epsilons={','.join(values.epsilons)}: {error}") from error
+        raise UserError(
+            f"--epsilons={','.join(values.epsilons)}: {error}; give numbers from 0 to 1 with "
+            "commas between, as in 0.2,0.5"
+        ) from error
     if not epsilons or not all(0 <= epsilon <= 1 for epsilon in epsilons):
         raise UserError(f"--epsilons={','.join(values.epsilons)}: each must be from 0 to 1")
     behaviour, mixture, order = values.behaviour, None, None

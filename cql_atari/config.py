@@ -272,6 +272,10 @@ def _find(path: str) -> str:
         if (base / path).is_file():
             return str(base / path)
     known = sorted(str(p.relative_to(HOME)) for p in HOME.glob("gin_configs/**/*.gin"))
+    if "," in path:
+        raise UserError(
+            f"no gin file {path!r}; repeat the flag for several: --gin_files=A --gin_files=B"
+        )
     near = difflib.get_close_matches(path, known, n=1)
     raise UserError(
         f"no gin file {path!r}" + (f"; did you mean {near[0]!r}?" if near else ".")
@@ -295,8 +299,21 @@ def _explain(error: BaseException) -> str:
     wrong = re.search(r"matching '([\w.]+)'|parameter named '(\w+)'", first)
     hint = ""
     if wrong:
-        word = wrong.group(1) or wrong.group(2)
-        names = [*known, *SECTIONS] if wrong.group(1) else [k.split(".")[1] for k in known]
-        near = list(dict.fromkeys(difflib.get_close_matches(word, names, n=3, cutoff=0.4)))
+        if word := wrong.group(1):
+            near = difflib.get_close_matches(word, [*known, *SECTIONS], n=3, cutoff=0.4)
+        else:
+            near, known = _near_parameters(first, wrong.group(2), known)
         hint = f" Did you mean {' or '.join(near)}?" if near else f" There are: {', '.join(known)}."
     return f"gin: {first}{hint}"
+
+
+def _near_parameters(message: str, word: str, known: list[str]) -> tuple[list[str], list[str]]:
+    """The full names of parameters like the word, those of the message's section first; and all
+    that may be meant.
+    """
+    section = re.search(r"Configurable '(\w+)'", message)
+    own = [name for name in known if section and name.startswith(f"{section[1]}.")]
+    last = {name.split(".")[1] for name in known}
+    words = difflib.get_close_matches(word, sorted(last), n=3, cutoff=0.6)
+    near = [name for part in words for name in known if name.split(".")[1] == part]
+    return sorted(near, key=lambda name: name not in own)[:3], own or known

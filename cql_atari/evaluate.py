@@ -66,12 +66,13 @@ def evaluate_run(should_stop: Callable[[], bool]) -> int:
 
     from cql_atari.envs import roms
     from cql_atari.evaluation import summary as summary_lib
-    from cql_atari.runs import checkpoint
+    from cql_atari.runs import checkpoint, weights
     from cql_atari.training import follow, load
 
     roms.warn_where_other(config.data, config.evaluation.rom_dir)
     there = checkpoint.listed(run / folder.CHECKPOINTS)
-    if missing := [step for step in steps if step not in there]:
+    is_export = (run / weights.FILE).is_file()  # has one step, which is looked at with its weights
+    if not is_export and (missing := [step for step in steps if step not in there]):
         raise UserError(
             f"{run} has no checkpoint of step {missing[0]}; there are "
             f"{', '.join(map(str, there)) or 'none'}."

@@ -86,6 +86,8 @@ def _check_type(name: str, value: Any, hint: str) -> None:
             return
         if items and fits(value, items.group(1)):
             advice = f" Write {name} = ({value!r},): the comma makes it a tuple."
+    if isinstance(value, float) and not math.isfinite(value) and not advice:
+        advice = " It must be finite."
     raise UserError(f"{name} = {value!r}: expected {hint}.{advice}")
 
 

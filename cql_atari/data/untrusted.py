@@ -24,8 +24,13 @@ from numpy.lib import format as npy_format
 
 from cql_atari.core.types import UserError
 
-FIX = "Replace the file by a sound copy (prepare or record it again), or leave its suffix out."
-_SAVE = "Save it again in that form, or leave its suffix out."
+# `verify` writes the file that data.exclude names.
+LEAVE_OUT = (
+    "leave its suffix out: `python -m cql_atari.tools.verify DATA_DIR --repair=FILE`, then "
+    "bind data.exclude = 'FILE'."
+)
+FIX = f"Replace the file by a sound copy (prepare or record it again), or {LEAVE_OUT}"
+_SAVE = f"Save it again in that form, or {LEAVE_OUT}"
 
 _SAMPLE = 1 << 16  # bytes at either end of a file that its fingerprint is taken of
 BLOCK = 1 << 20  # bytes read at a time; more no longer fit the processor's cache

@@ -166,6 +166,7 @@ def sentence(comparison: Comparison, against: str | None = None) -> str:
     rows = comparison.rows
     above = [row for row in rows if row.value > 0]
     clear = [row for row in above if row.clear]
+    below = [row for row in rows if row.clear and row.value < 0]
     mine, theirs = _with_article(comparison.mine), _with_article(comparison.theirs)
     if not rows:
         return f"{mine[0].upper()}{mine[1:]} isn't compared with {theirs}: no seed is in both."
@@ -173,9 +174,10 @@ def sentence(comparison: Comparison, against: str | None = None) -> str:
     numbers = {row.at for row in rows}
     if against is None or len(numbers) < 2:
         clearly = f", clearly in {len(clear) or 'none'}" if above else ""
+        if below:
+            clearly += f"; it scores clearly lower in {len(below)}"
         return f"{head} games{clearly}: {', '.join(map(_in_words, rows))}."
     games = {row.game for row in rows}
-    below = [row for row in rows if row.clear and row.value < 0]
     untested = sum(row.p is None for row in rows)
     single = f" Not tested, for a single seed: {untested}." if untested else ""
     return (

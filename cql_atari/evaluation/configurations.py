@@ -60,9 +60,10 @@ def same_but_seed(seeds: Sequence[int], settings: Sequence[Mapping[str, Any]]) -
 
 def without_seed(path: Path, seed: int | None) -> tuple[str, ...]:
     """The parts of a path without the seed, which may end a part or be one: ("runs", "agent") for
-    runs/3/agent, runs/agent_3 and runs/agent/train.seed=3 with seed 3. The last one counts.
+    runs/3/agent, runs/agent_3 and runs/agent/train.seed=3 with seed 3. The last one counts. The end
+    of a number (0.3, 1e-3) is no seed.
     """
-    ending = re.compile(rf"(^|[-_,.]|[-_,.]?(train\.)?seed[-_=]?){seed}$")
+    ending = re.compile(rf"(^|[_,]|(?<![0-9])\.|(?<![0-9]e)-|[-_,.]?(train\.)?seed[-_=]?){seed}$")
     parts = list(path.parts)
     for place in reversed(range(len(parts))):
         if ending.search(parts[place]):

@@ -14,12 +14,12 @@ from cql_atari.methods.method import ParameterGroup
 def augmenter(config: Config, group: ParameterGroup) -> Callable[[tf.Tensor, int], tf.Tensor]:
     """A function (frames uint8 [B, C, H, W], salt) -> frames, changed as `augmentation` says.
 
-      The changes differ between steps, replicas and salts; a resumed run makes the same ones as an
-      uninterrupted run. Where the settings are 0 the frames stay as they are.
+    The changes differ between steps, replicas and salts; a resumed run makes the same ones as an
+    uninterrupted run. Where the settings are 0 the frames stay as they are.
 
-      Args:
-        config: the run's.
-    group: its optimizer counts the steps.
+    Args:
+      config: the run's.
+      group: its optimizer counts the steps.
     """
     chosen = config.augmentation
 

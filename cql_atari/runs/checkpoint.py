@@ -95,7 +95,8 @@ def steps(directory: Path) -> list[int]:
     for aside in directory.glob("replaced-*"):
         final = directory / aside.name.removeprefix("replaced-")
         if not final.exists():
-            aside.rename(final)
+            with contextlib.suppress(FileNotFoundError):  # another host was first
+                aside.rename(final)
     return listed(directory)
 
 

@@ -132,6 +132,8 @@ def _facts(manifest: dict[str, Any]) -> dict[str, Any]:
             name = f"{entry['game']}, run {entry['run']}, suffix {suffix}"
             facts |= {f"{name}, {file}": found for file, found in part["files"].items()}
             facts[f"{name}, episodes and steps"] = [part["episodes"], part["steps"]]
+            # Counting may take reading everything (RLDS), so that a count doesn't tell.
+            facts[f"{name}, left out"] = (entry.get("left_out") or {}).get(suffix, [])
             if (best := part.get("best")) is not None:  # older manifests don't have it
                 facts[f"{name}, best episodes"] = best
     return facts

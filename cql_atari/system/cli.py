@@ -73,6 +73,8 @@ def _parse(argv: list[str]) -> list[str]:
     """The arguments that are no flags. Without any argument the command says what it is for."""
     try:
         return flags.FLAGS(argv)
+    except SystemExit:  # absl has shown the help that was asked for, which is no error
+        sys.exit(0)
     except flags.Error as error:
         missing = re.findall(r"Flag --(\w+) must have a value", str(error))
         message = f"give --{' and --'.join(missing)}" if missing else str(error)

@@ -8,6 +8,7 @@ import errno
 import fcntl
 import json
 import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +27,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
     Raises:
       OSError: if it can't be written; the old file is untouched.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    writer = f"{socket.gethostname()}.{os.getpid()}"  # pids of two hosts may be the same
+    partial = path.with_name(f".{path.name}.{writer}.partial")
     try:
         partial.write_bytes(content if isinstance(content, bytes) else content.encode())
         sync(partial)
@@ -52,7 +54,7 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def writing(
-    what: object, advice: str = "free some space or choose another folder"
+    what: object, advice: str = "choose another folder, or free some space if the disk is full"
 ) -> Iterator[None]:
     """Turns an OSError into a UserError: what can't be written, why, and what to do."""
     try:

@@ -7,6 +7,7 @@ and refuses a network that might not fit in its free memory, and more than 256 c
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -32,6 +33,8 @@ _MOST_ENVS = 256  # that a learner may ask of this host
 
 
 def main(_: list[str]) -> int:
+    if not re.fullmatch(r"[^:]+:[0-9]+|\[[0-9a-fA-F:]+\]:[0-9]+", FLAGS.learner):
+        raise UserError(f"--learner={FLAGS.learner}: give HOST:PORT.")
     expected = None
     if FLAGS.gin_files or FLAGS.gin_bindings:
         from cql_atari.feed.online.complete import complete

@@ -132,8 +132,9 @@ def _episodes(game: str, data_dir: Path, run: int) -> Iterator[Episode]:
 
 def _from_minari(one: Any, game: str, lookup: np.ndarray) -> Episode:
     actions, rewards = np.asarray(one.actions), np.asarray(one.rewards, np.float32)
+    known = np.flatnonzero(np.isin(lookup, games.to_full_actions(game)))
     for name, values, fits, expected in (
-        ("action", actions, np.isin(actions, range(len(lookup))), f"0 to {len(lookup) - 1}"),
+        ("action", actions, np.isin(actions, known), ", ".join(map(str, known))),
         ("reward", rewards, np.isfinite(rewards), "a finite number"),
     ):
         if not fits.all():

@@ -52,11 +52,11 @@ def evaluate_checkpoint(todo: EvaluationPlan, step: int | None) -> tuple[int, di
     step = load.restore_run(run, step)
     weights = scores.weights_checksum(run.method.network)
     task = scores.Task(step, weights, todo.games, scores.protocol_of(todo.config))
-    if (known := scores.known(out, task)) is not None:
+    newest = not step < _newest_step(out / folder.SCORES) <= _last_step(run.directory)
+    if (known := scores.known(out, task, newest)) is not None:
         todo.say(f"step {step:,}: the scores are there ({folder.scores_of(out, step)})")
         return step, known
     todo.say(f"step {step:,} of {run.directory}")
-    newest = step >= _newest_step(out / folder.SCORES)
     return step, scores.evaluate(
         todo.config,
         run.act(),
@@ -138,6 +138,11 @@ def _is_done(todo: EvaluationPlan, step: int, training: bool) -> bool:
     every, calls = config.evaluation.every, config.train.steps_per_call
     is_trainers = step >= config.train.steps or crossed(every, step - calls, step)
     return folder.scores_of(todo.out, step).exists() or (training and is_trainers)
+
+
+def _last_step(directory: Path) -> int:
+    """Of a run's checkpoints; scores of a later step are of weights that were removed."""
+    return max(checkpoint.listed(directory / folder.CHECKPOINTS), default=0)
 
 
 def _newest_step(path: Path) -> int:

@@ -158,6 +158,8 @@ def learn(
                 raise UserError(
                     f"the data ended at step {step}, which is saved; the same command goes on."
                 ) from error
+            if step and not isinstance(error, (KeyboardInterrupt, *strategy_lib.LOST_HOST)):
+                save(step)  # the feed failed, the weights are good
             raise
         meter.wait_seconds += time.perf_counter() - asked
         made, sums = train_call(batch, tf.constant(config.steps - step))

@@ -68,7 +68,7 @@ def train(
 
     # 2. Start policy: go on with this folder's own run; else pre-trained encoder, else scratch.
     checkpoints = directory / folder.CHECKPOINTS
-    learner, start = begin(method, config, directory, devices.scope)
+    learner, start = begin(method, config, directory, devices.scope, here.is_chief)
     strategy.check_same_start(devices, start)
     state = checkpoint.read_extra(checkpoints, start)
 
@@ -78,7 +78,7 @@ def train(
         logs.describe_run(directory, config)
     log = with_warnings(learner, logs.make_log(directory)) if here.is_chief else lambda *_: None
     evaluate_agent = make_evaluate(config, method, directory, start, should_stop)
-    remember, show = make_show(method, devices, directory)
+    remember, show = make_show(method.pictures if here.is_chief else None, devices, directory)
     feed = Feed(lambda rows: ())
 
     def log_all(step: int, scalars: dict[str, float]) -> None:
@@ -168,9 +168,9 @@ def make_evaluate(
 ) -> Callable[[int, int | None], dict[str, float] | None]:
     """A function (step, episodes) that evaluates the agent and returns scalars for the logs.
 
-    It returns {} if the method doesn't act, or if the scores of the step at which a run goes on are
-    there already; None if it was asked to stop before it was done (a run that goes on with the same
-    weights plays the rest).
+    It returns {} if the method doesn't act, or if these very scores of the step at which a run goes
+    on are there already; None if it was asked to stop before it was done (a run that goes on with
+    the same weights plays the rest).
     """
     if method.act is None:
         logging.warning(
@@ -179,11 +179,13 @@ def make_evaluate(
         )  # fmt: skip
 
     def evaluate_agent(step: int, episodes: int | None) -> dict[str, float] | None:
-        if method.act is None or (step == start > 0 and folder.scores_of(directory, step).exists()):
+        if method.act is None:
             return {}
         weights = scores.weights_checksum(method.network)
         protocol = scores.protocol_of(config, episodes)
         task = scores.Task(step, weights, config.data.games, protocol)
+        if step == start > 0 and scores.known(directory, task) is not None:
+            return {}
         try:
             summary = scores.evaluate(
                 config, method.act(), method.network, directory, task, should_stop=should_stop,
@@ -199,12 +201,18 @@ def make_evaluate(
 
 
 def make_show(
-    method: Method, devices: tf.distribute.Strategy, directory: Path
+    make: Callable[[Any], dict[str, tf.Tensor]] | None,
+    devices: tf.distribute.Strategy,
+    directory: Path,
 ) -> tuple[Callable[[Iterator[Any]], Iterator[Any]], Callable[[int], None]]:
     """Two functions for a method's pictures: one passes batches on and remembers the last one, the
     other logs the pictures of that batch at a step.
+
+    Args:
+      make: the method's `pictures`.
+      devices: the strategy.
+      directory: the run's folder.
     """
-    make = method.pictures
     if make is None:
         return lambda batches: batches, lambda step: None
     log, last = logs.make_picture_log(directory), collections.deque[Any](maxlen=1)

@@ -99,10 +99,18 @@ def evaluate(
     return summary.summarise(played)
 
 
-def known(directory: Path, task: Task) -> dict[str, Any] | None:
-    """The summary of this very task's scores, if the folder holds them."""
+def known(directory: Path, task: Task, newest: bool = True) -> dict[str, Any] | None:
+    """The summary of this very task's scores, if the folder holds them.
+
+    Args:
+      directory: of the scores.
+      task: as for `evaluate`.
+      newest: whether `scores.json` is to hold them, too.
+    """
     try:
         found = score_files.read(folder.scores_of(directory, task.step))
+        if newest and score_files.read(directory / folder.SCORES).run != found.run:
+            return None
     except UserError:
         return None
     played = {score.game for score in found.episodes}

@@ -15,7 +15,7 @@ from cql_atari.core.settings import Config
 from cql_atari.core.types import UserError
 from cql_atari.methods import build
 from cql_atari.methods.method import Learner, Method
-from cql_atari.runs import checkpoint, folder, recorded_config
+from cql_atari.runs import checkpoint, folder, recorded_config, weights
 from cql_atari.system import files
 
 # The settings that must agree, by kind of encoder.
@@ -28,7 +28,11 @@ _SETTINGS = {
 
 
 def begin(
-    method: Method, config: Config, directory: Path, scope: Callable[[], AbstractContextManager]
+    method: Method,
+    config: Config,
+    directory: Path,
+    scope: Callable[[], AbstractContextManager],
+    is_chief: bool = True,
 ) -> tuple[Learner, int]:
     """Restores a run's newest checkpoint; a new run begins with what `start` says.
 
@@ -40,6 +44,7 @@ def begin(
       config: the run's.
       directory: the run's folder.
       scope: the strategy's.
+      is_chief: whether this host writes.
 
     Returns:
       The learner, and the step at which the run goes on, 0 for a new one.
@@ -50,7 +55,9 @@ def begin(
     """
     checkpoints = directory / folder.CHECKPOINTS
     if not checkpoint.steps(checkpoints) and config.start.encoder_from is not None:
-        _take_over(method, config, Path(config.start.encoder_from), directory)
+        note = _take_over(method, config, Path(config.start.encoder_from))
+        if is_chief:
+            files.write_whole(directory / folder.START, json.dumps(note) + "\n")
     with scope():
         learner = method.learner()
     # Adam's rates and betas are variables, which a checkpoint holds: the configured ones win.
@@ -96,8 +103,12 @@ def _variables(part: Any) -> list[tf.Variable]:
     return list(found() if callable(found) else found)
 
 
-def _take_over(method: Method, config: Config, run: Path, directory: Path) -> None:
-    """Takes over what `start` names from another run, and notes it in `start.json`."""
+def _take_over(method: Method, config: Config, run: Path) -> dict[str, Any]:
+    """Takes over what `start` names from another run; what `start.json` says of it."""
+    if (run / weights.FILE).is_file():
+        raise UserError(
+            f"start.encoder_from = {str(run)!r} is an export; give the run that it was made from."
+        )
     theirs, whole = recorded_config.read_config(run), config.start.whole_network
     problems, step = _differences(theirs, config, method.network), None
     what = "whole_network" if whole else "encoder"
@@ -112,9 +123,8 @@ def _take_over(method: Method, config: Config, run: Path, directory: Path) -> No
             + "".join(f"\n  {problem}" for problem in problems)
             + f"\nUse the gin files of its network (they are all in {run / folder.CONFIG_GIN})."
         )
-    note = {"encoder_from": str(run.resolve()), "step": step, "whole_network": whole}
     logging.info("%s of %s at step %d", what.replace("_", " "), run.resolve(), step)
-    files.write_whole(directory / folder.START, json.dumps(note) + "\n")
+    return {"encoder_from": str(run.resolve()), "step": step, "whole_network": whole}
 
 
 def _differences(theirs: Config, config: Config, network: tf.keras.Model) -> list[str]:

@@ -93,7 +93,7 @@ def test_what_is_no_atari_play_is_refused_and_leaves_nothing(tmp_path, observati
 @pytest.mark.parametrize(
     "change, said",
     [
-        ({"actions": np.array([1, 4])}, "action 4 of episode 0: expected 0 to 3"),
+        ({"actions": np.array([1, 4])}, "action 4 of episode 0: expected 0, 1, 2, 3"),
         ({"actions": np.array([-1, 1])}, "action -1 of episode 0"),
         ({"rewards": [np.nan, 0.0]}, "reward nan of episode 0: expected a finite number"),
         (None, "'other' has no episode"),

@@ -19,7 +19,7 @@ import numpy as np
 
 from cql_atari.core.types import FRAME_SHAPE, STACK, UserError
 from cql_atari.data.shared import LONGEST, PADS, Fingerprints, PathLike, Ranges
-from cql_atari.data.untrusted import FIX, GzipArray, blaming, read_bytes
+from cql_atari.data.untrusted import FIX, LEAVE_OUT, GzipArray, blaming, read_bytes
 
 # What each file may hold: dtypes, and the shape with None for any length.
 OBSERVATION = "$store$_observation"
@@ -125,7 +125,7 @@ def open_group(directory: Path, suffix: int) -> Iterator[FileGroup]:
     if missing:
         raise UserError(
             f"suffix {suffix} in {directory} lacks {', '.join(missing)}. "
-            "Add the file or leave the suffix out."
+            f"Add the file, or {LEAVE_OUT}"
         )
     with contextlib.ExitStack() as stack:
         files = {}

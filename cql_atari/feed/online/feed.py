@@ -108,6 +108,7 @@ def open_feed(
             mark,
             recorder.publish if recorder else lambda: None,
             lambda: tally.scalars(config.online),
+            recorded.check if recorded else lambda: None,
         )
 
 

@@ -122,6 +122,8 @@ class _Progress:
                 return self._first
             periods, rest = divmod(self._first.drawn + drawn, self._size)
             period = self._first.period + periods
+            if period not in self._starts:  # all of the last one is drawn, the next not begun
+                period, rest = period - 1, rest + self._size
             for past in [number for number in self._starts if number < period]:
                 del self._starts[past]
             return Place(period, self._starts[period], rest)
