@@ -290,6 +290,23 @@ def test_a_random_encoder_is_not_frozen(tmp_path, phase):
 def test_a_missing_gin_file_names_the_nearest():
     with pytest.raises(UserError, match=r"did you mean 'gin_configs/multigame.gin'"):
         config_lib.load(["gin_configs/multgame.gin"])
+    with pytest.raises(UserError, match="repeat the flag for several: --gin_files=A"):
+        config_lib.load(["gin_configs/multigame.gin,gin_configs/quickstart.gin"])
+
+
+@pytest.mark.parametrize(
+    "binding, hint",
+    [
+        ("train.learning_rate = 1", r"Did you mean optimizer.learning_rate or optimizer.enc"),
+        ("loss.n_step = 3", r"Did you mean feed.n_step"),
+        ("loss.steps = 3", r"Did you mean (transformer|train).steps or "),
+        ("network.width = 3", r"Did you mean network.widths or "),
+        ("loss.xyz = 3", r"There are: loss.kind, (?!.*train)"),
+    ],
+)
+def test_a_wrong_name_gets_full_names_its_own_sections_first(binding, hint):
+    with pytest.raises(UserError, match=hint):
+        config_lib.load([], [binding])
 
 
 @pytest.mark.parametrize("values", [{"dta": {}}, {"data": {"dirr": 1}}, {"train": {"seed": "x"}}])

@@ -113,6 +113,13 @@ def test_what_is_clear_is_corrected_for_all_rows(runs):
     assert [row.clear for row in comparison._corrected(mixed)] == [False, True]
 
 
+def test_a_clear_loss_is_said():
+    rows = [Difference("a", 1.0, p=0.001, clear=True), Difference("b", -2.0, p=0.001, clear=True)]
+    said = comparison.sentence(comparison.Comparison("agent", "cloning", rows))
+    assert "in 1 of 2 games, clearly in 1; it scores clearly lower in 1: a" in said
+    assert "lower" not in comparison.sentence(comparison.Comparison("agent", "cloning", rows[:1]))
+
+
 def test_the_report_ends_in_what_the_agent_is_above(runs):
     text = text_report.report(groups_of(runs), None, False)
     head, _, breakout, freeway = text.splitlines()[:4]

@@ -172,6 +172,10 @@ def test_log_with_a_resume_and_cut_lines(tmp_path):
         ("runs/loss.kind=mse,train.seed=13", 13, ["runs", "loss.kind=mse"]),
         ("v_0/agent/0", 0, ["v_0", "agent"]),
         ("runs/resnet34", 4, ["runs", "resnet34"]),
+        ("runs/1/alpha=0.1", 1, ["runs", "alpha=0.1"]),
+        ("runs/rate=1e-4", 4, ["runs", "rate=1e-4"]),
+        ("runs/agent-4", 4, ["runs", "agent"]),
+        ("runs/agent.4", 4, ["runs", "agent"]),
         ("runs/3/agent", None, ["runs", "3", "agent"]),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -251,6 +252,10 @@ def test_all_checkpoints_and_one_that_diverged_is_named(tmp_path):
     before = (folder / "scores.json").read_text()
     ended = run(f"--run={folder}", "--checkpoint=2")  # an older one is no newest
     assert ended.returncode == 0 and (folder / "scores.json").read_text() == before
+    for step in (4, 6):  # now it is the newest; what scores.json has is of weights that are gone
+        shutil.rmtree(folder / "checkpoints" / f"{step:010d}")
+    assert run(f"--run={folder}", "--checkpoint=2").returncode == 0
+    assert json.loads((folder / "scores.json").read_text())["run"]["step"] == 2
 
 
 def test_an_evaluation_that_was_stopped_goes_on_and_scores_the_same(trained, tmp_path):

@@ -74,6 +74,22 @@ def test_other_data_are_refused_with_the_difference(data_dir, tmp_path):
     assert (tmp_path / folder.MANIFEST).read_bytes() == before
 
 
+def test_other_parts_left_out_are_refused_though_nothing_else_tells(data_dir, tmp_path):
+    """Public RLDS says no count of episodes; data.exclude may have other content."""
+
+    def record(ranges, begun):
+        (entry,) = (made := make(data_dir))["sources"]
+        manifest.record_manifest(
+            {**made, "sources": [{**entry, "left_out": ranges}]}, tmp_path, begun
+        )
+
+    record({"1": [[0, 1]]}, begun=False)
+    record({"1": [[0, 1]]}, begun=True)
+    for other in ({"1": [[0, 5]]}, {}, {"0": [[0, 1]], "1": [[0, 1]]}):
+        with pytest.raises(UserError, match=r"suffix [01], left out"):
+            record(other, begun=True)
+
+
 def test_a_damaged_manifest_is_no_silent_consent(data_dir, tmp_path):
     (tmp_path / folder.MANIFEST).write_text(json.dumps({"sources": [{"game": "Pong"}]}))
     with pytest.raises(UserError, match="damaged"):

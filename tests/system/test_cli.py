@@ -42,6 +42,16 @@ def test_an_unknown_flag_names_the_nearest():
     assert "FATAL" not in ended.stderr and "writes `DIR" not in ended.stderr
 
 
+def test_help_that_is_asked_for_is_no_error():
+    ended = run("cql_atari.collect", "--help")
+    assert ended.returncode == 0 and "--data_dir" in ended.stdout
+
+
+def test_an_address_without_a_port_is_refused_at_once():
+    ended = run("cql_atari.tools.act", "--learner=localhost")
+    assert ended.returncode == 2 and "--learner=localhost: give HOST:PORT" in ended.stderr
+
+
 def test_an_unknown_behaviour_lists_all_there_are(tmp_path):
     ended = run("cql_atari.collect", f"--data_dir={tmp_path}", "--games=Pong", "--behaviour=best")
     assert ended.returncode == 2

@@ -90,6 +90,11 @@ def test_what_is_no_atari_play_is_refused_and_leaves_nothing(tmp_path, observati
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_action_that_the_game_lacks_is_refused_also_in_the_full_set(tmp_path):
+    with pytest.raises(UserError, match=r"action 17 of episode 0: expected 0, 1, 3, 4"):
+        door.read(dataset(np.zeros((3, 84, 84), np.uint8), 18), "Breakout", tmp_path, 1)
+
+
 @pytest.mark.parametrize(
     "change, said",
     [

@@ -22,6 +22,7 @@ from cql_atari.core import games
 from cql_atari.core.types import Observation, UserError
 from cql_atari.methods import build
 from cql_atari.runs import checkpoint, recorded_config, weights
+from cql_atari.training import start
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +34,10 @@ GAMES = np.array([0, 1, 1, 0, 1, 0], np.int32)
 
 def export(run: Path, out: Path, *flags: str) -> subprocess.CompletedProcess:
     return processes.run([sys.executable, "-m", "cql_atari.export", run, f"--out={out}", *flags])
+
+
+def evaluate(*flags: str) -> subprocess.CompletedProcess:
+    return processes.run([sys.executable, "-m", "cql_atari.evaluate", *flags])
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +174,19 @@ def test_a_strangers_export_is_checked(exported, tmp_path, damage):
 def test_another_step_of_an_export_is_refused(exported):
     with pytest.raises(UserError, match="no checkpoint of step 5; there are 20"):
         cql_atari.load(exported, 5)
+
+
+def test_an_export_plays_its_step_and_is_no_start_for_training(exported, tmp_path):
+    flags = (f"--run={exported}", f"--out={tmp_path / 'out'}", "--episodes=1")
+    short = "--gin_bindings=evaluation.max_frames=40"
+    ended = evaluate(*flags, "--checkpoint=20", short)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "out" / "scores" / f"{20:010d}.json").exists()
+    ended = evaluate(*flags, "--checkpoint=5", short)
+    assert ended.returncode == 2 and "no checkpoint of step 5; there are 20" in ended.stderr
+    with pytest.raises(UserError, match="is an export; give the run that it was made from"):
+        config = tiny.config(f"start.encoder_from = '{exported}'")
+        start.begin(build.build(config), config, tmp_path, tf.distribute.get_strategy().scope)
 
 
 def test_a_transformer_gives_its_weights_and_says_why_no_more(tmp_path):

@@ -148,6 +148,20 @@ def test_a_feed_that_ends_is_saved_without_asking_other_hosts(stop):
     assert saved == [0]
 
 
+@pytest.mark.parametrize("name, saves", [("DataLossError", [2]), ("UnavailableError", [])])
+def test_a_feed_that_fails_costs_no_step_unless_a_host_is_lost(made, monkeypatch, name, saves):
+    place, saved = strategy.place_batches, []
+
+    def one_only(*given):
+        yield next(iter(place(*given)))
+        raise getattr(tf.errors, name)(None, None, "a damaged segment")
+
+    monkeypatch.setattr(strategy, "place_batches", one_only)
+    with pytest.raises(getattr(tf.errors, name)):
+        run(made, tiny.config(), ALONE, save=saved.append)
+    assert saved == saves
+
+
 def test_a_loss_that_is_not_finite_names_step_and_games_and_saves_nothing(made):
     episodes = tiny.episodes()
     bad = [e._replace(rewards=np.full_like(e.rewards, np.nan)) if e.game == "Freeway" else e

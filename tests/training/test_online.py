@@ -17,6 +17,7 @@ import pytest
 import tensorflow as tf
 import tiny
 
+from cql_atari.core.types import UserError
 from cql_atari.feed.feed import Feed
 from cql_atari.feed.online import exchange, feed, replay
 from cql_atari.feed.online.actor import Tally
@@ -148,6 +149,25 @@ def test_it_finishes_while_the_server_of_recorded_play_is_down():
         assert waiting.wait(60)
         left = time.monotonic()
     assert time.monotonic() - left < 15
+
+
+def test_an_error_of_recorded_play_is_the_feeds_error():
+    def damaged():
+        raise UserError("0.segments is damaged")
+
+    @contextlib.contextmanager
+    def open_recorded(*_, **__):
+        yield Feed(lambda _: iter(()), check=damaged)
+
+    bindings = (*BINDINGS[len(tiny.BINDINGS) :], "online.offline_share = 0.5")
+    config = complete(tiny.config(*bindings))
+    with (
+        feed.open_feed(
+            config, open_recorded, build.build(config), 0, state={}, should_stop=lambda: False
+        ) as online,
+        pytest.raises(UserError, match=r"0.segments is damaged"),
+    ):
+        online.check()
 
 
 def test_it_says_so_while_no_actor_is_connected(monkeypatch, caplog):

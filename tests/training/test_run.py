@@ -13,6 +13,7 @@ import tensorflow as tf
 import tiny
 
 from cql_atari.core.types import Observation, UserError
+from cql_atari.evaluation import score_files
 from cql_atari.feed import recorded
 from cql_atari.methods import build
 from cql_atari.runs import checkpoint, recorded_config
@@ -142,6 +143,14 @@ def test_a_run_beyond_its_end_is_not_taken_for_one_at_its_end(train, trained):
     with pytest.raises(UserError, match=r"at step 8 already, beyond train.steps = 4: raise that"):
         train(trained, "train.steps = 4")
     assert not (trained / "scores" / f"{4:010d}.json").exists()
+
+
+def test_a_run_that_ends_earlier_has_the_scores_of_its_end(train, trained):
+    """The later checkpoint is removed, as the message says, and step 6 has scores of a curve."""
+    shutil.rmtree(trained / "checkpoints" / f"{8:010d}")
+    shutil.copy(trained / "scores" / f"{8:010d}.json", trained / "scores" / f"{6:010d}.json")
+    assert train(trained, "train.steps = 6")
+    assert score_files.read(trained / "scores.json").run["step"] == 6
 
 
 def test_weights_that_are_not_finite_are_not_loaded(train, trained):

@@ -126,11 +126,11 @@ def head_of(folder: Path, game: int) -> np.ndarray:
 # How a run begins, without processes.
 
 
-def begin(directory: Path, *bindings: str):
+def begin(directory: Path, *bindings: str, is_chief: bool = True):
     config = tiny.config("data.games = ('Pong',)", *bindings)
     method = build.build(config)
     scope = tf.distribute.get_strategy().scope
-    learner, step = start.begin(method, config, directory, scope)
+    learner, step = start.begin(method, config, directory, scope, is_chief)
     return step, learner.saved, tf.train.Checkpoint(**learner.saved)
 
 
@@ -155,6 +155,13 @@ def test_the_encoder_comes_and_nothing_else(pretrained, tmp_path):
         assert all(np.array_equal(a, b) for a, b in zip(ours, new))
     for target, online in zip(run["target_network"].variables, run["network"].variables):
         np.testing.assert_array_equal(target, online)
+
+
+def test_another_host_takes_the_encoder_and_writes_nothing(pretrained, tmp_path):
+    binding = f"start.encoder_from = '{pretrained}'"
+    _, run, _ = begin(tmp_path, binding, is_chief=False)
+    assert all(equal(encoder(run), stored_encoder(pretrained)))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_whole_network_comes_with_the_heads_of_common_games(pretrained, tmp_path):

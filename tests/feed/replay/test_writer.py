@@ -71,6 +71,16 @@ def test_draws_go_on_at_any_place(drawn):
         assert arrivals(replay, 260 - drawn) == whole[drawn:]
 
 
+def test_a_place_after_a_periods_last_draw_is_its_end():
+    """Until the next period is noted nobody knows where that begins."""
+    progress = replay_writer._Progress(Place(), 4)
+    progress.note(0, 4, Position(0))
+    for progress.drawn in range(5):
+        assert progress.place(None) == Place(0, Position(0), progress.drawn)
+    progress.note(1, 4, Position(2))
+    assert progress.place(None) == Place(1, Position(2), 0)
+
+
 def test_a_place_before_the_window_is_full_is_where_it_began():
     gate, begun = threading.Event(), Place(3, Position(4), 2, 1, 1)
 
