@@ -8,7 +8,8 @@
 set -euo pipefail
 # shellcheck source=launchers/common.sh
 source "$(dirname "$0")/common.sh"
-data=$1 out=${2:?give OUT, the folder of the runs}
+[[ ${2-} ]] || fail "give OUT, the folder of the runs"
+data=$1 out=$2
 shift 2
 names=${ABLATIONS:-$(cd "$root/gin_configs/ablations" && printf '%s\n' *.gin)}
 code=0

@@ -10,8 +10,9 @@
 #   D  sizes of the network, on B's play                                                (not yet run)
 #   E  transfer to Boxing: encoders of several methods, tuned and frozen   (agent's and cloning's run)
 #   F  online fine-tuning on variants: from scratch, pre-trained, pre-trained and with CQL kept
-# SEEDS='1 2', PERCENTS='0 100', METHODS='agent cloning', SIZES=8,16 take some; OWN_GAMES=Krull, OWN_SEED=8,
-# STEPS=24_000 are B's, into another OUT. All goes on where it stopped. Runs: OUT/EXPERIMENT/SETTING/SEED/METHOD
+# SEEDS='1 2', METHODS='agent cloning', PERCENTS='0 100' (A), PARTS=whole=1.0 (B), PLAY=quickstart or own_play (C),
+# SIZES=8,16 (D), VARIANTS=Freeway=1 (F) take some; OWN_GAMES=Krull, OWN_SEED=8, STEPS=24_000 are B's, into another
+# OUT. All goes on where it stopped. Runs are in OUT/EXPERIMENT/SETTING/SEED/METHOD.
 set -euo pipefail
 # shellcheck source=launchers/common.sh
 source "$(dirname "$0")/common.sh"
@@ -28,7 +29,7 @@ own_games=${OWN_GAMES:-KungFuMaster,Krull,CrazyClimber,RoadRunner} own_seed=${OW
 changes=(no_feature_norm no_spatial_embedding mean_pool one_step five_step # of C: files, bindings
   loss.auxiliary_cloning=0. loss.cql_alpha={0.01,0.2,1.0} train.target_period=100
   loss.v_max=20. loss.v_max=20.+loss.cql_alpha=0.01) # both at once
-sizes=${SIZES:-8,16 16,32 32,64 64,128} variants=(BattleZone=2 Freeway=1) # of D: channels; of F: modes
+sizes=${SIZES:-8,16 16,32 32,64 64,128} variants=${VARIANTS:-BattleZone=2 Freeway=1} # of D, of F
 quickstart=$out/A/percent_good_play=50
 on_own_play=(--gin_bindings="data.games=('${own_games//,/\', \'}',)" --gin_bindings="data.runs=(1,)"
   ${STEPS:+--gin_bindings=train.steps=$STEPS})
@@ -155,7 +156,7 @@ B() {
   run "$python" -m cql_atari.collect --data_dir="$out/B/data" --games="$own_games" --seed="$own_seed" \
     --behaviour=online --steps_per_game=$own_steps --slots_per_file=$own_steps
   baselines "$out/B" "${on_own_play[@]}"
-  for part in whole=1.0 first_fifth=0.2; do
+  for part in ${PARTS:-whole=1.0 first_fifth=0.2}; do
     for seed in $seeds; do
       for name in $methods; do
         method "$name"
@@ -168,17 +169,21 @@ B() {
 }
 
 C() {
-  local name seed
-  mixture 50 agent
+  local name seed play=${PLAY:-quickstart own_play}
+  if [[ $play == *quickstart* ]]; then mixture 50 agent; fi
   for seed in $seeds; do
     for name in ${METHODS:-"${changes[@]}"}; do
       method "$name"
-      train "$out/C/quickstart/$name/$seed/agent" "$quickstart/$seed/data" "$seed" "${flags[@]}"
-      train "$out/C/own_play/$name/$seed/agent" "$out/B/data" "$seed" "${on_own_play[@]}" "${flags[@]}"
+      if [[ $play == *quickstart* ]]; then
+        train "$out/C/quickstart/$name/$seed/agent" "$quickstart/$seed/data" "$seed" "${flags[@]}"
+      fi
+      if [[ $play == *own_play* ]]; then
+        train "$out/C/own_play/$name/$seed/agent" "$out/B/data" "$seed" "${on_own_play[@]}" "${flags[@]}"
+      fi
     done
   done
-  report "$quickstart" "$out/C/quickstart"
-  report "$out/B/whole" "$out/C/own_play"
+  if [[ $play == *quickstart* ]]; then report "$quickstart" "$out/C/quickstart"; fi
+  if [[ $play == *own_play* ]]; then report "$out/B/whole" "$out/C/own_play"; fi
 }
 
 D() {
@@ -202,7 +207,7 @@ E() {
     --steps_per_game=40000 --epsilons=0.05,0.1,0.2,0.4,1.0 --slots_per_file=4000
   for seed in $seeds; do
     tune transfer "$out/E/scratch/$seed/agent" "$seed" --gin_bindings="data.dir='$out/E/data'"
-    for name in agent cloning contrastive masked_autoencoder; do
+    for name in ${METHODS:-agent cloning contrastive}; do # masked_autoencoder: 11 hours a seed
       method "$name"
       train "$quickstart/$seed/$name" "$quickstart/$seed/data" "$seed" "${flags[@]}"
       flags=(--gin_bindings="data.dir='$out/E/data'"
@@ -218,7 +223,7 @@ E() {
 F() {
   local seed variant at
   mixture 50 agent
-  for variant in "${variants[@]}"; do
+  for variant in $variants; do
     for seed in $seeds; do
       at=$out/F/$variant
       flags=(--gin_bindings="GAME='${variant%=*}'" --gin_bindings="MODE=${variant#*=}")

@@ -9,7 +9,8 @@
 set -euo pipefail
 # shellcheck source=launchers/common.sh
 source "$(dirname "$0")/common.sh"
-pretrained=$1 out=${2:?give OUT, the folder of the runs}
+[[ ${2-} ]] || fail "give OUT, the folder of the runs"
+pretrained=$1 out=$2
 shift 2
 
 for variant in ${VARIANTS:-Freeway=1 Hero=1 Breakout=12}; do

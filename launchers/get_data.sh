@@ -13,8 +13,9 @@
 set -euo pipefail
 # shellcheck source=launchers/common.sh
 source "$(dirname "$0")/common.sh"
-way=$1 dir=${2:?give DIR} && shift 2
-: "${1:?give what to fetch, for example Breakout_run_1}"
+[[ ${2-} ]] || fail "give DIR"
+[[ ${3-} ]] || fail "give what to fetch, for example Breakout_run_1"
+way=$1 dir=$2 && shift 2
 name=rlu_atari_checkpoints_ordered
 
 case $way in

@@ -8,7 +8,8 @@
 set -euo pipefail
 # shellcheck source=launchers/common.sh
 source "$(dirname "$0")/common.sh"
-data=$1 out=${2:?give OUT, the folder of the run}
+[[ ${2-} ]] || fail "give OUT, the folder of the run"
+data=$1 out=$2
 shift 2
 gin=(--gin_files=gin_configs/multigame.gin --gin_bindings="data.dir='$data'")
 other=()

@@ -12,9 +12,11 @@ source "$(dirname "$0")/common.sh"
 slurm='' code=0
 if [[ $1 == --slurm ]]; then slurm=launchers/slurm.sbatch && shift; fi
 if [[ $slurm && ! -f $slurm ]]; then fail "--slurm: run it from the repository's root"; fi
-out=${1:?give OUT, the folder of the runs} && shift
+[[ ${1-} ]] || fail "give OUT, the folder of the runs"
+out=$1 && shift
 points=("")
-while [[ ${1:?give -- before the flags of train} != -- ]]; do
+while [[ ${1-} != -- ]]; do
+  [[ ${1-} ]] || fail "give -- before the flags of train"
   if [[ $1 != ?*=?* ]]; then fail "$1: give NAME=VALUE|VALUE..."; fi
   IFS='|' read -ra values <<<"${1#*=}"
   grown=()

@@ -3,7 +3,8 @@
 # They set TYPE, image, tpu (the flag of train), settings (its environment); $1, $2: NAME and ZONE.
 # Played against a stand-in for gcloud in tests/test_launchers.py; never run on a TPU by its authors.
 : "${image:?}" "${tpu:?}" "${settings:?}"
-name=$1 zone=${2:?give NAME and ZONE}
+[[ ${2-} ]] || fail "give NAME and ZONE"
+name=$1 zone=$2
 shift 2
 queue() { run gcloud compute tpus queued-resources "$1" "$name" --zone="$zone" "${@:2}"; }
 on_workers() { run gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker="$1" --command="$2"; }

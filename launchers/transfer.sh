@@ -10,7 +10,9 @@
 set -euo pipefail
 # shellcheck source=launchers/common.sh
 source "$(dirname "$0")/common.sh"
-pretrained=$1 data=${2:?give DATA_DIR} out=${3:?give OUT, the folder of the runs}
+[[ ${2-} ]] || fail "give DATA_DIR"
+[[ ${3-} ]] || fail "give OUT, the folder of the runs"
+pretrained=$1 data=$2 out=$3
 shift 3
 
 for game in ${GAMES:-Alien MsPacman Pong SpaceInvaders StarGunner}; do

@@ -51,8 +51,8 @@ def find_sources(config: Data) -> list[Source]:
         here = kind.list_suffixes(path)
         if absent := [k for k in config.suffixes or () if k not in here]:
             raise UserError(
-                f"no suffix {absent} of {game}, run {run}, in {path}; there are {here}. Set "
-                "data.suffixes to those (None takes all)."
+                f"no suffix {absent} of {game}, run {run}, in {path}; there are {here}. "
+                "Choose those, or all (None)."
             )
         suffixes = tuple(here) if config.suffixes is None else config.suffixes
         source = Source(
@@ -192,7 +192,7 @@ def _locate(directory: str, game: str, run: int) -> tuple[str, Format]:
     raise UserError(
         f"no recorded play of {game}, run {run}, in {directory}.{_hint(directory)}\n"
         f"Expected there:\n     {layouts()}\n"
-        "Choose other data.games or data.runs, fetch it (launchers/get_data.sh), or collect it "
+        "Choose other games or runs, fetch it (launchers/get_data.sh), or collect it "
         "with `python -m cql_atari.collect`."
     )
 
