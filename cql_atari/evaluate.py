@@ -71,8 +71,9 @@ def evaluate_run(should_stop: Callable[[], bool]) -> int:
 
     roms.warn_where_other(config.data, config.evaluation.rom_dir)
     there = checkpoint.listed(run / folder.CHECKPOINTS)
-    is_export = (run / weights.FILE).is_file()  # has one step, which is looked at with its weights
-    if not is_export and (missing := [step for step in steps if step not in there]):
+    # An export has one step, which is looked at with its weights.
+    missing = [step for step in steps if step not in there]
+    if missing and not weights.is_export(run):
         raise UserError(
             f"{run} has no checkpoint of step {missing[0]}; there are "
             f"{', '.join(map(str, there)) or 'none'}."

@@ -17,6 +17,11 @@ FILE = "weights.safetensors"
 _SHOWN = 10  # differences that an error lists
 
 
+def is_export(directory: Path) -> bool:
+    """Whether the folder is an exported run, which has its weights here and no checkpoints."""
+    return (directory / FILE).is_file()
+
+
 def named(network: tf.keras.Model) -> dict[str, tf.Variable]:
     """A network's variables, by the names that they have in checkpoints, e.g. "heads/kernel"."""
     view = tf.train.TrackableView(network)

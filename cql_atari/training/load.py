@@ -103,7 +103,7 @@ def restore_run(run: Run, step: int | None = None) -> int:
       UserError: where it is missing or damaged, or its weights are not finite.
     """
     directory, network = run.directory, run.method.network
-    is_export = (directory / weights.FILE).is_file()
+    is_export = weights.is_export(directory)
     if is_export:
         there = [_restore_export(directory / weights.FILE, network)]
     else:

@@ -105,7 +105,7 @@ def _variables(part: Any) -> list[tf.Variable]:
 
 def _take_over(method: Method, config: Config, run: Path) -> dict[str, Any]:
     """Takes over what `start` names from another run; what `start.json` says of it."""
-    if (run / weights.FILE).is_file():
+    if weights.is_export(run):
         raise UserError(
             f"start.encoder_from = {str(run)!r} is an export; give the run that it was made from."
         )

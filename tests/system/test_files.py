@@ -31,6 +31,17 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
         assert list(tmp_path.iterdir()) == [path]
 
 
+def test_hosts_whose_processes_have_one_number_write_apart(tmp_path, monkeypatch):
+    partials = []
+    real_sync = files.sync
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    monkeypatch.setattr(files, "sync", lambda p: (partials.append(p.name), real_sync(p)))
+    for host in ("a", "b"):
+        monkeypatch.setattr(files.socket, "gethostname", lambda host=host: host)
+        files.write_whole(tmp_path / "file", host)
+    assert len({name for name in partials if name.endswith(".partial")}) == 2
+
+
 def test_bytes_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
     calls = []
     real_sync, real_replace = files.sync, os.replace

@@ -131,6 +131,17 @@ def test_a_run_with_a_schedule_of_its_rate_goes_on(train, tmp_path):
     assert checkpoint.steps(tmp_path / "checkpoints") == [4, 8]
 
 
+@pytest.mark.parametrize("host", [0, 1])
+def test_only_the_chief_writes(train, tmp_path, monkeypatch, host):
+    """A second file of events would hide the chief's later scalars from TensorBoard."""
+    find = run.cluster.find_hosts
+    monkeypatch.setattr(run.cluster, "find_hosts", lambda kind: find(kind)._replace(host=host))
+    train(tmp_path, "train.method = 'contrastive'", "train.steps = 2", "evaluation.every = 0")
+    written = {path.name for path in tmp_path.iterdir()} - {"config.json", "config.gin"}
+    assert ("tensorboard" in written) == ("checkpoints" in written) == (host == 0)
+    assert host == 0 or not written
+
+
 def test_an_earlier_checkpoint_can_be_loaded(trained):
     earlier, newest = load.load(trained, 6), load.load(trained)
     assert (earlier.step, newest.step) == (6, 8)
