@@ -45,16 +45,21 @@ train() { # WORKDIR DATA SEED FLAGS...: the quickstart's run on other play
     --gin_bindings="train.seed=$3" --workdir="$1"
 }
 
-method() { # NAME: sets `flags` to those that make the quickstart's agent that method
-  case $1 in
-    agent) flags=() ;;
-    decision_transformer) flags=(--gin_files=gin_configs/quickstart_transformer.gin) ;;
-    contrastive | masked_autoencoder) flags=(--gin_files="gin_configs/$1.gin"
-      --gin_bindings=feed.draws=8 --gin_bindings=train.steps=12_000
-      --gin_bindings=optimizer.warmup_steps=1_200 --gin_bindings=evaluation.every=0) ;;
-    *=*) read -ra flags <<<"--gin_bindings=${1//+/ --gin_bindings=}" ;;
-    *) flags=(--gin_files="gin_configs/ablations/$1.gin") ;;
-  esac
+method() { # NAME or NAME+NAME...: sets `flags` to those that make the quickstart's agent that method
+  local part parts
+  flags=()
+  IFS=+ read -ra parts <<<"$1"
+  for part in "${parts[@]}"; do
+    case $part in
+      agent) ;;
+      decision_transformer) flags+=(--gin_files=gin_configs/quickstart_transformer.gin) ;;
+      contrastive | masked_autoencoder) flags+=(--gin_files="gin_configs/$part.gin"
+        --gin_bindings=feed.draws=8 --gin_bindings=train.steps=12_000
+        --gin_bindings=optimizer.warmup_steps=1_200 --gin_bindings=evaluation.every=0) ;;
+      *=*) flags+=(--gin_bindings="$part") ;;
+      *) flags+=(--gin_files="gin_configs/ablations/$part.gin") ;;
+    esac
+  done
 }
 
 tune() { # PHASE WORKDIR SEED FLAGS...: a small run of the transfer or the online phase
