@@ -576,14 +576,15 @@ def test_in_turns_two_fifths_of_the_play_are_the_good_players_in_every_game(stag
     assert config_of(train).data.runs == (1,) and config_of(train).train.method == "cloning"
 
 
-def test_a_change_of_two_settings_on_an_agents_own_play_of_one_game(stage, tmp_path):
-    change = "loss.v_max=20.+loss.cql_alpha=0.01"
+def test_changes_of_several_settings_on_an_agents_own_play_of_one_game(stage, tmp_path):
+    """Files of gin_configs/ablations, bindings, or both: the bindings last."""
+    change = "mse+loss.v_max=20.+loss.cql_alpha=0.01"
     some = {"SEEDS": "1", "OWN_GAMES": "Krull", "METHODS": change}
     commands = evidence(stage, "C", tmp_path, **some)
     (own,) = [c for c in commands if c[-1] == f"--workdir={tmp_path}/C/own_play/{change}/1/agent"]
     config = config_of(own)
     assert config.data.games == ("Krull",)
-    assert (config.loss.v_max, config.loss.cql_alpha) == (20, 0.01)
+    assert (config.loss.kind, config.loss.v_max, config.loss.cql_alpha) == ("mse", 20, 0.01)
 
 
 def test_parts_of_experiments_can_be_chosen(stage, tmp_path):
