@@ -6,7 +6,8 @@ mean score stands beside them.
 
 Runs that differ by `train.seed` only become one player and one learning curve, with intervals over
 seeds. Players of one label have as much of their path besides as tells them apart. --against=NAME
-compares them at each NAME=NUMBER that stands in their paths.
+compares them at each NAME=NUMBER that stands in their paths. --player=NAME compares that player,
+in place of the agent, with all others.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from cql_atari.evaluation import (
     text_report,
 )
 from cql_atari.evaluation.groups import Group
+from cql_atari.evaluation.labels import AGENT
 from cql_atari.runs import folder
 from cql_atari.system import cli
 
@@ -58,12 +60,13 @@ def main(argv: list[str]) -> None:
             "`python -m cql_atari.collect` writes them (DQN-Replay itself has no raw scores)"
         )
     made = groups.make(found, data_dirs, values.against)
+    player = comparison.find_player(made, values.player) if values.player else AGENT
     summary = curves.summarise([] if values.against else made)
     if curves.worth_printing(summary):
         print(tables.to_text(curves.table(summary), values.markdown) + "\n")
-    print(text_report.report(made, values.against, values.markdown))
+    print(text_report.report(made, values.against, values.markdown, player))
     if values.json:
-        numbers = {**summary, **comparison.to_json(made, values.against)}
+        numbers = {**summary, **comparison.to_json(made, values.against, player)}
         score_files.write_text(
             Path(values.json), json.dumps(numbers, indent=1, allow_nan=False) + "\n"
         )
@@ -71,9 +74,9 @@ def main(argv: list[str]) -> None:
     if values.output:
         from cql_atari.evaluation import against, page
 
-        shown = sections(groups.make(found, data_dirs))
+        shown = sections(groups.make(found, data_dirs), player)
         if values.against:
-            shown.insert(0, against.section(made, values.against))
+            shown.insert(0, against.section(made, values.against, player))
         page.write(Path(values.output), folders, shown)
         print(f"wrote {values.output}, tables and figures in {page.beside(Path(values.output))}")
     if values.figures:
@@ -96,11 +99,11 @@ def _charts(made: Sequence[Group], folders: Sequence[Path], summary: dict[str, A
     return charts.of_folders(columns, names, [] if several else folders, variants)
 
 
-def sections(found: list[Group]) -> list[Section]:
+def sections(found: list[Group], player: str = AGENT) -> list[Section]:
     """What stands on the page; sections that have nothing to show are left out."""
     from cql_atari.evaluation import ablations, page, run_facts, run_sections, score_sections
 
-    contents = page.contents(found)
+    contents = page.contents(found, player)
     makers = (
         score_sections.scores, score_sections.aggregates, run_sections.learning, run_sections.sizes,
         ablations.section, run_sections.actions, run_sections.measures, run_facts.section,
@@ -115,6 +118,7 @@ def _define_flags() -> None:
     flags.DEFINE_bool("markdown", False, "Print Markdown.")
     flags.DEFINE_string("figures", None, "Folder to write pictures to.")
     flags.DEFINE_string("json", None, "File for scores and learning curves, seed by seed.")
+    flags.DEFINE_string("player", None, "NAME, as in the tables, to compare with all others.")
     flags.DEFINE_string("against", None, "NAME of a NAME=NUMBER in the runs' paths to compare by.")
 
 

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cql_atari.evaluation import comparison, groups, intervals
-from cql_atari.evaluation.comparison import AGENT
 from cql_atari.evaluation.figures import BAND, Chart, Style, styles_of
 from cql_atari.evaluation.groups import Group
-from cql_atari.evaluation.labels import DATA, FIXED, ORDER, RANDOM, kind, rank
+from cql_atari.evaluation.labels import AGENT, DATA, FIXED, ORDER, RANDOM, kind, rank
 from cql_atari.evaluation.page import Section
 
 _FEW = 4  # seeds; with fewer, the band by Student's t would be wider than the figure
@@ -32,14 +31,15 @@ class Point(NamedTuple):
 Lines = Mapping[str, Sequence[Point]]  # group's name -> in order of the number
 
 
-def section(found: Sequence[Group], name: str) -> Section:
+def section(found: Sequence[Group], name: str, player: str = AGENT) -> Section:
     """The page's section: sentences, differences and charts.
 
     Args:
       found: as `groups.make` with `against=name`.
       name: of the number.
+      player: as `comparison.compare`.
     """
-    compared = comparison.compare(found, name)
+    compared = comparison.compare(found, name, player)
     lines = [*(comparison.sentence(one, name) for one in compared), comparison.NOTE]
     tables = [comparison.table(compared, name)] if compared else []
     return Section("against", f"Against {_axis(name)}", lines, tables, charts(found, name))

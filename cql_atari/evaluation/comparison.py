@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cql_atari.core.types import UserError
 from cql_atari.evaluation import groups, intervals
 from cql_atari.evaluation.groups import Group
 from cql_atari.evaluation.labels import (
+    AGENT,
     CLONING,
     DATA,
     ORDER,
@@ -24,12 +26,24 @@ from cql_atari.evaluation.score_files import protocol_line
 from cql_atari.evaluation.summary import by_variant
 from cql_atari.evaluation.tables import Estimate, Table, Value, signed, text
 
-AGENT = "agent"
 NOTE = (
     "clearly: p < 0.05 by Student's t (by Welch's where single runs are compared), after Holm's "
     "correction for all differences of the sentence. The ± of a difference is its 95 % interval, "
     "uncorrected; over seeds it is paired by seed"
 )
+
+
+def find_player(found: Sequence[Group], name: str) -> str:
+    """The name of the group that is called `name`, as groups or as tables have it.
+
+    Raises:
+      UserError: nobody is called so.
+    """
+    names = dict.fromkeys(group.name for group in found if kind(group.name) != DATA)
+    for known in names:
+        if name in (known, title(known)):
+            return known
+    raise UserError(f"--player={name}: nobody is called so; choose one of: {', '.join(names)}")
 
 
 class Difference(NamedTuple):
@@ -62,20 +76,23 @@ class Comparison(NamedTuple):
     rows: list[Difference]
 
 
-def compare(found: Sequence[Group], against: str | None = None) -> list[Comparison]:
-    """Compares the group called "agent" with all others or, where there is none, each agent with
-    the baselines and its data. Of several baselines of one kind only those nearest to it in the
-    file tree are used. The comparisons with data and cloning come last.
+def compare(
+    found: Sequence[Group], against: str | None = None, player: str = AGENT
+) -> list[Comparison]:
+    """Compares one player with all others or, where nobody has that name, each agent with the
+    baselines and its data. Of several baselines of one kind only those nearest to it in the file
+    tree are used. The comparisons with data and cloning come last.
 
     Args:
       found: as `groups.make`.
       against: as there.
+      player: the name of a group.
     """
     names = dict.fromkeys(group.name for group in found if kind(group.name) != DATA)
     rows: dict[tuple[str, str], list[Difference]] = {}
-    for name in [AGENT] if AGENT in names else agents_of(names):
+    for name in [player] if player in names else agents_of(names):
         for mine in sorted((g for g in found if g.name == name), key=lambda g: g.at or 0):
-            for theirs in _rivals(mine, found, against):
+            for theirs in _rivals(mine, found, against, player):
                 if groups.means(mine).keys() & groups.means(theirs).keys():
                     of = rows.setdefault((name, theirs.name), [])
                     of += differences(mine, theirs)
@@ -85,11 +102,11 @@ def compare(found: Sequence[Group], against: str | None = None) -> list[Comparis
     return [Comparison(*pair, _corrected(rows[pair])) for pair in ordered]
 
 
-def _rivals(mine: Group, found: Sequence[Group], against: str | None) -> list[Group]:
+def _rivals(mine: Group, found: Sequence[Group], against: str | None, player: str) -> list[Group]:
     others = [
         group for group in found
         if group.name != mine.name and group.at in (mine.at, None)
-        if mine.name == AGENT or rank(group.name) < rank(mine.name)
+        if mine.name == player or rank(group.name) < rank(mine.name)
     ]  # fmt: skip
     here = groups.place(mine, against)
     nearest: dict[str, int] = {}  # kind of player -> parts of its path that are the same, at most
@@ -235,8 +252,8 @@ def _note(row: Difference) -> str:
     return f"{seeds} *".strip() if row.clear else seeds
 
 
-def to_json(found: Sequence[Group], against: str | None) -> dict[str, Any]:
-    """Every group's mean scores, seed by seed, and the differences between groups."""
+def to_json(found: Sequence[Group], against: str | None, player: str = AGENT) -> dict[str, Any]:
+    """Every group's mean scores, seed by seed, and the differences between groups: `compare`."""
     scores = [
         {
             "name": group.name,
@@ -250,5 +267,5 @@ def to_json(found: Sequence[Group], against: str | None) -> dict[str, Any]:
         for group in found
     ]
     compared = [one._asdict() | {"rows": [row._asdict() for row in one.rows]}
-                for one in compare(found, against)]  # fmt: skip
+                for one in compare(found, against, player)]  # fmt: skip
     return {"scores": scores, "differences": compared}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-RANDOM, FIXED, DATA, CLONING = "random", "best_fixed", "data", "cloning"
+AGENT, RANDOM, FIXED, DATA, CLONING = "agent", "random", "best_fixed", "data", "cloning"
 HUMAN = "human"  # the reference score; no play of ours
 ORDER = (RANDOM, FIXED, DATA, CLONING)  # others, the agents, follow
 _TITLES = {FIXED: "best fixed action", DATA: "data's mean"}

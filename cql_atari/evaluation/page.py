@@ -16,7 +16,7 @@ from cql_atari.core import games as games_lib
 from cql_atari.evaluation import figures, groups, tables
 from cql_atari.evaluation.figures import Chart, Styles
 from cql_atari.evaluation.groups import Group
-from cql_atari.evaluation.labels import HUMAN, RANDOM, kind, title
+from cql_atari.evaluation.labels import AGENT, HUMAN, RANDOM, kind, title
 from cql_atari.evaluation.score_files import write_text
 from cql_atari.evaluation.tables import Columns, Estimate, Table, Value
 from cql_atari.system.progress import over
@@ -46,15 +46,17 @@ class Contents(NamedTuple):
       columns: group's name -> game -> cell; reference scores of others first.
       runs: the groups that were trained.
       styles: group's name -> how it is drawn.
+      player: the group that is compared with all others.
     """
 
     groups: list[Group]
     columns: Columns
     runs: list[Group]
     styles: Styles
+    player: str
 
 
-def contents(found: list[Group]) -> Contents:
+def contents(found: list[Group], player: str = AGENT) -> Contents:
     """The groups of `groups.make`, with the reference scores beside them."""
     columns = {group.name: groups.cells(group) for group in found}
     known = games_lib.table()
@@ -68,7 +70,7 @@ def contents(found: list[Group]) -> Contents:
             references[f"{RANDOM} (published)"] = published
     columns = references | columns
     runs = [group for group in found if group.settings]
-    return Contents(found, columns, runs, figures.styles_of(columns))
+    return Contents(found, columns, runs, figures.styles_of(columns), player)
 
 
 def beside(path: Path) -> Path:

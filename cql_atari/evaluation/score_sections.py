@@ -28,7 +28,8 @@ _INTERVALS = (
 
 
 def scores(contents: Contents) -> Section:
-    lines = [comparison.sentence(one) for one in comparison.compare(contents.groups)]
+    compared = comparison.compare(contents.groups, player=contents.player)
+    lines = [comparison.sentence(one) for one in compared]
     played = [group for group in contents.groups if kind(group.name) != DATA]
     lines += [
         *([comparison.NOTE] if lines else []),

@@ -7,11 +7,16 @@ from typing import Any
 
 from cql_atari.evaluation import aggregate, comparison, groups, normalised, score_tables, tables
 from cql_atari.evaluation.groups import Group
-from cql_atari.evaluation.labels import CLONING, DATA, agents_of, kind
+from cql_atari.evaluation.labels import AGENT, CLONING, DATA, agents_of, kind
 from cql_atari.evaluation.summary import REFERENCES, aggregate_lines
 
 
-def report(found: Sequence[Group], against: str | None, markdown: bool) -> str:
+def report(
+    found: Sequence[Group],
+    against: str | None,
+    markdown: bool,
+    player: str = AGENT,
+) -> str:
     """All tables and sentences as one text; its end says whether the agent is above its data's mean
     and above cloning.
 
@@ -19,6 +24,7 @@ def report(found: Sequence[Group], against: str | None, markdown: bool) -> str:
       found: as `groups.make`.
       against: as there; there is a table of scores for each number.
       markdown: whether to write Markdown.
+      player: as `comparison.compare`.
     """
     blocks: list[str] = []
     numbers: list[float | None] = [*sorted({g.at for g in found if g.at is not None})]
@@ -29,7 +35,7 @@ def report(found: Sequence[Group], against: str | None, markdown: bool) -> str:
     played = [group for group in found if kind(group.name) != DATA]
     names = agents_of(group.name for group in played)
     agents = [group for group in played if group.name in names and against is None]
-    compared = comparison.compare(found, against)
+    compared = comparison.compare(found, against, player)
     last = [one for one in compared if kind(one.theirs) in (DATA, CLONING)]
     lines = [line for group in agents for line in _aggregates(group)]
     lines += [comparison.sentence(one, against) for one in compared if one not in last]

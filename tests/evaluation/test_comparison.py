@@ -163,6 +163,24 @@ def test_each_agent_is_compared_with_the_baselines_nearest_to_it(tmp_path):
     ]  # fmt: skip
 
 
+def test_another_player_may_be_the_one_that_all_are_compared_with(runs):
+    """By its name, or as tables have it; where there is an agent, too."""
+    for seed, score in ((1, 9), (2, 13), (3, 8)):
+        write_scores(runs / f"x=1/{seed}/mse", "agent", {"Breakout": [score]}, seed, kind="mse")
+        write_scores(runs / f"x=1/{seed}/m_s_e", "m_s_e", {"Breakout": [0]}, seed)
+    found = groups_of(runs)
+    assert comparison.find_player(found, "m s e") == comparison.find_player(found, "m_s_e")
+    compared = comparison.compare(found, player="agent (mse)")
+    assert [one[:2] for one in compared] == [
+        ("agent (mse)", other) for other in ("best_fixed", "agent", "m_s_e", "data", "cloning")
+    ]
+    (agent,) = [one.rows[0] for one in compared if one.theirs == "agent"]
+    values = [9 - 11, 13 - 13, 8 - 6]
+    assert (agent.value, agent.ci95, agent.above) == (0, intervals.mean(values), (1, 3))
+    with pytest.raises(UserError, match=r"--player=dta: .* one of: best_fixed, cloning, agent, "):
+        comparison.find_player(found, "dta")
+
+
 def test_a_copy_of_a_run_is_another_player(runs):
     copy = runs / "x=1/1/copy"
     copy.mkdir()
@@ -211,3 +229,9 @@ def test_the_command(runs):
     assert agent["scores"][1] == {"seed": 2, "Breakout": 13, "Freeway": 0}
     (row, _) = written["differences"][-1]["rows"]
     assert row["value"] == np.mean([10, 12, 2]) and row["p"] > 0.05
+    outputs = [f"--output={runs / 'p.html'}", "--player=cloning"]
+    done = subprocess.run([*command, *outputs], capture_output=True, text=True, check=True)
+    said = "Cloning scores higher than the agent in 1 of 2 games"
+    assert f"\n- {said}" in done.stdout and said in (runs / "p.html").read_text()
+    compared = json.loads((runs / "s.json").read_text())["differences"]
+    assert {one["mine"] for one in compared} == {"cloning"}
