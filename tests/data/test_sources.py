@@ -13,7 +13,7 @@ from dopamine_files import GAME, steps_of, write_run
 
 from cql_atari.core.settings import Data
 from cql_atari.core.types import Episode, Extent, UserError
-from cql_atari.data import sources
+from cql_atari.data import shared, sources
 from cql_atari.data.dopamine.format import DOPAMINE
 from cql_atari.data.format import FileCheck, Format, SuffixCheck
 from cql_atari.data.shared import Recording
@@ -51,6 +51,13 @@ def test_an_absent_suffix_run_or_game_is_named(data_dir):
     (data_dir / "Seaquest" / "1").mkdir(parents=True)
     with pytest.raises(UserError, match=r"(?s)Seaquest, run 1.*There are: Breakout \(run 1\)\.\n"):
         sources.find_sources(data(data_dir, games=("Seaquest",)))
+
+
+@pytest.mark.parametrize(
+    ("number", "fraction", "first"), [(100, 0.07, 7), (30, 0.1, 3), (31, 0.1, 4), (9, 1.0, 9)]
+)
+def test_a_part_is_rounded_up_but_not_for_a_floats_last_bit(number, fraction, first):
+    assert shared.first_part(number, fraction) == first
 
 
 def test_exclusions_reach_the_reader(data_dir, tmp_path):
@@ -215,6 +222,19 @@ def test_only_whole_games_are_ranked(data_dir):
     assert sources.facts(source, 0) != sources.facts(whole, 0)
     with pytest.raises(UserError, match=r"best_fraction = 0.1 ranks whole games.*none of Breakout"):
         sources.find_sources(data(data_dir, best_fraction=0.1, suffixes=(1,)))
+
+
+def test_episodes_that_are_not_ranked_keep_their_places(tmp_path):
+    """The second file begins in mid-episode; its next episode, of 10 steps, returns the most."""
+    logs = tmp_path / GAME / "1" / "replay_logs"
+    logs.mkdir(parents=True)
+    write_run(logs, steps_of(5, 12, 10), 20)
+    whole = sources.find_sources(data(tmp_path))[0]
+    extents = [sources.count(whole, suffix) for suffix in (0, 1)]
+    assert [[e.total for e in part] for part in extents] == [[-1.0, None], [None, 1.0]]
+    best = sources.find_sources(data(tmp_path, best_fraction=0.5))[0]
+    assert best.best == {0: [], 1: [1]}
+    assert [e.steps for e in sources.count(best, 1)] == [10]
 
 
 def test_of_equal_episodes_the_first_is_taken(toy):

@@ -31,6 +31,23 @@ def test_it_plays_what_single_environments_play():
         assert games > 1
 
 
+def test_a_policy_is_told_of_the_last_step_unless_an_episode_begins():
+    random, told = np.random.default_rng(0), []
+
+    def choose(seen):
+        told.append(seen)
+        return random.choice([1, 3, 4], 2).astype(np.int32)
+
+    envs = atari.make_vector("Breakout", 2, seed=5, sticky=0.25)
+    steps = list(itertools.islice(vector_acting.act(envs, choose), 300))
+    for step, seen in zip(steps, told[1:]):
+        np.testing.assert_array_equal(seen.begins, ~step.live)
+        np.testing.assert_array_equal(seen.actions, np.where(step.live, step.actions, 0))
+        np.testing.assert_array_equal(seen.rewards, np.where(step.live, step.rewards, 0))
+    begun = [(k, seen.episodes[k]) for seen in told for k in np.flatnonzero(seen.begins)]
+    assert len(begun) > 2 and len({episode for _, episode in begun}) == len(begun)
+
+
 def test_epsilon_greedy_takes_the_best_of_the_allowed_actions():
     values = np.zeros((1000, 18))
     values[:, 5], values[:, 7] = 1, 2  # 7 isn't allowed

@@ -61,6 +61,17 @@ def test_a_panel_a_game_and_a_line_a_player(folder):
     np.testing.assert_allclose(values, [42.5 / 110, 92.5 / 110, 82.5 / 110])
 
 
+def test_the_mean_counts_from_random_play(tmp_path):
+    write_shares(tmp_path, SCORES, DATA)
+    random = {"BattleZone": [10], "Freeway": [6]}
+    write_scores(tmp_path / f"{NAME}=0" / "random", "random", random)
+    _, mean = against.charts(groups_of(tmp_path), NAME)
+    (panel,) = figures.whole(mean).axes
+    values = [y for _, y in line(panel, mean.key["agent"])]
+    battle, freeway = (42.5 - 10) / (110 - 10), (4.25 - 6) / (11 - 6)
+    assert values[0] == pytest.approx((battle + freeway) / 2)
+
+
 def test_bands_are_students_t_or_lowest_to_highest_of_few_seeds(folder, tmp_path):
     write_shares(tmp_path, SCORES, DATA, seeds=(1, 2, 3))
     for place, ends in ((folder, intervals.mean([41, 42, 43, 44])), (tmp_path, (41, 43))):
@@ -72,6 +83,10 @@ def test_bands_are_students_t_or_lowest_to_highest_of_few_seeds(folder, tmp_path
         assert (min(at_0), max(at_0)) == pytest.approx(ends)
     assert "lowest to highest of 3 seeds" in scores.key
     assert "lowest to highest of 3 seeds" in scores.caption
+    write_shares(tmp_path / "more", SCORES, DATA)
+    (tmp_path / f"more/{NAME}=0/4/cloning/scores.json").unlink()  # of all players the fewest count
+    scores, _ = against.charts(groups_of(tmp_path / "more"), NAME)
+    assert "lowest to highest of 3 to 4 seeds" in scores.key
 
 
 def test_what_is_missing_is_a_gap(tmp_path):

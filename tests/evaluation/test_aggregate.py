@@ -57,6 +57,9 @@ def test_bias_of_noisy_means_lengthens_its_own_side():
     gap = aggregate.aggregate(scores)["optimality_gap"]
     assert gap["value"] == 0.0
     assert -gap["ci95"][0] > gap["ci95"][1] > 0
+    # A tenth of what normal noise of size 1 falls below 0 on average, 1 / sqrt(2 pi); twice.
+    longer = -gap["ci95"][0] - gap["ci95"][1]
+    assert longer == pytest.approx(2 * 0.1 / (2 * np.pi) ** 0.5, rel=0.1)
 
 
 def test_no_interval_below_two_episodes_or_runs():
@@ -96,6 +99,20 @@ def test_improvement_by_hand():
     assert sure == {"value": 1.0, "ci95": None}  # of equal players one in three pairs looks so
     wins = np.array([[1.0, 1.0, 1.0, 1.0, -1.0]] * 3)  # above in four of five games, in each seed
     assert aggregate.improvement(wins, 0 * wins) == {"value": pytest.approx(0.8), "ci95": None}
+
+
+def test_the_interval_of_an_improvement_by_hand():
+    """Eight times the two games above, so that it stays within 0 and 1."""
+    first = [np.array([3.0, 1.0]), np.array([5.0, 5.0])] * 8
+    second = [np.array([2.0, 2.0, 0.0]), np.array([5.0, 4.0])] * 8
+    # Shares that each score is above or below: 1, 1/3 | 1/2, 1/2, 1 | 3/4, 3/4 | 1/2, 1. Their
+    # variances by the numbers of scores: 2/9 / 2, 1/12 / 3, 0, 1/8 / 2.
+    squares = np.array([1 / 9, 1 / 36, 0, 1 / 16])
+    degrees = 8 * squares.sum() ** 2 / (squares**2 / [1, 2, 1, 1]).sum()
+    half = scipy.stats.t.ppf(0.975, degrees) * (8 * squares.sum()) ** 0.5 / 16
+    value = (4 / 6 + 3 / 4) / 2
+    found = aggregate.improvement(first, second)
+    assert found["ci95"] == pytest.approx((value - half, value + half), rel=1e-3)
 
 
 def test_the_interval_of_an_improvement_holds_a_truth_near_one():

@@ -112,6 +112,8 @@ def folder(tmp_path_factory):
     start = {"time": 1e9 - 36, "commit": "0123456789abcdef", "hardware": {"cores": 2},
              "versions": {"python": "3.11"}}  # fmt: skip
     (out / "base/0/system.json").write_text(json.dumps({"starts": [start]}))
+    twice = [{"time": 1e9 - 36}, {"time": 1e9 + 340}]
+    (out / "<b>mse/0/system.json").write_text(json.dumps({"starts": twice}))
     return out
 
 
@@ -185,6 +187,14 @@ def test_numbers_by_hand(made):
     assert float(mse["Freeway"]) == (11 + 10.5) / 2 - 21.5
     low, high = intervals.difference([11, 10.5], [21, 22])
     assert (float(mse["Freeway, low"]), float(mse["Freeway, high"])) == (low, high)
+    both = [
+        [np.mean([games.human_normalised(*one) for one in zip(("Freeway", "Breakout"), seed)])
+         for seed in seeds]
+        for seeds in (((11, 3), (10.5, 3.5)), ((21, 10), (22, 11)))
+    ]  # fmt: skip
+    name = "IQM, human-normalised"  # each seed's, over two games: their mean
+    ends = [float(mse[f"{name}, low"]), float(mse[f"{name}, high"])]
+    assert ends == pytest.approx(intervals.difference(*both))
     (size,) = [row for row in table(out, "sizes") if row["player"] == "agent (base)"]
     assert (size["weights"], size["of the heads besides"]) == ("1000", "7")
     by_game = [games.human_normalised(*one) for one in (("Freeway", 21.5), ("Breakout", 10.5))]
@@ -212,6 +222,8 @@ def test_what_was_run(made):
     assert (first["commit"], first["hardware"]) == ("0123456789", "cores 2")
     assert float(first["hours"]) == 0.11 and float(second["hours"]) == 0.1  # 11 x 36 s, 10 x 36 s
     assert rows["random", ""]["hours"] == ""
+    # Lines after 36, 216 and 396 s; the second start comes 20 s before the last.
+    assert float(rows["agent (<b>mse)", "0"]["hours"]) == round((216 + 20) / 3600, 2)
     settings_rows = {row["setting"]: row for row in table(made[1], "settings")}
     assert settings_rows["loss.kind"]["agent (<b>mse)"] == '"mse"'
     assert settings_rows["loss.kind"]["multigame.gin"] == '"c51"'

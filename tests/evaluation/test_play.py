@@ -78,6 +78,29 @@ def test_it_is_the_episode_that_an_evaluation_plays():
     assert 10 < sum(scene.random for scene in scenes) < 70
 
 
+def test_the_score_is_the_sum_of_raw_rewards():
+    class Env:
+        screen = np.zeros((210, 160, 3), np.uint8)
+
+        def __init__(self):
+            self.rewards = [20.0, -3.0, 0.0]
+
+        def reset(self):
+            return np.zeros((84, 84), np.uint8)
+
+        def step(self, action):
+            reward = self.rewards.pop(0)
+            return np.zeros((84, 84), np.uint8), reward, not self.rewards, False
+
+    scenes = list(
+        watching.episode(
+            Env(), lambda seen: {"scores": np.zeros((1, 18))}, "Pong", 0, epsilon=0.0, seed=0
+        )
+    )
+    assert [scene.score for scene in scenes] == [0, 20, 17, 17]
+    assert [scene.end for scene in scenes] == ["", "", "", "game over"]
+
+
 def test_the_colour_screen_is_what_the_frame_is_made_of():
     env = AtariEnv("Freeway", seed=0, colour=True)
     env.reset()

@@ -124,6 +124,27 @@ def test_a_damaged_packed_suffix_that_verify_leaves_out_is_not_opened(tmp_path):
         take(packed.open_packed(GAMES, sources), 1)
 
 
+@pytest.mark.parametrize(
+    ("chosen", "parts"),  # episodes of 6 and 40 steps in suffix 0, of 32 steps in suffix 1
+    [
+        ({"fraction": 0.5}, [(0, 6), (1, 17), (2, 16)]),
+        ({"best": {0: [1], 1: [0]}}, [(1, 40), (2, 32)]),
+        ({"best": {0: [], 1: [0]}}, [(2, 32)]),
+    ],
+)
+def test_of_packed_play_only_what_is_selected_can_be_read(tmp_path, chosen, parts):
+    in_packed_files(tmp_path)
+    store = packed.open_packed(("Breakout",), [source(tmp_path, "Breakout")._replace(**chosen)])
+    assert store.episodes.steps.tolist() == [steps for _, steps in parts]
+    rows = np.arange(len(parts))
+    read = drawing.read_steps(store, rows, np.zeros_like(rows), 41)
+    for row, (nth, steps) in enumerate(parts):
+        episode = EPISODES["Breakout"][nth]
+        np.testing.assert_array_equal(read.frames[row, :steps], episode.frames[:steps])
+        np.testing.assert_array_equal(read.actions[row, :steps], episode.actions[:steps])
+        assert not read.frames[row, steps:].any()
+
+
 @pytest.mark.parametrize("n", N_STEPS)
 def test_batches_hold_the_drawn_transitions(store, n):
     """Every row equals the window and columns computed from the episode itself."""

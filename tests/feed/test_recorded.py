@@ -110,8 +110,12 @@ def test_cached_files_are_written_once_for_the_same_data_wherever_they_lie(data,
 
 def test_other_data_are_cached_apart(data, tmp_path):
     mine = shutil.copytree(data, tmp_path / "data")
+    exclude = tmp_path / "exclude.json"
+    ranges = {"Freeway/1": {"2": [[5, 9]]}}
+    exclude.write_text(json.dumps({"format": sources.EXCLUSIONS, "exclude": ranges}))
     changes = [(), ("data.fraction = 0.5",), ("data.suffixes = (0, 2)",),
-               ("data.games = ('Freeway', 'Breakout')",)]  # fmt: skip
+               ("data.games = ('Freeway', 'Breakout')",),
+               (f"data.exclude = '{exclude}'",)]  # fmt: skip
     keys = [recorded._cache_key(*make(mine, *change)) for change in changes]
     path = mine / "Freeway" / "1" / "replay_logs" / "$store$_reward_ckpt.2.gz"
     with gzip.open(path) as file:

@@ -91,6 +91,8 @@ def test_actions_that_a_game_has_not_take_no_part():
             for row in range(2)
         ]
         np.testing.assert_allclose(got["loss/action"], expected, rtol=1e-5)
+        hits = parts.actions.numpy()[..., :10].argmax(-1) == 0
+        np.testing.assert_allclose(got["accuracy/action"], hits.mean(1))
 
 
 @pytest.mark.slow

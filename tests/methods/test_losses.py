@@ -110,6 +110,10 @@ def test_gaussian_histogram_by_hand():
     outer = (whole - inner) / 2
     histogram = distributions.gaussian_histogram(tf.constant([0.0]), tf.constant([-2.0, 0, 2]))
     np.testing.assert_allclose(histogram, [[outer / whole, inner / whole, outer / whole]], 1e-6)
+    # 9 counts as 3, the last bin's edge: masses between -4, -8/3, -4/3, 0 sigmas.
+    below = [math.erf(sigmas / 2**0.5) for sigmas in (4, 8 / 3, 4 / 3, 0)]
+    beyond = distributions.gaussian_histogram(tf.constant([9.0]), tf.constant([-2.0, 0, 2]))
+    np.testing.assert_allclose(beyond, [-np.diff(below) / below[0]], rtol=1e-4)
 
 
 def test_hl_gauss_by_hand():

@@ -49,11 +49,14 @@ def test_a_game_whose_returns_lie_beyond_the_support_is_named():
     assert not measures.narrow_support(scalars, None)
     few_atoms = distributions.support(-10, 10, 11)  # an untrained network has 2/11 on the ends
     assert not measures.narrow_support(scalars, few_atoms)
+    assert not measures.narrow_support({"target_at_ends/Krull": 0.18}, few_atoms)
+    assert measures.narrow_support({"target_at_ends/Krull": 0.19}, few_atoms)
 
 
 def test_the_pull_of_cql_is_alpha_times_the_variance():
     support = distributions.support(-1, 1, 3)
-    logits = np.log(np.array([[0.5, 1e-12, 0.5], [0.25, 0.5, 0.25]], np.float32))
+    shares = [[0.5, 1e-12, 0.5], [0.25, 0.5, 0.25], [1e-12, 0.5, 0.5]]  # the last one's mean: 0.5
+    logits = np.log(np.array(shares, np.float32))
     np.testing.assert_allclose(
-        measures.pull_of_cql(tf.constant(logits), support, 0.1), [0.1, 0.05], rtol=1e-5
+        measures.pull_of_cql(tf.constant(logits), support, 0.1), [0.1, 0.05, 0.025], rtol=1e-5
     )

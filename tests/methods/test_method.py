@@ -154,6 +154,20 @@ def test_cloning_holds_no_target_network_and_knows_only_the_games_actions():
     assert method.network.heads.kernel.shape[-1] == 18  # one logit an action
 
 
+@pytest.mark.parametrize(("mask", "known"), [(True, [4, 3]), (False, [18, 18])])
+def test_cloning_asks_among_the_games_actions_or_all(mask, known):
+    """Where nothing is learned the loss is the logarithm of how many there are."""
+    settings = (f"loss.mask_unused_actions = {mask}", "feed.transitions_per_draw = 1")
+    method = build.build(tiny.config("train.method = 'cloning'", *settings))
+    method.network.heads.kernel.assign(tf.zeros_like(method.network.heads.kernel))
+    nothing = tf.zeros(2)
+    batch = Batch(
+        tf.zeros((2, 7, 84, 84), tf.uint8), tf.zeros(2, tf.int32), nothing, nothing, tf.range(2)
+    )
+    found = method.learner().loss(batch)["loss/total"]
+    np.testing.assert_allclose(found, np.log(known), rtol=1e-6)
+
+
 def test_a_multiple_of_a_period_is_noticed_by_the_call_that_reaches_or_passes_it():
     for k, expected in ((1, [6, 12, 18]), (4, [8, 12, 20]), (9, [9, 18])):
         steps = [*range(0, 21, k)]
@@ -162,16 +176,16 @@ def test_a_multiple_of_a_period_is_noticed_by_the_call_that_reaches_or_passes_it
 
 
 def test_gradients_are_clipped_to_a_norm_and_the_norm_is_told_before():
-    variable = tf.Variable([3.0, 4.0])
+    variables = [tf.Variable([3.0]), tf.Variable([4.0])]
     sgd = tf.keras.optimizers.legacy.SGD(1.0)
     zeros = tf.zeros(4, tf.int32)
     batch = Batch(tf.zeros((4, 7, 84, 84), tf.uint8), zeros, tf.zeros(4), tf.zeros(4), zeros)
 
     def loss(batch):
-        return {"loss/total": tf.tile(tf.reduce_sum(variable**2 / 2)[None], [4])}
+        return {"loss/total": tf.tile(tf.add_n([v**2 / 2 for v in variables]), [4])}
 
-    learner = Learner(("Pong",), 4, loss, (ParameterGroup(sgd, [variable]),), {}, clip_norm=1.0)
+    learner = Learner(("Pong",), 4, loss, (ParameterGroup(sgd, variables),), {}, clip_norm=1.0)
     sums = gradient.gradient_step(learner, batch)
     assert float(sums.gradient_norm) == pytest.approx(5.0)
-    np.testing.assert_allclose(variable.numpy(), [3.0 - 0.6, 4.0 - 0.8], rtol=1e-6)
+    np.testing.assert_allclose(tf.concat(variables, 0), [3.0 - 0.6, 4.0 - 0.8], rtol=1e-6)
     assert sums.by_game["count"].numpy().tolist() == [4.0]

@@ -99,6 +99,20 @@ def test_what_is_hidden_is_hidden(monkeypatch):
         assert (draw(other).pixels.numpy() != before.pixels.numpy()).any() == changes
 
 
+def test_the_mask_token_stands_for_hidden_cells_only():
+    """Without blocks in the decoder each cell's pixels come from its own token."""
+    network = build.build(config("masked_autoencoder")).network
+    network.decoder_blocks = []
+    random = np.random.default_rng(0)
+    frames = tf.constant(random.integers(0, 256, (2, 4, 84, 84), np.uint8))
+    noise = tf.constant(random.random((2, network.cells)), tf.float32)
+    before = network(frames, noise)
+    network.mask_token.assign(random.normal(size=network.mask_token.shape))
+    after = network(frames, noise)
+    moved = (before.pixels.numpy() != after.pixels.numpy()).any(axis=1)
+    np.testing.assert_array_equal(moved, before.hidden.numpy() == 1)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_weight_learns_the_spatial_embedding_among_them(method):
     settings = config(method)
@@ -181,6 +195,18 @@ def test_any_method_may_shift_its_frames(method):
         else:
             learner.loss(batch_of(settings))
     assert set(asked) == {4}
+
+
+@pytest.mark.parametrize("method", ["contrastive", "scaled_q"])
+def test_a_state_and_its_successor_are_shifted_apart(method, monkeypatch):
+    """A shift that both share would tell contrastive coding which states belong together."""
+    settings, seeds = config(method, "augmentation.shift = 4"), []
+    monkeypatch.setattr(
+        augmentation, "shift", lambda frames, seed, pixels: seeds.append(seed.numpy()) or frames
+    )
+    build.build(settings).learner().loss(batch_of(settings))
+    state, successor = seeds
+    assert (state != successor).any()
 
 
 def train(settings, directory) -> bool:

@@ -58,7 +58,10 @@ def test_the_target_network_changes_only_when_told():
         agent.train(batch)
     after = [v.numpy() for v in agent.target_network.variables]
     assert all(np.array_equal(a, b) for a, b in zip(before, after))
-    agent.update_target()
+    agent.learner.after_steps(5, 7)  # the period is 4
+    after = [v.numpy() for v in agent.target_network.variables]
+    assert all(np.array_equal(a, b) for a, b in zip(before, after))
+    agent.learner.after_steps(7, 9)
     for target, online in zip(agent.target_network.variables, agent.network.variables):
         np.testing.assert_array_equal(target, online)
 
@@ -127,6 +130,20 @@ def test_double_q_equals_single_q_while_the_networks_are_equal():
         config, agent = make(f"loss.double_q = {double_q}")
         results.append(agent.losses(first_batch(config))["loss/total"].numpy())
     np.testing.assert_allclose(*results, rtol=1e-5)
+
+
+def test_double_q_lets_the_online_network_choose_and_the_target_network_value():
+    config, agent = make("loss.double_q = True")
+    batch = first_batch(config)
+    agent.target_network.heads.kernel.assign(-agent.network.heads.kernel)
+    states, successors = batch.frames[:, :4], batch.frames[:, config.feed.n_step :]
+    heads = batch.games[:: config.feed.transitions_per_draw]
+    expected = agent.objective.loss(
+        agent.network(states, heads), batch.actions, agent.target_network(successors, heads),
+        batch.rewards, batch.discounts, next_online_logits=agent.network(successors, heads),
+        available=games.action_mask(config.data.games)[batch.games.numpy()],
+    )  # fmt: skip
+    np.testing.assert_allclose(agent.losses(batch)["loss/td"], expected.td, rtol=1e-5)
 
 
 def test_the_policy_stays_in_the_minimal_action_set():

@@ -83,6 +83,9 @@ def test_the_upper_half_of_a_games_actions_has_one_more_of_an_odd_number():
     noise = np.random.default_rng(0).random(logits.shape, np.float32)
     scores = policy.score_actions(logits, available, noise, upper_half=True).numpy()
     assert set(scores.argmax(1)) == {2, 3, 4}
+    available[:, 5] = True
+    scores = policy.score_actions(logits, available, noise, upper_half=True).numpy()
+    assert set(scores.argmax(1)) == {3, 4, 5}
 
 
 def seen(frames, begins, actions, rewards, environments=None) -> Observation:
@@ -142,6 +145,8 @@ def test_plays_only_what_a_game_has(network, acting):
     mask = games.action_mask(tiny.GAMES)
     assert scores.shape == (2, 18) and np.isfinite(scores).all()
     assert all(mask[row, best] for row, best in enumerate(scores.argmax(1)))
+    shares = player(network, f"transformer.acting = {acting!r}").watch(first())["probabilities"]
+    assert (shares[~mask] == 0).all() and shares.sum(1) == pytest.approx([1, 1])
 
 
 def test_the_same_seed_plays_the_same_whoever_else_plays(network):
@@ -155,6 +160,48 @@ def test_the_same_seed_plays_the_same_whoever_else_plays(network):
     np.testing.assert_allclose(player(network)(alone)[0], both[1], atol=1e-4)
     other = player(network, "evaluation.seed = 7")(first())
     assert (other != both).any()
+
+
+def test_each_game_and_each_episode_has_draws_of_its_own(network):
+    """Pong and Carnival have the same actions: the same frames and draws give the same scores."""
+    act = player(network, "data.games = ('Pong', 'Carnival')")
+    alike = first()._replace(frames=first().frames[:1].repeat(2, axis=0))
+    alike = alike._replace(episodes=np.zeros(2, np.int32))
+    has = games.action_mask(["Pong"])[0]
+    pong, carnival = act(alike)[:, has]
+    assert (pong != carnival).all()
+    later, _ = act(alike._replace(episodes=np.ones(2, np.int32)))[:, has]
+    assert (later != pong).all()
+
+
+@pytest.mark.parametrize(("acting", "scale", "kappa", "best_of"), [
+    ("tilted", 1.0, 10.0, 1), ("released", 0.75, 0.0, 128),
+])  # fmt: skip
+def test_only_the_released_way_flattens_the_returns_and_takes_the_best_of_many(
+    monkeypatch, acting, scale, kappa, best_of
+):
+    told = []
+
+    def draw(logits, uniform, **how):
+        told.append((logits.numpy(), how))
+        return tf.zeros(len(logits), tf.int32)
+
+    class Network:
+        steps, conditioned = 1, True
+
+        def __call__(self, frames, tokens):
+            n, t = frames.shape[:2]
+            return Logits(tf.fill([n, t, 121], 4.0), tf.zeros([n, t, 18]), tf.zeros([n, t, 3]))
+
+    monkeypatch.setattr(policy, "draw_return", draw)
+    tf.config.run_functions_eagerly(True)
+    try:
+        bindings = (f"transformer.acting = {acting!r}", "transformer.kappa = 10.0")
+        player(Network(), *bindings)(first())
+    finally:
+        tf.config.run_functions_eagerly(False)
+    ((logits, how),) = told
+    assert (logits == 4 * scale).all() and how == {"kappa": kappa, "best_of": best_of}
 
 
 def test_kappa_moves_the_drawn_return(network, monkeypatch):

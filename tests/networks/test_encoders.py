@@ -41,10 +41,13 @@ def test_impala_multiplies_its_channels(width):
     channels = [layer.filters for layer in model.layers if hasattr(layer, "filters")]
     assert channels == [16 * width] * 5 + [32 * width] * 10
     assert kinds(model).count("MaxPooling2D") == 3
+    assert kinds(model)[-2:] == ["Add", "ReLU"]
 
 
 def test_stem_and_strides_set_the_map():
     two_each = SMALL | {"depths": (2, 2)}  # only a stage's first block has its stride
+    blocks = [x for x in build(encoders.resnet, **two_each).layers if "add" in x.name]
+    assert [block.output_shape[1] for block in blocks] == [21, 21, 11, 11]
     with_pool = build(
         encoders.resnet, **two_each | {"stem_kernel": 7, "stem_stride": 2, "stem_pool": True}
     )

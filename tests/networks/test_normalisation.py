@@ -51,6 +51,21 @@ def test_values_and_gradients_equal_keras(groups, shape):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4, err_msg=name)
 
 
+def test_a_small_deviation_is_held_against_epsilon():
+    """0 and 0.002: the variance is 1e-6, epsilon ten times as much."""
+    x = tf.reshape(tf.constant([0.0, 0.002]), (1, 2, 1, 1))
+    y = tf.reshape(group_norm(x, tf.ones(1), tf.zeros(1), 1), [-1])
+    np.testing.assert_allclose(y, np.array([-1, 1]) / 11**0.5, rtol=1e-3)
+
+
+def test_a_map_of_one_value_stays_finite():
+    """Rounding leaves some a variance below zero."""
+    values = np.random.default_rng(0).uniform(0, 1000, (64, 1, 1, 1)).astype(np.float32)
+    x = tf.constant(values * np.ones((64, 5, 4, 8), np.float32))
+    y = group_norm(x, tf.ones(8), tf.zeros(8), 2)
+    assert np.isfinite(y).all()
+
+
 def test_gradient_equals_finite_differences():
     x, scale, shift, dy = example((2, 2, 2, 4))
     theoretical, numerical = tf.test.compute_gradient(

@@ -68,6 +68,13 @@ def test_heads_count():
 # Heads.
 
 
+def test_a_head_starts_the_same_however_many_games_there_are():
+    """Glorot-uniform by its own inputs and outputs."""
+    for num_games in (1, 40):
+        heads = GameHeads(num_games, num_actions=18, num_atoms=5, num_features=60, seed=0)
+        assert np.abs(heads.kernel).max() == pytest.approx((6 / (60 + 90)) ** 0.5, rel=0.01)
+
+
 def test_each_draw_uses_its_own_games_head(network, frames):
     logits = network(frames, GAMES)
     features = network.trunk(frames).numpy()

@@ -141,6 +141,52 @@ def test_dropout_only_with_a_seed_and_the_same_with_the_same(network):
     assert (a.actions.numpy() != calm.actions.numpy()).any()
 
 
+def test_every_dropout_of_every_block_is_another(network, monkeypatch):
+    seeds = []
+
+    def note(y, rate, seed):
+        seeds.append(tuple(seed.numpy()))
+        return y
+
+    monkeypatch.setattr(tf.nn.experimental, "stateless_dropout", note)
+    apply(network, window(), dropout_seed=tf.constant([7, 0]))
+    assert len(seeds) == len(set(seeds)) == 4
+
+
+def test_a_block_by_hand():
+    """Two heads of 64: each has its own scores, divided by 8."""
+    block = transformer.Block(128, 1.0, 0.0, "float32", np.random.default_rng(0))
+    random = np.random.default_rng(1)
+    x, bias = random.normal(size=(5, 128)), np.where(np.tri(5), 0, -1e9)
+
+    def norm(x):
+        return (x - x.mean(1, keepdims=True)) / (x.var(1, keepdims=True) + 1e-5) ** 0.5
+
+    def times(x, layer):
+        return x @ layer.kernel.numpy()
+
+    def softmax(x):
+        return np.exp(x) / np.exp(x).sum(1, keepdims=True)
+
+    query, key, value = (times(norm(x), part) for part in (block.query, block.key, block.value))
+    seen = [
+        softmax(query[:, head] @ key[:, head].T / 8 + bias) @ value[:, head]
+        for head in (slice(0, 64), slice(64, 128))
+    ]
+    y = x + times(np.hstack(seen), block.out)
+    inner = tf.nn.gelu(times(norm(y), block.expand), approximate=True).numpy()
+    expected = y + times(inner, block.contract)
+    got = block(tf.constant(x[None], tf.float32), tf.constant(bias, tf.float32), None)
+    np.testing.assert_allclose(got[0], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("depth", [1, 4])
+def test_deeper_networks_start_with_smaller_weights(depth):
+    """Of variance 2 / depth by the inputs."""
+    kernel = build(depth=depth, width=128).blocks[0].query.kernel
+    assert np.var(kernel) == pytest.approx(2 / depth / 128, rel=0.05)
+
+
 def test_a_seed_fixes_the_weights():
     a, b, c = (build(seed) for seed in (0, 0, 1))
     for x, y in zip(a.get_weights(), b.get_weights()):

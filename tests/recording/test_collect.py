@@ -353,6 +353,16 @@ def test_players_take_turns_by_share_and_for_as_long_as_said():
     assert thirds(None, None, rng) in {0, 1}
 
 
+def test_a_players_share_of_the_turns_is_divided_among_its_epsilons(monkeypatch):
+    told = []
+    monkeypatch.setattr(acting, "taking_turns", lambda *arguments: told.append(arguments))
+    parts = parse_mixture("fixed:LEFT*0.5@0,0.1,0.2,0.3; random*0.5@0")
+    makers = [scripted.player_maker(part.behaviour, "Breakout") for part in parts]
+    scripted._in_turns(parts, makers, "Breakout")
+    ((players, shares, mean_steps),) = told
+    assert len(players) == 5 and shares == [0.125] * 4 + [0.5] and mean_steps == 50
+
+
 def test_in_turns_several_players_play_in_each_episode(tmp_path):
     mixture = "fixed:LEFT*0.5@0.0; fixed:RIGHT*0.25@0.0; fixed:FIRE*0.25@0.0"
     job = MIXED._replace(order="in_turns", mixture=mixture, slots_per_file=10_000)

@@ -92,6 +92,18 @@ def test_the_tape_of_a_run(made):
         np.testing.assert_array_equal(a, b)
 
 
+def test_what_is_logged_are_means_over_rows_and_a_mean_norm_over_steps():
+    meter = loop._Meter(("Breakout", "Freeway", "Pong"))
+    first, second = (2, [6, 1, 0], [3, 1, 0], 8), (1, [3, 2, 0], [1, 1, 0], 1)
+    for made, totals, rows, norm in (first, second):
+        columns = {"loss/total": totals, "count": rows, "gradient_norm": norm}
+        meter.add(0, made, {name: tf.constant(x, tf.float32) for name, x in columns.items()})
+    scalars = meter.read()
+    assert scalars["loss/total"] == 12 / 6 and scalars["gradient_norm"] == 9 / 3
+    assert scalars["loss/total/Breakout"] == 9 / 4 and scalars["loss/total/Freeway"] == 3 / 2
+    assert "loss/total/Pong" not in scalars
+
+
 def test_xla_gives_the_same_training():
     """Of a small network: what XLA makes of the others is seen in test_xla.py."""
     config = tiny.config(

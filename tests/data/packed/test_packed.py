@@ -68,6 +68,11 @@ def test_a_fraction_is_the_first_steps(folder, fraction):
         assert ours.terminal == (whole.terminal and len(ours.frames) == len(whole.frames))
 
 
+def test_a_fraction_that_ends_with_an_episode_takes_nothing_of_the_next(folder):
+    found = reader.survey(folder, "Pong", 4, fraction=56 / 89)
+    assert found == [extent(e) for e in EPISODES[:3]]
+
+
 def test_hand_numbers_of_returns_to_go():
     rewards = np.array([1, 0, -1, 1, 1], np.float32)
     np.testing.assert_array_equal(returns_to_go(rewards), [2, 1, 1, 2, 1])

@@ -109,6 +109,18 @@ def test_positions_are_exact_for_any_data(sizes, at_once, at):
     assert list(itertools.islice(rest, 90 - at)) == whole[at:]
 
 
+def test_a_part_that_is_opened_late_takes_its_turn_like_the_others():
+    """Of three parts two are open; when the short one ends, the third begins beside the long one
+    and has no lead to catch up with.
+    """
+    lengths = {0: 4, 1: 12, 2: 12}
+    nth = {part: place for place, part in enumerate(order(3, seed=0, game="Pong", pass_=0))}
+    sizes = [[1] * lengths[nth[part]] for part in range(3)]
+    segments = itertools.islice(stream(sizes, at_once=2, enough=99), 20)
+    given = [nth[part] for (part, _, _), _ in segments]
+    assert given == [0, 1] * 4 + [1, 2] * 6
+
+
 def test_data_that_are_not_enough_are_given_once():
     sizes = [[2, 3], [1], [4]]
     assert len(list(stream(sizes, enough=11))) == 10

@@ -152,6 +152,8 @@ def test_rows_of_a_segment_are_dealt_far_apart(between):
     dealt = reader.deal(iter(segments), 1, between, Dealt(), "Pong")
     rows = [(int(segment.frames[3, 0, 0]), row) for segment, row, _ in dealt]
     assert len(set(rows)) == len(rows)
+    begun = dict(reversed(rows))
+    assert all(begun[number] == (number - 1) % ROWS for number in range(1, 121))  # as drawn
     full = [number for number, _ in rows]
     last = {}
     for nth, number in enumerate(full):
