@@ -6,9 +6,9 @@
 #   in_turns  both players in turns within each episode: what if no whole episode is good?
 #   laptop  the same with a fourth game, more play, twice the steps, through Reverb: gin_configs/laptop.gin
 #   B  what an agent recorded while it learned online, all of it (run) and its first fifth     (one seed)
-#   C  ablations and the strength of CQL, on the quickstart's play and on B's      (some of it run)
+#   C  ablations and the strength of CQL, on the quickstart's play and on B's      (most of it run)
 #   D  sizes of the network, on B's play     (three of them run, with OWN_SEED=8 and two games)
-#   E  transfer to Boxing: encoders of several methods, tuned and frozen   (agent's and cloning's run)
+#   E  transfer to Boxing: encoders of several methods, tuned and frozen   (masked autoencoder's not run)
 #   F  online fine-tuning on variants: from scratch, pre-trained, pre-trained and with CQL kept
 # SEEDS='1 2', METHODS='agent cloning', PERCENTS='0 100' (A), PARTS=whole=1.0 (B), PLAY=quickstart or own_play (C),
 # SIZES=8,16 (D), VARIANTS=Freeway=1 (F) take some; OWN_GAMES=Krull, OWN_SEED=8, STEPS=24_000 are B's, into another
