@@ -12,13 +12,10 @@ from cql_atari.evaluation.summary import REFERENCES, aggregate_lines
 
 
 def report(
-    found: Sequence[Group],
-    against: str | None,
-    markdown: bool,
-    player: str = AGENT,
+    found: Sequence[Group], against: str | None, markdown: bool, player: str = AGENT
 ) -> str:
-    """All tables and sentences as one text; its end says whether the agent is above its data's mean
-    and above cloning.
+    """All tables and sentences as one text; its end says whether the player is above its data's
+    mean and above cloning.
 
     Args:
       found: as `groups.make`.
