@@ -11,9 +11,7 @@ from cql_atari.evaluation.labels import AGENT, CLONING, DATA, agents_of, kind
 from cql_atari.evaluation.summary import REFERENCES, aggregate_lines
 
 
-def report(
-    found: Sequence[Group], against: str | None, markdown: bool, player: str = AGENT
-) -> str:
+def report(found: Sequence[Group], against: str | None, markdown: bool, player: str = AGENT) -> str:
     """All tables and sentences as one text; its end says whether the player is above its data's
     mean and above cloning.
 
