@@ -26,7 +26,7 @@ percents=${PERCENTS:-0 10 25 50 100} # of the steps that are a good player's
 methods=${METHODS:-agent cloning best_ten_percent mse hl_gauss decision_transformer}
 total=48000 own_steps=40000 # agent steps of play a game, in A and in_turns, and in B
 own_games=${OWN_GAMES:-KungFuMaster,Krull,CrazyClimber,RoadRunner} own_seed=${OWN_SEED:-7} # of B
-changes=(no_feature_norm no_spatial_embedding mean_pool one_step five_step # of C: files, bindings
+changes=(no_feature_norm no_group_norm no_spatial_embedding mean_pool one_step five_step # of C: files, bindings
   loss.auxiliary_cloning=0. loss.cql_alpha={0.01,0.2,1.0} train.target_period=100
   loss.v_max=20. loss.v_max=20.+loss.cql_alpha=0.01) # both at once
 sizes=${SIZES:-8,16 16,32 32,64 64,128} variants=${VARIANTS:-BattleZone=2 Freeway=1} # of D, of F

@@ -98,7 +98,7 @@ class Network:
       stem_kernel: of the ResNet's first convolution, pixels.
       stem_stride: of the same.
       stem_pool: whether a 3 x 3 max-pooling of stride 2 follows it.
-      groups: of group normalisation; divides the widths.
+      groups: of group normalisation; divides the widths. 0: no normalisation (an ablation).
       impala_width: factor of IMPALA's channels, which are 16, 32 and 32.
       pooling: what makes a vector of the feature map.
       embedding_blocks: learned maps of the spatial embedding.
@@ -115,7 +115,7 @@ class Network:
     stem_kernel: int = number(7, 1, 84)
     stem_stride: int = number(2, 1, 84)
     stem_pool: bool = True
-    groups: int = number(4, 1)
+    groups: int = number(4, 0)
     impala_width: int = number(1, 1)
     pooling: str = choice("spatial_embedding", "flatten", "mean")
     embedding_blocks: int = number(8, 1)

@@ -76,7 +76,7 @@ def resnet(x: tf.Tensor, style: Style) -> tf.Tensor:
             f"depths {depths}, widths {widths} and strides {strides} must have one entry for each "
             "stage: give all three the same length."
         )
-    if any(width % network.groups for width in widths):
+    if network.groups and any(width % network.groups for width in widths):
         raise UserError(
             f"widths {widths} must be multiples of groups={network.groups}: change either."
         )

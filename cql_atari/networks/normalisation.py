@@ -25,7 +25,7 @@ class GroupNorm(tf.keras.layers.Layer):
     """Group normalisation of [B, H, W, C] (Wu & He 2018) with a scale and a shift per channel.
 
     Args:
-      groups: number of groups; divides C.
+      groups: number of groups; divides C. 0: nothing is normalised, only scaled and shifted.
       zero_scale: start the scale at 0 instead of 1 (the last norm of a bottleneck).
     """
 
@@ -48,9 +48,11 @@ class GroupNorm(tf.keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """[B, H, W, C] -> the same shape and dtype."""
-        return group_norm(
-            inputs, tf.convert_to_tensor(self.scale), tf.convert_to_tensor(self.shift), self.groups
-        )
+        scale, shift = tf.convert_to_tensor(self.scale), tf.convert_to_tensor(self.shift)
+        if self.groups:
+            return group_norm(inputs, scale, shift, self.groups)
+        y = _affine(tf.cast(inputs, tf.float32), scale[None], shift[None])
+        return tf.cast(y, inputs.dtype)
 
 
 def group_norm(x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor, groups: int) -> tf.Tensor:

@@ -85,6 +85,17 @@ def test_bottlenecks_start_as_their_shortcut():
     assert model.output_shape == (None, 11, 11, 64)
 
 
+def test_a_resnet_without_norms_follows_the_size_of_its_frames():
+    """Convolution, scale and ReLU: twice the input is twice the output. A norm takes sizes away."""
+    frames = np.random.default_rng(0).uniform(0, 1, (2, 84, 84, 4)).astype(np.float32)
+    for block in ("basic", "bottleneck"):
+        plain, normal = (
+            build(encoders.resnet, **SMALL | {"block": block, "groups": g}) for g in (0, 4)
+        )
+        np.testing.assert_allclose(plain(2 * frames), 2 * plain(frames), rtol=1e-4, atol=1e-4)
+        assert np.std(normal(2 * frames)) < 1.1 * np.std(normal(frames))
+
+
 def test_he_normal_start():
     model = build(encoders.resnet, **SMALL | {"widths": (64, 64), "stem_kernel": 7})
     for layer in model.layers:

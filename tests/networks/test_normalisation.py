@@ -51,6 +51,17 @@ def test_values_and_gradients_equal_keras(groups, shape):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4, err_msg=name)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_without_groups_only_scale_and_shift_are_left(dtype):
+    layer = GroupNorm(0, dtype=dtype)
+    layer.build((None, 1, 2, 2))
+    layer.scale.assign([3.0, -1.0])
+    layer.shift.assign([0.5, 0.0])
+    y = layer(tf.reshape(tf.constant([1.0, 2.0, -4.0, 8.0]), (1, 1, 2, 2)))
+    np.testing.assert_array_equal(tf.cast(y, tf.float32)[0, 0], [[3.5, -2.0], [-11.5, -8.0]])
+    assert y.dtype == layer.compute_dtype
+
+
 def test_a_small_deviation_is_held_against_epsilon():
     """0 and 0.002: the variance is 1e-6, epsilon ten times as much."""
     x = tf.reshape(tf.constant([0.0, 0.002]), (1, 2, 1, 1))
