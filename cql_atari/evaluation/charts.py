@@ -12,6 +12,7 @@ from cql_atari.evaluation.run_logs import SCORE, read_metrics
 from cql_atari.evaluation.tables import Columns
 from cql_atari.runs import folder
 
+_LONGEST_NAME = 56  # of a row, in characters: two changed settings fit
 _MARKED_POINTS = 30  # a curve with more points has marks at some of them only
 Curve = Sequence[tuple[float, float]]
 
@@ -167,7 +168,7 @@ def plot_curve(panel: Any, curve: Curve, style: Style, dashes: str = "-") -> Non
                markersize=3, linewidth=1.1, linestyle=dashes)  # fmt: skip
 
 
-def name_rows(panel: Any, labels: Sequence[str], longest: int = 30) -> None:
+def name_rows(panel: Any, labels: Sequence[str], longest: int = _LONGEST_NAME) -> None:
     """Names of rows 0, 1, ... from the top down; long ones are cut in their middle."""
     half = (longest - 1) // 2
     names = map(title, labels)
@@ -179,7 +180,9 @@ def name_rows(panel: Any, labels: Sequence[str], longest: int = 30) -> None:
 
 def inches_of_rows(labels: Sequence[str]) -> tuple[float, float]:
     """The size of a panel with these rows."""
-    return 2.6 + 0.05 * min(30, max(map(len, labels), default=0)), 0.75 + 0.2 * len(labels)
+    return 2.6 + 0.05 * min(_LONGEST_NAME, max(map(len, labels), default=0)), 0.75 + 0.2 * len(
+        labels
+    )
 
 
 def _named_runs(folders: Sequence[Path]) -> dict[Path, str]:
