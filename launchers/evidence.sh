@@ -10,9 +10,9 @@
 #   D  sizes of the network, on B's play     (three of them run, with OWN_SEED=8 and two games)
 #   E  transfer to Boxing: encoders of several methods, tuned and frozen   (masked autoencoder's not run)
 #   F  online fine-tuning on variants: from scratch, pre-trained, pre-trained and with CQL kept
-# SEEDS='1 2', METHODS='agent cloning', PERCENTS='0 100' (A), PARTS=whole=1.0 (B), PLAY=quickstart or own_play (C),
-# SIZES=8,16 (D), VARIANTS=Freeway=1 (F) take some; OWN_GAMES=Krull, OWN_SEED=8, STEPS=24_000 are B's, into another
-# OUT. All goes on where it stopped. Runs are in OUT/EXPERIMENT/SETTING/SEED/METHOD.
+# SEEDS='1 2', METHODS='agent cloning', PERCENTS='0 100', EPSILONS=0.05 (A), PARTS=whole=1.0 (B), PLAY=own_play (C),
+# SIZES=8,16 (D), VARIANTS=Freeway=1 (F) take some; OWN_GAMES=Krull, OWN_SEED=8, STEPS=24_000 are B's; EPSILONS and
+# B's go into another OUT. All goes on where it stopped. Runs are in OUT/EXPERIMENT/SETTING/SEED/METHOD.
 set -euo pipefail
 # shellcheck source=launchers/common.sh
 source "$(dirname "$0")/common.sh"
@@ -75,11 +75,11 @@ mixture() { # PERCENT METHODS...: A's runs at one share of good play
   for seed in $seeds; do
     dir=$out/A/percent_good_play=$1/$seed
     if [[ $good -gt 0 ]]; then
-      collect "$dir" BattleZone,Freeway,KungFuMaster 1 "$seed" scripted $good 0.2,0.3,0.5
+      collect "$dir" BattleZone,Freeway,KungFuMaster 1 "$seed" scripted $good "${EPSILONS:-0.2,0.3,0.5}"
     fi
     if [[ $good -lt $total ]]; then
-      collect "$dir" BattleZone,Freeway 2 "$seed" fixed:DOWN $((total - good)) 0.3,0.5,0.7
-      collect "$dir" KungFuMaster 2 "$seed" fixed:RIGHT $((total - good)) 0.3,0.5,0.7
+      collect "$dir" BattleZone,Freeway 2 "$seed" fixed:DOWN $((total - good)) "${EPSILONS:-0.3,0.5,0.7}"
+      collect "$dir" KungFuMaster 2 "$seed" fixed:RIGHT $((total - good)) "${EPSILONS:-0.3,0.5,0.7}"
     fi
     for name in "${@:2}"; do
       method "$name"

@@ -255,8 +255,7 @@ def test_a_transformer_takes_no_encoder(pretrained, tmp_path):
         begin(tmp_path, f"start.encoder_from = '{pretrained}'", *TRANSFORMER)
 
 
-@pytest.mark.parametrize("method", ["contrastive", "masked_autoencoder"])
-@pytest.mark.parametrize("rate", [0, None])
+@pytest.mark.parametrize("method, rate", [("contrastive", None), ("masked_autoencoder", 0)])
 def test_an_encoder_that_never_acted_is_transferred_on_real_play(
     method, rate, data, tmp_path, monkeypatch
 ):
