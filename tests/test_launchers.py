@@ -563,6 +563,13 @@ def test_every_share_of_good_play_has_as_much_play_and_names_its_runs(stage, tmp
             assert config.data.best_fraction == (1 if name == "agent" else 0.1)
 
 
+def test_other_shares_of_random_actions_are_those_of_all_of_as_play(stage, tmp_path):
+    for some in ({}, {"EPSILONS": "0.05"}):
+        commands = evidence(stage, "A", tmp_path, SEEDS="2", METHODS="agent", PERCENTS="50", **some)
+        play = [c[-1].removeprefix("--epsilons=") for c in commands if c[0] == "collect"]
+        assert play == (["0.05"] * 3 if some else ["0.2,0.3,0.5", *["0.3,0.5,0.7"] * 2])
+
+
 def test_in_turns_two_fifths_of_the_play_are_the_good_players_in_every_game(stage, tmp_path):
     commands = evidence(stage, "in_turns", tmp_path, SEEDS="3", METHODS="cloning")
     play = [dict(word[2:].split("=", 1) for word in c[1:]) for c in commands if c[0] == "collect"]
