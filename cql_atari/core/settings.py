@@ -312,7 +312,7 @@ class Train:
         "decision_transformer", "contrastive" or "masked_autoencoder"; see
         `cql_atari.methods.build`.
       phase: "offline" (recorded play) or "online" (acts and learns).
-      seed: of weights, batches and evaluation.
+      seed: of weights, batches and online acting; evaluation has `evaluation.seed`.
       steps: gradient steps of the run. Reconstructed: 10M for ResNet-101.
       steps_per_call: gradient steps a call of the compiled training function.
       target_period: steps between hard copies into the target network [Q, App. B.3].
