@@ -75,3 +75,26 @@ def test_a_command_of_the_docs_is_one_of_the_code(page, line):
 def test_pages_hold_commands():
     assert len(CASES) > 20
     assert any("tools.verify DIR" in line for _, line in CASES)  # it follows a block of Python
+
+
+EVERY_PAGE = [*PAGES, *sorted(ROOT.glob("results/**/*.md")), *sorted(ROOT.glob("tests/**/*.md"))]
+
+
+def anchors(page: Path) -> set[str]:
+    """Of the page's headings, as GitHub and the site make them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", EVERY_PAGE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere_and_those_of_the_site_stay_on_it(page):
+    """The site is built from docs/ alone: `make docs` ends at a link that leaves it."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        if link.startswith("http"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert ROOT / "docs" not in page.parents or ROOT / "docs" in target.parents, link
+        assert not anchor or anchor in anchors(target), link
