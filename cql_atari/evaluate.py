@@ -70,7 +70,7 @@ def evaluate_run(should_stop: Callable[[], bool]) -> int:
     from cql_atari.training import follow, load
 
     roms.warn_where_other(config.data, config.evaluation.rom_dir)
-    there = checkpoint.listed(run / folder.CHECKPOINTS)
+    there = checkpoint.steps(run / folder.CHECKPOINTS)
     # An export has one step, which is looked at with its weights.
     missing = [step for step in steps if step not in there]
     if missing and not weights.is_export(run):

@@ -73,7 +73,9 @@ def main(_: list[str]) -> int:
             print(manifest.as_table(selection), file=sys.stderr)
         from cql_atari.training import run
 
-        finished = run.train(config, _feed_opener(config, found), folder, should_stop, FLAGS.tpu)
+        data = repr([(s.game, s.run, s.files, s.left_out) for s in found])
+        opener = _feed_opener(config, found)
+        finished = run.train(config, opener, folder, should_stop, tpu=FLAGS.tpu, data=data)
     if not finished:
         print("stopped and saved; run the same command to go on.", file=sys.stderr)
         return signals.EXIT_INTERRUPTED

@@ -11,9 +11,11 @@ import signal
 import sys
 
 import numpy as np
+import pytest
 import strategy_runs
 import tiny
 
+from cql_atari.core.types import UserError
 from cql_atari.feed.replay import reader, service, writer
 from cql_atari.feed.sampling import BatchLaw
 from cql_atari.system import hosts as cluster
@@ -61,6 +63,14 @@ def work(address, out):
                     left[f"{feed}/{by_coordinator}/{call}/{name}"] = value
     assert asked == [slice(8 * here.host, 8 * here.host + 8)] * 2
     assert strategy.across_hosts(devices, 10 + here.host) == [10, 11]
+    for what, given in {
+        "different settings": (5, f"of {here.host}", ""),
+        "different data": (5, "", f"of {here.host}"),
+        "different steps": (here.host, "", ""),
+    }.items():
+        with pytest.raises(UserError, match=what):
+            strategy.check_same_start(devices, *given)
+    strategy.check_same_start(devices, 5, "the same", "the same")
     np.savez(out, **left)
     replay.readers.close()
 

@@ -110,7 +110,9 @@ def _collect_game(
         def open_feed(*args: Any, **options: Any) -> AbstractContextManager[Feed]:
             return feed.open_feed(config, None, *args, recorder=experience, **options)
 
-        if not train(config, open_feed, agent, should_stop):
+        with workdir.lock_workdir(agent):  # `evaluate --follow` sees that a process trains there
+            finished = train(config, open_feed, agent, should_stop)
+        if not finished:
             return False
         experience.finish(checkpoint.read_extra(agent / workdir.CHECKPOINTS, config.train.steps))
         files.move(folder, final)

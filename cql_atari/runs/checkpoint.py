@@ -76,35 +76,30 @@ def save(
             f"can't save step {step} in {directory}: {error}. Free some space or fix the "
             "permissions, then run the same command: it goes on from the newest checkpoint."
         ) from error
-    for old in steps(directory)[:-keep]:
+    # A later one that is damaged stands beside it where the run went on from an older one.
+    others = [other for other in steps(directory) if other != step]
+    for old in others[: len(others) + 1 - keep]:
         # Where another process reads it, NFS keeps a file in it: the next call tries again.
         shutil.rmtree(directory / f"{old:010d}", ignore_errors=True)
     return final
 
 
-def steps(directory: Path) -> list[int]:
-    """Steps with a checkpoint, ascending.
-
-    One that was moved aside when its process died, before the new one of that step was in its
-    place, comes back.
-
-    Raises:
-      UserError: where a plain file stands in place of a folder.
+def put_back(directory: Path) -> None:
+    """Puts a checkpoint back in its place that was moved aside when its process died, before the
+    new one of that step was there. For those who hold the run's folder: to others it may be a save.
     """
-    listed(directory)
     for aside in directory.glob("replaced-*"):
         final = directory / aside.name.removeprefix("replaced-")
         if not final.exists():
             with contextlib.suppress(FileNotFoundError):  # another host was first
                 aside.rename(final)
-    return listed(directory)
 
 
-def listed(directory: Path) -> list[int]:
-    """Steps with a checkpoint, ascending; touches nothing, while another process may be saving.
+def steps(directory: Path) -> list[int]:
+    """Steps with a checkpoint, ascending.
 
     Raises:
-      UserError: as `steps`.
+      UserError: where a plain file stands in place of a folder.
     """
     if not directory.is_dir():
         if directory.exists():
@@ -255,10 +250,10 @@ def restore_encoder(path: Path, encoder: tf.keras.Model) -> None:
             variable.assign(reader.get_tensor(there[layer][0]))
 
 
-def restore_rest(
+def restore_parts(
     path: Path, network: tf.keras.Model, there: Sequence[str], here: Sequence[str]
 ) -> None:
-    """Restores the feed-forward layers, and the heads of the games that are in both lists.
+    """Restores encoder, feed-forward layers, and the heads of the games that are in both lists.
 
     Args:
       path: one checkpoint folder of another run.
@@ -270,6 +265,7 @@ def restore_rest(
       UserError: where the layers there have other shapes.
       One of `DAMAGE`: where the files are damaged.
     """
+    restore_encoder(path, network.encoder)
     with _prefix(path) as prefix:
         part = tf.train.Checkpoint(network=tf.train.Checkpoint(feed_forward=network.feed_forward))
         try:

@@ -14,6 +14,7 @@ from pathlib import Path
 from absl import app, flags
 
 from cql_atari.core.types import UserError
+from cql_atari.system import signals
 
 EXIT_USER_ERROR = 2
 EXIT_CTRL_C = 130  # as shells count: 128 + SIGINT
@@ -25,7 +26,8 @@ _WRONG_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno
 
 def run(main: Callable[[list[str]], int | None], *, takes_arguments: bool = False) -> None:
     """Parses flags, runs `main` and exits with its code; 2 and one message for a `UserError`, 130
-    for an interruption that `main` lets through, 141 where the reader of its output has left.
+    for an interruption that `main` lets through or a second signal, 141 where the reader of its
+    output has left.
 
     Commands define their flags just before they call this, not when they are imported: several of
     them may be imported in one process.
@@ -44,8 +46,12 @@ def run(main: Callable[[list[str]], int | None], *, takes_arguments: bool = Fals
             return code
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
-        except KeyboardInterrupt:  # before there was anything to save, or a second one
+        except KeyboardInterrupt:  # before there was anything to save
             print("interrupted", file=sys.stderr)
+            return EXIT_CTRL_C
+        except signals.EndNow:
+            print("ended at once by a second signal; what was saved before is kept.",
+                  file=sys.stderr)  # fmt: skip
             return EXIT_CTRL_C
         except OSError as error:
             if _has_no_reader():  # `| head`; whatever is left to print goes nowhere

@@ -13,6 +13,10 @@ from collections.abc import Callable, Iterator
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: saved; run the same command to go on
 
 
+class EndNow(BaseException):
+    """A second signal. Not a KeyboardInterrupt, which asks for a stop that saves first."""
+
+
 def interrupt_on_sigterm() -> None:
     """From now on SIGTERM raises KeyboardInterrupt in the main thread, as SIGINT does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -20,7 +24,7 @@ def interrupt_on_sigterm() -> None:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Yields a predicate that turns true on SIGINT, SIGTERM, SIGHUP; a second signal ends at once.
+    """Yields a predicate that turns true on SIGINT, SIGTERM, SIGHUP; a second one raises `EndNow`.
 
     SIGHUP comes when a terminal or an ssh connection ends: what is printed later goes nowhere,
     since writing there would fail. Where `nohup` ignores it, so do we.
@@ -37,7 +41,7 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
         if number == signal.SIGHUP:
             _leave_terminal()
         if len(seen) > 1:
-            raise KeyboardInterrupt
+            raise EndNow
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:

@@ -43,7 +43,7 @@ def main(_: list[str]) -> int:
     with (
         workdir.lock_workdir(folder),
         signals.stop_on_signals() as should_stop,
-        contextlib.suppress(KeyboardInterrupt),  # in the survey, or by a second signal
+        contextlib.suppress(KeyboardInterrupt),  # in the survey
     ):
         serve_games(config, found, folder, should_stop)
     print("stopped; run the same command to go on.", file=sys.stderr)

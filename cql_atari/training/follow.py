@@ -83,7 +83,7 @@ def evaluate_each(todo: EvaluationPlan, steps: Iterable[int]) -> list[str]:
         try:
             _, summary = evaluate_checkpoint(todo, step)
         except UserError as error:
-            if step in checkpoint.listed(todo.run.directory / folder.CHECKPOINTS):
+            if step in checkpoint.steps(todo.run.directory / folder.CHECKPOINTS):
                 wrong.append(str(error))
             todo.say(f"step {step:,} is left out: {error}")
             continue
@@ -110,7 +110,7 @@ def follow(todo: EvaluationPlan) -> tuple[bool, list[str]]:
     waiting = False
     while True:
         training = folder.is_held(directory)  # before looking: what it saves until its end is seen
-        there = checkpoint.listed(directory / folder.CHECKPOINTS)
+        there = checkpoint.steps(directory / folder.CHECKPOINTS)
         new = [step for step in there if step not in seen and not _is_done(todo, step, training)]
         if new:
             wrong += evaluate_each(todo, new[:1])  # then look again: they come and go
@@ -142,7 +142,7 @@ def _is_done(todo: EvaluationPlan, step: int, training: bool) -> bool:
 
 def _last_step(directory: Path) -> int:
     """Of a run's checkpoints; scores of a later step are of weights that were removed."""
-    return max(checkpoint.listed(directory / folder.CHECKPOINTS), default=0)
+    return max(checkpoint.steps(directory / folder.CHECKPOINTS), default=0)
 
 
 def _newest_step(path: Path) -> int:

@@ -107,7 +107,7 @@ def restore_run(run: Run, step: int | None = None) -> int:
     if is_export:
         there = [_restore_export(directory / weights.FILE, network)]
     else:
-        there = checkpoint.listed(directory / folder.CHECKPOINTS)
+        there = checkpoint.steps(directory / folder.CHECKPOINTS)
     if not there:
         raise UserError(f"{directory} has no checkpoint yet; train first.")
     if step is not None and step not in there:

@@ -149,7 +149,7 @@ def learn(
         asked = time.perf_counter()
         try:
             batch = next(batches)
-        except (StopIteration, tf.errors.OpError, KeyboardInterrupt) as error:
+        except (Exception, KeyboardInterrupt) as error:  # actors' threads raise errors of any kind
             if should_stop():
                 save(step)
                 raise KeyboardInterrupt from error

@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
+from cql_atari.core import settings
 from cql_atari.core.settings import Config
 from cql_atari.core.types import UserError
 from cql_atari.feed.feed import Feed
@@ -23,6 +24,7 @@ from cql_atari.system import hosts as cluster
 from cql_atari.training import loop, scores, strategy
 from cql_atari.training.start import begin, check_finite
 
+_PATHS = ("data.dir", "data.exclude", "feed.cache_dir", "evaluation.rom_dir", "start.encoder_from")
 # (method, learner step of the first batch, state=..., should_stop=...) -> the open feed.
 OpenFeed = Callable[..., AbstractContextManager[Feed]]
 
@@ -32,7 +34,9 @@ def train(
     open_feed: OpenFeed,
     directory: Path,
     should_stop: Callable[[], bool],
+    *,
     tpu: str | None = None,
+    data: str = "",
 ) -> bool:
     """Trains, from recorded play or from what the agent plays, evaluates, writes scores.json.
 
@@ -42,6 +46,7 @@ def train(
       directory: the run's folder, which the caller holds; all hosts see it, the chief writes.
       should_stop: turns true when the process is asked to stop; all hosts stop together.
       tpu: as `strategy.make_strategy`.
+      data: what tells the files that are read apart from others; all hosts must have the same.
 
     Returns:
       Whether the run is finished; False when it was asked to stop (it is saved then).
@@ -69,7 +74,7 @@ def train(
     # 2. Start policy: go on with this folder's own run; else pre-trained encoder, else scratch.
     checkpoints = directory / folder.CHECKPOINTS
     learner, start = begin(method, config, directory, devices.scope, here.is_chief)
-    strategy.check_same_start(devices, start)
+    strategy.check_same_start(devices, start, _of_all_hosts(config), data)
     state = checkpoint.read_extra(checkpoints, start)
 
     # 3. Data to batches to devices, from the step where the run stands.
@@ -136,6 +141,12 @@ def train(
         if here.hosts == 1:
             raise
         raise UserError(strategy.lost_host_message(error)) from error
+
+
+def _of_all_hosts(config: Config) -> str:
+    """The settings that hosts must share: all but the paths, which each may have of its own."""
+    named = settings.by_name(config).items()
+    return repr([(name, value) for name, value in named if name not in _PATHS])
 
 
 def with_warnings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -54,6 +55,7 @@ def begin(
         beyond the run's end, or the encoder can't be taken over.
     """
     checkpoints = directory / folder.CHECKPOINTS
+    checkpoint.put_back(checkpoints)
     if not checkpoint.steps(checkpoints) and config.start.encoder_from is not None:
         note = _take_over(method, config, Path(config.start.encoder_from))
         if is_chief:
@@ -164,13 +166,14 @@ def _restore(
 ) -> int:
     """Restores the encoder, or the whole network, from a run's newest checkpoint; its step."""
     checkpoints = run / folder.CHECKPOINTS
-    if hasattr(network, "encoder"):
-        step = checkpoint.restore_latest(checkpoints, network.encoder, checkpoint.restore_encoder)
-        if whole and step is not None:
-            newest = checkpoints / f"{step:010d}"
-            checkpoint.restore_rest(newest, network, theirs.data.games, config.data.games)
-    else:
+    if not hasattr(network, "encoder"):
         step = checkpoint.restore_latest(checkpoints, network, checkpoint.restore_network)
+    elif whole:
+        games = {"there": theirs.data.games, "here": config.data.games}
+        parts = functools.partial(checkpoint.restore_parts, **games)
+        step = checkpoint.restore_latest(checkpoints, network, parts)
+    else:
+        step = checkpoint.restore_latest(checkpoints, network.encoder, checkpoint.restore_encoder)
     if step is None:
         raise UserError("that run has no checkpoint yet; train it first")
     return step

@@ -12,15 +12,17 @@ import collections
 import concurrent.futures
 import math
 import signal
+import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from cql_atari.core.types import FRAME_SHAPE, Batch, UserError
 from cql_atari.system import hosts as cluster
 
-MakeDataset = Callable[[slice], tf.data.Dataset]  # rows of the global batch -> `Batch` [K, rows]
+# Rows of the global batch -> `Batch` [K, rows]: a `tf.data.Dataset`, but online an iterator.
+MakeDataset = Callable[[slice], Any]
 LOST_HOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,
              tf.errors.DeadlineExceededError, tf.errors.InternalError)  # fmt: skip
 _PREFETCHED = 2  # elements that are on their devices, or on the way, while a step runs
@@ -132,7 +134,8 @@ def place_batches(
     """
     if strategy.num_replicas_in_sync == 1 and not _is_tpu(strategy):
         dataset = make_dataset(slice(None))
-        if gpus := tf.config.list_logical_devices("GPU"):  # otherwise each call copies its batches
+        gpus = tf.config.list_logical_devices("GPU")
+        if gpus and isinstance(dataset, tf.data.Dataset):  # otherwise each call copies its batches
             to_device = tf.data.experimental.prefetch_to_device(gpus[0].name, _PREFETCHED)
             dataset = dataset.apply(to_device)
         return iter(dataset)
@@ -231,8 +234,22 @@ def across_hosts(strategy: tf.distribute.Strategy, value: int) -> list[int]:
     return strategy.reduce(tf.distribute.ReduceOp.SUM, shares, None).numpy().tolist()
 
 
-def check_same_start(strategy: tf.distribute.Strategy, step: int) -> None:
-    """Raises a UserError where the hosts go on from different steps."""
+def check_same_start(strategy: tf.distribute.Strategy, step: int, settings: str, data: str) -> None:
+    """Raises a UserError where the hosts' steps, settings or data differ.
+
+    Args:
+      strategy: see `make_strategy`.
+      step: from which this host goes on.
+      settings: those that all hosts must share.
+      data: what tells the files that this host reads apart from others.
+    """
+    for what, mine in (("settings", settings), ("data", data)):
+        sums = across_hosts(strategy, zlib.crc32(mine.encode()))
+        if len(set(sums)) > 1:
+            raise UserError(
+                f"the hosts have different {what} (checksums by host: {sums}): start the same "
+                "command on all of them; their copies of the data must be the same files."
+            )
     steps = across_hosts(strategy, step)
     if len(set(steps)) > 1:
         raise UserError(

@@ -32,6 +32,26 @@ def test_round_trip_and_only_the_newest_are_kept(tmp_path):
     np.testing.assert_array_equal(restored.weight, np.full(1000, 40, np.float32))
 
 
+def test_what_was_saved_last_stays_beside_a_later_one_that_is_damaged(tmp_path):
+    for step in (10, 20):
+        lib.save(tmp_path, state(step), step, keep=2)
+    (tmp_path / f"{20:010d}" / lib.EXTRA).unlink()
+    assert lib.restore_latest(tmp_path, state(0)) == 10
+    lib.save(tmp_path, state(12), 12, keep=1)
+    assert lib.restore_latest(tmp_path, state(0)) == 12
+
+
+def test_a_reader_leaves_a_save_of_another_process_alone(tmp_path):
+    """Between its two renames the step is nowhere else."""
+    for step in (10, 20):
+        lib.save(tmp_path, state(step), step, keep=2)
+    (tmp_path / f"{20:010d}").rename(tmp_path / f"replaced-{20:010d}")
+    assert lib.restore_latest(tmp_path, state(0)) == 10
+    assert (tmp_path / f"replaced-{20:010d}").exists()
+    lib.put_back(tmp_path)
+    assert lib.restore_latest(tmp_path, state(0)) == 20
+
+
 @pytest.mark.parametrize("name", ["lr=[0.1], seed 1", "a*b?c\\d"])
 def test_a_folders_name_may_be_a_pattern(tmp_path, name):
     """TensorFlow writes there, but looks for a name that matches."""
@@ -39,7 +59,7 @@ def test_a_folders_name_may_be_a_pattern(tmp_path, name):
     other = build_q_network(SMALL, num_games=1, num_atoms=1, seed=1)
     path = lib.save(tmp_path / name, tf.train.Checkpoint(network=network), 10, keep=1)
     assert lib.restore_latest(tmp_path / name, other, lib.restore_network) == 10
-    for restore in (lib.restore_encoder, lambda at, _: lib.restore_rest(at, other, "a", "a")):
+    for restore in (lib.restore_encoder, lambda at, _: lib.restore_parts(at, other, "a", "a")):
         for variable in other.variables:
             variable.assign(variable + 1)
         restore(path, other.encoder)
@@ -67,6 +87,7 @@ def test_the_same_step_again_never_leaves_none(tmp_path, monkeypatch):
         with monkeypatch.context() as patch, contextlib.suppress(Killed):
             patch.setattr(os, "replace", die)
             lib.save(tmp_path, state(2), 10, keep=1)
+        lib.put_back(tmp_path)
         restored = state(0.0)
         assert lib.restore_latest(tmp_path, restored) == 10
         assert float(restored.weight[0]) == (2.0 if survived == 2 else 1.0)

@@ -17,7 +17,7 @@ def test_one_signal_asks_for_a_stop_and_a_second_one_ends_at_once(monkeypatch, n
         assert not should_stop()
         signal.raise_signal(number)
         assert should_stop()
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(signals.EndNow):
             signal.raise_signal(number)
     assert signal.getsignal(number) == before
 

@@ -160,16 +160,24 @@ def test_a_feed_that_ends_is_saved_without_asking_other_hosts(stop):
     assert saved == [0]
 
 
-@pytest.mark.parametrize("name, saves", [("DataLossError", [2]), ("UnavailableError", [])])
-def test_a_feed_that_fails_costs_no_step_unless_a_host_is_lost(made, monkeypatch, name, saves):
+@pytest.mark.parametrize(
+    "error, saves",
+    [
+        (tf.errors.DataLossError(None, None, "a damaged segment"), [2]),
+        (RuntimeError("an actor's"), [2]),
+        (tf.errors.UnavailableError(None, None, "no answer"), []),
+    ],
+    ids=lambda part: type(part).__name__,
+)
+def test_a_feed_that_fails_costs_no_step_unless_a_host_is_lost(made, monkeypatch, error, saves):
     place, saved = strategy.place_batches, []
 
     def one_only(*given):
         yield next(iter(place(*given)))
-        raise getattr(tf.errors, name)(None, None, "a damaged segment")
+        raise error
 
     monkeypatch.setattr(strategy, "place_batches", one_only)
-    with pytest.raises(getattr(tf.errors, name)):
+    with pytest.raises(type(error)):
         run(made, tiny.config(), ALONE, save=saved.append)
     assert saved == saves
 

@@ -17,6 +17,7 @@ from cql_atari.evaluation import score_files
 from cql_atari.feed import recorded
 from cql_atari.methods import build
 from cql_atari.runs import checkpoint, recorded_config
+from cql_atari.system import signals
 from cql_atari.training import load, run, start
 
 pytestmark = pytest.mark.slow
@@ -90,6 +91,17 @@ def test_a_run_that_diverges_says_so_and_leaves_good_checkpoints(train, trained,
     assert np.isfinite(load.load(trained).act()(SEEN)).all()
     if rate == 1e20:
         assert train(trained, *more, "optimizer.learning_rate = 1e-4")  # the advice works
+
+
+def test_a_second_signal_is_not_taken_for_a_stop_that_saved(train, trained, monkeypatch):
+    """It may come in the midst of a step or of a save."""
+
+    def call(*_):
+        raise signals.EndNow
+
+    monkeypatch.setattr(run.loop, "make_train_call", lambda *_: call)
+    with pytest.raises(signals.EndNow):
+        train(trained, *OFTEN, "train.steps = 40")
 
 
 def test_a_weight_that_is_not_finite_is_not_saved_where_relu_hides_it():

@@ -84,6 +84,13 @@ def test_one_accelerator_has_its_batches_before_they_are_asked_for(monkeypatch):
             np.testing.assert_array_equal(ours, theirs)
 
 
+def test_one_accelerator_takes_an_agents_own_play_as_it_comes(monkeypatch):
+    """An iterator, not a data set."""
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind])
+    none, split = strategy.make_strategy("none"), strategy.divide(4, 2, 1)
+    assert list(strategy.place_batches(none, lambda rows: iter("ab"), split)) == ["a", "b"]
+
+
 @pytest.mark.parametrize("by_coordinator", [False, True])
 def test_shapes_stay_static(by_coordinator):
     two = mirrored()

@@ -186,6 +186,24 @@ def test_a_whole_network_comes_with_the_heads_of_common_games(pretrained, tmp_pa
     assert json.loads((tmp_path / "start.json").read_text())["whole_network"] is True
 
 
+def test_damaged_heads_are_passed_over_with_their_encoder(pretrained, tmp_path):
+    there = shutil.copytree(pretrained, tmp_path / "pretrained")
+    older, newest = checkpoint.steps(there / "checkpoints")[-2:]
+    folder = there / "checkpoints" / f"{newest:010d}"
+    heads = tf.train.load_checkpoint(str(folder / "variables")).get_tensor(
+        "network/heads/kernel/.ATTRIBUTES/VARIABLE_VALUE"
+    )
+    (path,) = folder.glob("*data*")
+    content = bytearray(path.read_bytes())
+    content[content.index(heads.tobytes())] ^= 1
+    path.write_bytes(content)
+    new = tmp_path / "new"
+    new.mkdir()
+    games = f"data.games = {tiny.GAMES!r}"
+    begin(new, f"start.encoder_from = '{there}'", "start.whole_network = True", games)
+    assert json.loads((new / "start.json").read_text())["step"] == older
+
+
 @pytest.mark.parametrize(
     "binding, words",
     [
