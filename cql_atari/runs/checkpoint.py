@@ -129,7 +129,11 @@ def restore(path: Path, checkpoint: tf.train.Checkpoint, partial: bool = False) 
             status = checkpoint.read(prefix)
             (status.expect_partial() if partial else status).assert_existing_objects_matched()
     except (AssertionError, ValueError) as error:
-        raise UserError(f"checkpoint {path} doesn't fit this network: {error}") from error
+        raise UserError(
+            f"checkpoint {path} doesn't fit this network and optimizer: their settings (network, "
+            "loss, optimizer, data.games) aren't those that it was saved with. Take back the "
+            f"change, or choose another --workdir. TensorFlow says: {error}"
+        ) from error
 
 
 @contextlib.contextmanager
