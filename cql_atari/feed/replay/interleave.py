@@ -43,11 +43,14 @@ class Position(NamedTuple):
       opened: parts opened so far, over all passes.
       open: those that aren't finished.
       skip: segments of the next episode that have been read already.
+      given: segments that were given before that episode, at most as many as were enough (see
+        `interleave`).
     """
 
     opened: int = 0
     open: tuple[OpenPart, ...] = ()
     skip: int = 0
+    given: int = 0
 
 
 START = Position()
@@ -84,7 +87,8 @@ def interleave(
       position: where to begin.
       at_once: how many parts are open at a time.
       enough: if all data have fewer segments, they are given once and the stream ends. (From a
-        position other than the start, where settings may have changed, after two passes.)
+        position other than the start, which has passed some of them under another setting, after
+        as many parts more as two passes have.)
       seed, game: decide the order of the parts.
       take: reads the next episode and compresses it, if it is wanted; None after the last.
     """
@@ -97,17 +101,22 @@ def interleave(
             take(episodes, False)
         return episodes
 
-    opened, skip, found = position.opened, position.skip, 0
+    opened, _, skip, given = position
     reading = {part: begin(part) for part in position.open}
-    last = len(parts) if position == START else opened + 2 * len(parts)
+    last = len(parts)
+    most = last if position == START else opened + 2 * len(parts)
+    is_first = True
     while True:
-        while len(reading) < min(at_once, len(parts)) and (opened < last or found >= enough):
+        while len(reading) < min(at_once, len(parts)) and (opened < last or given >= enough):
             part = OpenPart(opened, given=min((part.given for part in reading), default=0))
             reading[part] = begin(part)
             opened += 1
         if not reading:
-            return
-        here = Position(opened, tuple(sorted(reading)))
+            if last == most:
+                return
+            last = most  # not before: the stream wouldn't be the one that came to this position
+            continue
+        here = Position(opened, tuple(sorted(reading)), given=given)
         part = min(reading, key=lambda part: (part.given, part.nth))
         episodes = reading.pop(part)
         segments = take(episodes, True)
@@ -115,8 +124,9 @@ def interleave(
             continue
         for nth, (packed, _) in enumerate(segments):
             if nth >= skip:
-                found += 1
-                yield packed, here._replace(skip=nth) if found > 1 else position
+                yield packed, position if is_first else here._replace(skip=nth)
+                is_first = False
         skip = 0
+        given = min(given + len(segments), enough)
         after = OpenPart(part.nth, part.episodes + 1, part.given + len(segments))
         reading[after] = episodes

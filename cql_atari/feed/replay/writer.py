@@ -14,6 +14,7 @@ that of the windows and at most
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -63,9 +64,11 @@ class Place(NamedTuple):
 
 
 def read_place(saved: Sequence[Any], num_parts: int) -> Place:
-    """A place from JSON; also as it was kept when parts were read one after the other.
+    """A place from JSON; also as it once was kept.
 
-    That was (passes done, parts of this pass done, episodes of the next one done).
+    When parts were read one after the other, that was (passes done, parts of this pass done,
+    episodes of the next one done). Later positions lacked `given`; any but the start is of data
+    that were enough to go on without end.
 
     Raises:
       ValueError, TypeError, IndexError: if it is neither.
@@ -76,8 +79,13 @@ def read_place(saved: Sequence[Any], num_parts: int) -> Place:
         if not episodes:
             return Place(start=Position(nth))
         return Place(start=Position(nth + 1, (OpenPart(nth, episodes),)))
-    period, (opened, open_, skip), *rest = saved
-    start = Position(int(opened), tuple(OpenPart(*map(int, part)) for part in open_), int(skip))
+    period, (opened, open_, skip, *given), *rest = saved
+    start = Position(
+        int(opened),
+        tuple(OpenPart(*map(int, part)) for part in open_),
+        int(skip),
+        int(given[0] if given else sys.maxsize if opened else 0),
+    )
     return Place(int(period), start, *map(int, rest))
 
 

@@ -98,15 +98,36 @@ def test_a_stream_goes_on_at_any_segment_and_opens_no_finished_part(at, at_once)
     st.lists(st.lists(st.integers(0, 4), max_size=4), min_size=1, max_size=5),
     st.integers(1, 4),
     st.integers(0, 60),
+    st.integers(1, 60),
 )
-def test_positions_are_exact_for_any_data(sizes, at_once, at):
-    if not sum(map(sum, sizes)):
-        assert list(stream(sizes, at_once=at_once, enough=1)) == []
-        assert list(stream(sizes, Position(3, (OpenPart(2, 1),)), at_once=at_once, enough=1)) == []
+def test_positions_are_exact_for_any_data(sizes, at_once, at, enough):
+    total = sum(map(sum, sizes))
+    if total < enough:
+        assert len(list(stream(sizes, at_once=at_once, enough=enough))) == total
+        begun = Position(3, (OpenPart(2, 1),))  # of another setting: all is given nevertheless
+        left = list(stream(sizes, begun, at_once=at_once, enough=3 * enough))
+        assert len({segment for segment, _ in left}) == total and len(left) <= 3 * total
         return
-    whole = list(itertools.islice(stream(sizes, at_once=at_once), 90))
-    rest = stream(sizes, whole[at][1], at_once=at_once)
+    whole = list(itertools.islice(stream(sizes, at_once=at_once, enough=enough), 90))
+    rest = stream(sizes, whole[at][1], at_once=at_once, enough=enough)
     assert list(itertools.islice(rest, 90 - at)) == whole[at:]
+
+
+def test_data_that_exceed_the_window_a_little_go_on_exactly():
+    """What ends the first pass is read alone until a window is full, also from a later position."""
+    sizes = [[1] * 30 for _ in range(10)]
+    whole = list(itertools.islice(stream(sizes, at_once=4, enough=290), 600))
+    for at in (1, 100, 200, 280, 300):
+        rest = stream(sizes, whole[at][1], at_once=4, enough=290)
+        assert list(itertools.islice(rest, 600 - at)) == whole[at:]
+
+
+def test_a_window_that_became_larger_than_all_data_gets_two_more_passes():
+    """However much was given before: otherwise it would be filled with the same data many times."""
+    sizes = [[2, 3], [1], [4]]
+    *_, (_, late) = itertools.islice(stream(sizes, enough=10), 95)
+    left = [segment for segment, _ in stream(sizes, late, enough=1000)]
+    assert len(set(left)) == 10 and len(left) <= 4 * 10
 
 
 def test_a_part_that_is_opened_late_takes_its_turn_like_the_others():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import sys
 import threading
 import time
 
@@ -100,12 +101,17 @@ def test_a_place_before_the_window_is_full_is_where_it_began():
         ([2, 1, 0], Place(start=Position(13))),
         ([2, 6, 0], Place(start=Position(18))),
         ([1, 4, 9], Place(start=Position(11, (OpenPart(10, 9),)))),
+        ([5, [13, [[10, 2, 4]], 1, 90], 7, 3, 2],
+         Place(5, Position(13, (OpenPart(10, 2, 4),), 1, 90), 7, 3, 2)),
+        ([0, [0, [], 0], 7, 3, 2], Place(0, START, 7, 3, 2)),
         ([5, [13, [[10, 2, 4]], 1], 7, 3, 2],
-         Place(5, Position(13, (OpenPart(10, 2, 4),), 1), 7, 3, 2)),
+         Place(5, Position(13, (OpenPart(10, 2, 4),), 1, sys.maxsize), 7, 3, 2)),
     ],
 )  # fmt: skip
 def test_places_are_read_also_as_they_once_were(saved, place):
-    """(passes, parts of this one, episodes of the next part), of data of six parts."""
+    """(passes, parts of this one, episodes of the next part), of data of six parts; later without
+    the number of segments given: more than enough, if the window had moved at all.
+    """
     assert read_place(saved, 6) == place
 
 
