@@ -22,7 +22,7 @@ from absl import logging
 from cql_atari.core.types import UserError
 from cql_atari.feed.memory.store import COLUMNS, MemoryStore, Write, num_bytes
 from cql_atari.feed.positions import Episodes
-from cql_atari.system.files import move, take_lock
+from cql_atari.system.files import move, sync, take_lock
 
 _TABLE = ("counts", "steps", "terminal", "starts")  # the arrays of `Episodes`
 _POLL_SECONDS = 0.2
@@ -63,7 +63,7 @@ def load(
     try:
         maps = {name: _map(final / f"{name}.npy") for name in COLUMNS}
         table = {name: np.load(final / f"{name}.npy", allow_pickle=False) for name in _TABLE}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:  # NumPy's for an empty file
         raise UserError(f"the cached data in {final} are damaged: {error}. Delete it.") from error
 
     def let_go() -> None:
@@ -136,8 +136,8 @@ def _write(final: Path, table: Episodes, fill: Callable[[Write, Episodes], None]
                 left, offset = left[done:], offset + done
 
         fill(write, table)
-        for descriptor, _ in files.values():
-            os.fsync(descriptor)
+        for path in (*partial.iterdir(), partial):
+            sync(path)
         move(partial, final)
 
 

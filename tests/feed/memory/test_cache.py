@@ -122,6 +122,20 @@ def test_its_pages_are_let_go_of_while_batches_are_drawn(tmp_path):
     assert full - max(after[5:]) > 200
 
 
+def test_all_of_it_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Otherwise a power cut leaves empty files in a folder that counts as whole."""
+    fsync, synced = os.fsync, []
+
+    def note(descriptor):
+        if not (tmp_path / "key").exists():
+            synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    load(tmp_path)
+    assert sorted(synced) == sorted([*os.listdir(tmp_path / "key"), "partial-key"])
+
+
 @pytest.mark.parametrize("stage", [0, 2])
 def test_one_that_failed_leaves_nothing_and_is_made_again(tmp_path, stage):
     def failing(write, table):
@@ -218,14 +232,17 @@ def test_a_folder_that_cannot_be_used(tmp_path, make):
         load(folder, never, never)
 
 
-@pytest.mark.parametrize("damage", ["missing", "short", "pickle"])
-def test_a_damaged_one_is_named(tmp_path, damage):
+@pytest.mark.parametrize("name", ["actions.npy", "steps.npy"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "short", "pickle"])
+def test_a_damaged_one_is_named(tmp_path, name, damage):
     load(tmp_path)
-    path = tmp_path / "key" / "actions.npy"
+    path = tmp_path / "key" / name
     if damage == "missing":
         path.unlink()
+    elif damage == "empty":
+        path.write_bytes(b"")
     elif damage == "short":
-        path.write_bytes(path.read_bytes()[:150])
+        path.write_bytes(path.read_bytes()[:130])
     else:
         np.save(path, np.array([{}], object), allow_pickle=True)
     with pytest.raises(UserError, match=r"damaged.*Delete"):
