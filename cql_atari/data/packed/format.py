@@ -20,12 +20,18 @@ def total_bytes(directory: Path, suffix: int) -> int:
 def check_suffix(directory: Path, game: str, suffix: int, report: Report) -> SuffixCheck:
     """Verifies every segment's checksum; a damaged suffix must be packed again or left out."""
     _, segments = files.paths(directory, suffix)
-    entries, problems = None, []
+    entries, problems, left = None, [], total_bytes(directory, suffix)
     try:
-        entries = sum(len(e.frames) for e in reader.read_suffix(directory, game, suffix))
+        index = files.read_index(directory, suffix)
+        entries = sum(extent.steps for extent in index.extents)
+        for entry, size, problem in reader.check_segments(index):
+            if problem:
+                problems.append(Problem(entry, problem))
+            report(size)
+            left -= size
     except UserError as error:
         problems.append(Problem(None, str(error)))
-    report(total_bytes(directory, suffix))
+    report(left)
     check = FileCheck(segments, entries, tuple(problems))
     return SuffixCheck([check], [EVERYTHING] if problems else [])
 

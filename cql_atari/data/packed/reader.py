@@ -9,9 +9,10 @@ import numpy as np
 
 from cql_atari.core import games
 from cql_atari.core.types import FRAME_SHAPE, Episode, Extent, UserError
-from cql_atari.data.packed.files import SEGMENT_STEPS, Index, decompress, read_index
+from cql_atari.data.packed.files import FIX, SEGMENT_STEPS, Index, decompress, read_index
 from cql_atari.data.shared import PathLike, Ranges, first_part
 from cql_atari.data.steps import Steps
+from cql_atari.data.untrusted import blaming
 
 
 def read_suffix(
@@ -56,6 +57,26 @@ def count(
                 total = float(_segment(file, index, first, min(SEGMENT_STEPS, whole)).returns[0])
         counted.append(extent._replace(total=total))
     return counted
+
+
+def check_segments(index: Index) -> Iterator[tuple[int, int, str]]:
+    """Of each segment: the number of its first step in the suffix, its bytes, what is wrong or "".
+
+    Raises:
+      UserError: where the file can't be read.
+    """
+    number = before = 0
+    with blaming(index.segments, fix=FIX), open(index.segments, "rb") as file:
+        for extent in index.extents:
+            for begin in range(0, extent.steps, SEGMENT_STEPS):
+                problem = ""
+                try:
+                    _segment(file, index, number, min(SEGMENT_STEPS, extent.steps - begin))
+                except UserError as error:
+                    problem = str(error)
+                yield before + begin, int(index.lengths[number]), problem
+                number += 1
+            before += extent.steps
 
 
 def select(

@@ -14,6 +14,7 @@ from synthetic_episodes import extent, make_episode
 from cql_atari.core.types import UserError
 from cql_atari.data.packed import files, reader, writer
 from cql_atari.data.packed.format import PACKED
+from cql_atari.data.shared import EVERYTHING
 from cql_atari.data.steps import returns_to_go
 
 EPISODES = [
@@ -89,6 +90,33 @@ def test_any_flipped_byte_is_told(folder, position):
             list(PACKED.read_episodes(folder, "Pong"))
         (folder / name).write_bytes(content)
     same(list(PACKED.read_episodes(folder, "Pong")), EPISODES)
+
+
+def test_a_check_finds_every_damaged_segment_and_reports_as_it_reads(folder):
+    """Segments of 8 steps: 5 of the first episode, none, 2, and 5 of the fourth."""
+    path, reported = folder / "4.segments", []
+    index = files.read_index(folder, 4)
+    (sound,) = PACKED.check_suffix(folder, "Pong", 4, reported.append).files
+    assert (sound.path, sound.entries, sound.problems) == (path, 89, ())
+    assert len(reported) > 10 and sum(reported) == PACKED.total_bytes(folder, 4)
+
+    content = bytearray(path.read_bytes())
+    for segment in (1, 6, 11):
+        content[index.starts[segment] + 3] ^= 4
+    path.write_bytes(content)
+    check = PACKED.check_suffix(folder, "Pong", 4, reported.append)
+    (wrong,) = check.files
+    assert [problem.entry for problem in wrong.problems] == [8, 48, 88]
+    assert all("segment's checksum is wrong" in problem.text for problem in wrong.problems)
+    assert wrong.entries == 89 and check.left_out == [EVERYTHING]
+
+
+def test_a_check_of_a_damaged_index_counts_as_done(folder):
+    (folder / "4.index").write_bytes(b"00000000 {}")
+    reported = []
+    check = PACKED.check_suffix(folder, "Pong", 4, reported.append)
+    assert [problem.entry for problem in check.files[0].problems] == [None]
+    assert sum(reported) == PACKED.total_bytes(folder, 4) and check.left_out == [EVERYTHING]
 
 
 @pytest.mark.parametrize("name", ["4.segments", "4.index"])
