@@ -125,10 +125,11 @@ def main(_: list[str]) -> int:
     values = flags.FLAGS
     if not values.data_dir or not values.out_dir:
         raise UserError(f"give --data_dir and --out_dir.\n\n{__doc__}")
-    data_dir, out_dir = Path(values.data_dir), cli.named_folder("out_dir")
+    out_dir = cli.named_folder("out_dir")
     found = select_sources(
-        data_dir, out_dir, values.games, runs=cli.numbers("runs"), suffixes=cli.numbers("suffixes")
-    )
+        values.data_dir, out_dir, values.games, runs=cli.numbers("runs"),
+        suffixes=cli.numbers("suffixes"),
+    )  # fmt: skip
     runs = runs_to_convert(found, out_dir, values.to)
     signals.interrupt_on_sigterm()
     try:

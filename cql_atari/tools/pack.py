@@ -130,7 +130,7 @@ def main(_: list[str]) -> int:
     values = flags.FLAGS
     out_dir = cli.named_folder("out_dir")
     found = select_sources(
-        Path(values.data_dir), out_dir, values.games, runs=cli.numbers("runs"),
+        values.data_dir, out_dir, values.games, runs=cli.numbers("runs"),
         suffixes=cli.numbers("suffixes"), exclude=values.exclude,
     )  # fmt: skip
     parts = suffixes_to_pack(found, out_dir)

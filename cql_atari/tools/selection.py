@@ -11,10 +11,11 @@ from cql_atari.core.settings import Data
 from cql_atari.core.types import UserError
 from cql_atari.data import sources
 from cql_atari.data.format import Source
+from cql_atari.data.shared import PathLike
 
 
 def select_sources(
-    data_dir: Path,
+    data_dir: PathLike,
     out_dir: Path,
     names: Sequence[str] = (),
     *,
@@ -25,7 +26,7 @@ def select_sources(
     """The sources in the order of games and runs; an empty list selects all there are.
 
     Args:
-      data_dir: the data folder.
+      data_dir: the data folder; or its address, of which games and runs must be named.
       out_dir: the folder to write to; it must be another one.
       names: of games; all: those that have the first run that is asked for.
       runs: their numbers.
@@ -37,11 +38,17 @@ def select_sources(
     """
     for name in names:
         games.spec(name)
-    if out_dir.resolve() == data_dir.resolve():
+    data_dir = os.fspath(data_dir)  # no Path of it: that would take an address for a folder
+    if "://" in data_dir:
+        if not names or not runs:
+            raise UserError(
+                f"what there is in --data_dir={data_dir} can't be listed: give --games and --runs."
+            )
+    elif out_dir.resolve() == Path(data_dir).resolve():
         raise UserError(f"--out_dir={out_dir} is --data_dir, too; give a folder of its own.")
     there: dict[str, set[int]] = {}
     if not names or not runs:
-        for _, recording in sources.recordings(data_dir):
+        for _, recording in sources.recordings(Path(data_dir)):
             if recording.root == os.path.abspath(data_dir):
                 there.setdefault(recording.game, set()).add(recording.run)
         names = names or sorted(game for game in there if not runs or runs[0] in there[game])
@@ -55,7 +62,7 @@ def select_sources(
     for game in names:
         found += sources.find_sources(
             Data(
-                dir=str(data_dir),
+                dir=data_dir,
                 games=(game,),
                 runs=tuple(runs or sorted(there.get(game, {1}))),
                 suffixes=tuple(suffixes) or None,

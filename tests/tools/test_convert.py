@@ -13,11 +13,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from cql_atari.core.types import UserError
+from cql_atari.data import sources
 from cql_atari.data.arrays import reader as arrays
 from cql_atari.data.arrays.format import ARRAYS
 from cql_atari.data.dopamine import files as replay_files
@@ -28,9 +30,9 @@ from cql_atari.data.rlds import reader as rlds
 from cql_atari.data.rlds.format import RLDS
 from cql_atari.recording import scripted
 from cql_atari.recording.folder import Job
-from cql_atari.system import signals
+from cql_atari.system import cli, signals
 from cql_atari.system.files import hold_folder
-from cql_atari.tools import convert
+from cql_atari.tools import convert, pack
 from cql_atari.tools.selection import count_steps, select_sources
 
 pytestmark = pytest.mark.slow
@@ -248,6 +250,31 @@ def test_what_is_not_there(data, tmp_path, wanted, reason):
         select_sources(tmp_path, tmp_path / "out")
     with pytest.raises(UserError, match="is --data_dir"):
         select_sources(data, data / GAME / "..")
+
+
+def test_an_address_stays_one_and_needs_games_and_runs(tmp_path, monkeypatch):
+    """As a path, gs://bucket would be the folder bucket in a folder gs:."""
+    asked = []
+    monkeypatch.setattr(sources, "find_sources", lambda data: asked.append(data.dir) or [])
+    select_sources("gs://bucket/dqn", tmp_path, [GAME], runs=[1])
+    assert asked == ["gs://bucket/dqn"]
+    for names, runs in (([], [1]), ([GAME], [])):
+        with pytest.raises(UserError, match=r"gs://bucket/dqn.*give --games and --runs"):
+            select_sources("gs://bucket/dqn", tmp_path, names, runs=runs)
+
+
+@pytest.mark.parametrize("tool", [convert, pack])
+def test_the_tools_pass_an_address_on_as_it_is(tool, monkeypatch):
+    def stop(data_dir, *_, **__):
+        raise UserError(str(data_dir))
+
+    given = SimpleNamespace(data_dir="gs://bucket/dqn", out_dir="o", games=[GAME], exclude=None)
+    monkeypatch.setattr(tool, "select_sources", stop)
+    monkeypatch.setattr(tool, "flags", SimpleNamespace(FLAGS=given))
+    monkeypatch.setattr(cli, "named_folder", lambda flag: Path("o"))
+    monkeypatch.setattr(cli, "numbers", lambda flag: [1])
+    with pytest.raises(UserError, match=r"^gs://bucket/dqn$"):
+        tool.main([])
 
 
 @pytest.mark.parametrize("form", ["dopamine", "rlds"])
