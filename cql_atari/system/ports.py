@@ -1,4 +1,4 @@
-"""Ports of servers: whether one is free, and a warning of who can reach it."""
+"""Ports of servers: whether one is free, one answers, and a warning of who can reach it."""
 
 from __future__ import annotations
 
@@ -25,6 +25,23 @@ def check_free(port: int) -> None:
             f"can't listen on port {port}: {error.strerror}. Choose another one (serve_replay: "
             "--port; an online run: online.port), or stop what listens there."
         ) from error
+
+
+def reach(address: str, seconds: float) -> None:
+    """Connects to a server, and closes again.
+
+    Args:
+      address: "host:port", or "[host]:port" as IPv6 has it.
+      seconds: how long to try.
+
+    Raises:
+      OSError: where none answers, or the host's name is none.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), seconds).close()
+    except UnicodeError as error:
+        raise OSError(f"{host} is no host's name") from error
 
 
 def warn_if_open(port: int) -> None:

@@ -186,14 +186,15 @@ def check_ports(config: Config) -> list[Finding]:
 
 def check_servers(config: Config) -> list[Finding]:
     """Whether each of `feed.servers` answers; takes `SERVER_SECONDS` in all, however many."""
+    from cql_atari.system.ports import reach
+
     servers = config.feed.servers if _reads(config) else ()
     findings: dict[str, Finding] = {}
 
     def ask(address: str) -> None:
-        host, _, port = address.rpartition(":")
         try:
-            socket.create_connection((host, int(port)), SERVER_SECONDS).close()
-        except (OSError, OverflowError, UnicodeError) as error:
+            reach(address, SERVER_SECONDS)
+        except OSError as error:
             note_silence(address, str(error))
         else:
             findings[address] = Finding("ok", "servers", f"{address} answers")

@@ -263,6 +263,18 @@ def test_servers_that_answer_and_do_not():
     assert "serve_replay" in found[1].fix
 
 
+def test_a_server_with_an_ipv6_address(monkeypatch):
+    asked = []
+
+    def refuse(address, _):
+        asked.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    doctor_checks.check_servers(configure("feed.servers = ('[::1]:8000',)"))
+    assert asked == [("::1", 8000)]
+
+
 def test_all_servers_together_are_asked_for_the_stated_second(monkeypatch):
     """A name that takes for ever to look up: no time-out of a connection ends that."""
     never = threading.Event()

@@ -6,7 +6,6 @@ for ever, and minutes longer than needed; so the thread that they run in is aban
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +22,7 @@ from cql_atari.feed import tables
 from cql_atari.feed.drawing import batch_spec
 from cql_atari.feed.replay import reader, service
 from cql_atari.feed.sampling import BatchLaw
+from cql_atari.system import ports
 
 VERSION = 2  # of segments, queues and record
 _ANSWER_SECONDS = 3  # a server that takes longer is taken for lost
@@ -176,8 +176,6 @@ def _check_all(addresses: Mapping[str, str], remind: _Reminder) -> bool:
     """
     for address in sorted(set(addresses.values())):
         info = _ask(address, reverb.Client(address))
-        if info is None:
-            raise _LostError(f"{address} doesn't answer")
         if empty := [game for game, at in addresses.items()
                      if at == address and info[game].current_size == 0]:  # fmt: skip
             remind(
@@ -193,13 +191,15 @@ def _ask_patiently(address: str, should_stop: Callable[[], bool]) -> dict[str, A
     while True:
         # A new client each time: one that failed waits longer and longer before it tries again.
         client = reverb.Client(address)
-        info = _ask(address, client)
-        if info is not None:
+        try:
+            info = _ask(address, client)
             break
+        except _LostError as error:
+            why = error.__cause__
         waited = True
         remind(
-            "no replay server answers at %s; waiting for it. Start it again (python -m "
-            "cql_atari.tools.serve_replay), or stop this process by Ctrl-C: it saves.", address
+            "no replay server answers at %s (%s); waiting for it. Start it again (python -m "
+            "cql_atari.tools.serve_replay), or stop this process by Ctrl-C: it saves.", address, why
         )  # fmt: skip
         if should_stop():
             raise KeyboardInterrupt
@@ -214,14 +214,13 @@ def _ask_patiently(address: str, should_stop: Callable[[], bool]) -> dict[str, A
     return service.read_record(client)
 
 
-def _ask(address: str, client: reverb.Client) -> dict[str, Any] | None:
-    host, port = address.rsplit(":", 1)
+def _ask(address: str, client: reverb.Client) -> dict[str, Any]:
     try:
         # Refused at once where no server listens; Reverb would try for all of its time.
-        socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
+        ports.reach(address, _ANSWER_SECONDS)
         return client.server_info(timeout=_ANSWER_SECONDS)
-    except (OSError, RuntimeError, reverb.errors.ReverbError):
-        return None
+    except (OSError, RuntimeError, reverb.errors.ReverbError) as error:
+        raise _LostError(f"{address} doesn't answer: {error}") from error
 
 
 def _check_agreement(address: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:

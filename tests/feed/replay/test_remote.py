@@ -119,6 +119,27 @@ def test_waiting_for_a_server_ends_when_told_to_stop(caplog):
     assert "no replay server answers at localhost" in caplog.text
 
 
+def test_an_ipv6_address_is_asked_without_its_brackets_and_the_reason_is_told(caplog, monkeypatch):
+    asked = []
+
+    def refuse(address, _):
+        asked.append(address)
+        raise socket.gaierror("Name or service not known")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    for address in ("[::1]:8000", "datahots:8000"):
+        with pytest.raises(KeyboardInterrupt):
+            remote.ask_servers(config(address), lambda: True)
+        assert f"no replay server answers at {address} (Name or service not known)" in caplog.text
+    assert asked == [("::1", 8000), ("datahots", 8000)]
+
+
+def test_a_name_that_is_none_is_no_answer_either():
+    """An empty label: the name can't even be encoded for asking."""
+    with pytest.raises(KeyboardInterrupt):
+        remote.ask_servers(config("data..host:8000"), lambda: True)
+
+
 def test_batches_are_those_of_a_replay_in_this_process():
     run = config()
     law = BatchLaw(run.feed.draws, run.feed.transitions_per_draw)
