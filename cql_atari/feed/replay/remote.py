@@ -125,8 +125,7 @@ def open_remote(
                 return
             except (_LostError, tf.errors.OpError) as error:
                 logging.warning("a replay server is lost: %s", error)
-            if ask_servers(config, stop).manifest != remote.manifest:
-                raise UserError("a replay server came back with other data than it served before.")
+            _check_same(remote, ask_servers(config, stop))
 
     def answer() -> bool:
         """Whether to go on waiting for a batch."""
@@ -221,6 +220,21 @@ def _ask(address: str, client: reverb.Client) -> dict[str, Any]:
         return client.server_info(timeout=_ANSWER_SECONDS)
     except (OSError, RuntimeError, reverb.errors.ReverbError) as error:
         raise _LostError(f"{address} doesn't answer: {error}") from error
+
+
+def _check_same(before: Remote, now: Remote) -> None:
+    theirs, known = (
+        {(source["game"], source["run"]): source for source in found.manifest["sources"]}
+        for found in (now, before)
+    )
+    if changed := [key for key in sorted(theirs | known) if theirs.get(key) != known.get(key)]:
+        at = " and ".join(sorted({now.addresses[game] for game, _ in changed}))
+        runs = "; ".join(f"{game}, run {run}" for game, run in changed)
+        raise UserError(
+            f"the replay server at {at} has other data than before it was lost: {runs}. Start it "
+            "again with the data and settings that it had, or begin another run with the new ones "
+            "in another --workdir."
+        )
 
 
 def _check_agreement(address: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
