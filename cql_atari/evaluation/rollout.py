@@ -32,7 +32,7 @@ from cql_atari.envs.atari import make_vector
 from cql_atari.evaluation.playing import Game, Line, Seat
 from cql_atari.evaluation.schedule import Schedule
 
-ROWS = 32  # of a call, at most, unless a game alone has more: beyond that CPUs gain nothing
+ROWS = 32  # of a call, at most: beyond that CPUs gain nothing
 RUN = 8  # rows of a call that share a game, at most
 
 
@@ -116,7 +116,7 @@ def play(
             )
         )  # fmt: skip
     run = min(RUN, num_envs)
-    shape = (min(-(-len(games) * num_envs // run), max(1, ROWS // run)), run)
+    shape = (min(-(-len(games) * num_envs // run), ROWS // run), run)
     line = Line(playing, max_frames // FRAME_SKIP) if progress else None
     # Switching a console on takes as long as hundreds of steps: others play meanwhile.
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:

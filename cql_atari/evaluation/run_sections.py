@@ -1,4 +1,4 @@
-"""The page's sections on runs: curves, size, ablations, actions, measures, what was run."""
+"""The page's sections on runs: learning curves, size, actions, measures."""
 
 from __future__ import annotations
 

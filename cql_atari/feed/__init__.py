@@ -1,1 +1,1 @@
-"""Feeds: episodes to batches, from memory or from a Reverb replay."""
+"""Feeds: episodes to batches, from memory, from packed play or from a Reverb replay."""

@@ -81,7 +81,7 @@ def open_remote(
     """Batches from the servers of `feed.servers`.
 
     Args:
-      config: the run's; games are a function of (seed, step), as in `replay_reader`.
+      config: the run's; games are a function of (seed, step), as in `reader.batches`.
       start_step: the learner step of the first batch.
       should_stop: whether to stop waiting; called from other threads.
 
