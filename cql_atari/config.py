@@ -17,6 +17,7 @@ from gin import config_parser
 from cql_atari.core.settings import SECTIONS, Config, by_name, tuples
 from cql_atari.core.settings_check import check
 from cql_atari.core.types import UserError
+from cql_atari.system.text import shorten
 
 # Where gin_configs/ is: in a checkout beside the package, in an installed wheel inside it.
 _PACKAGE = Path(__file__).resolve().parent
@@ -28,7 +29,6 @@ _CONFIGURABLES = {
     for name, section in SECTIONS.items()
 }
 _COMMAND_LINE = "--gin_bindings"
-_SHOWN = 60  # characters of a value in a comment
 _MOST_FILES = 100  # that one gin file may include, counted each time
 _MISTAKES = (
     ValueError, TypeError, SyntaxError, AttributeError, OSError, RecursionError, MemoryError,
@@ -128,8 +128,8 @@ def undone(bindings: Sequence[Binding]) -> list[str]:
             states.pop()
         states.append((binding.given, binding.value))
     return [
-        f"{name} = {_short(new)} ({file}) replaces {_short(old)} ({earlier}); if the earlier value "
-        "should hold, give its file later."
+        f"{name} = {shorten(repr(new))} ({file}) replaces {shorten(repr(old))} ({earlier}); if the "
+        "earlier value should hold, give its file later."
         for name, states in history.items()
         for (_, before), (earlier, old), (file, new) in zip(states, states[1:], states[2:])
         if new != old and (earlier != first or new == before)
@@ -150,7 +150,7 @@ def annotated(config: Config, loaded: Config, bindings: Sequence[Binding]) -> st
     lines = []
     for name, value in values.items():
         source = places.get(name, "default") if value == given[name] else "follows from others"
-        differs = "" if value == paper[name] else f"; multigame.gin: {_short(paper[name])}"
+        differs = "" if value == paper[name] else f"; multigame.gin: {shorten(repr(paper[name]))}"
         lines.append(f"{name} = {value!r}  # {source}{differs}\n")
     return "".join(lines)
 
@@ -177,7 +177,7 @@ def _check_macros(bindings: Sequence[Binding]) -> None:
             macros = ", ".join(sorted(used)) or "none"
             hint = f"Write section.parameter = value; macros in use: {macros}."
             hint = f"Did you mean {' or '.join(near)}?" if near else hint
-            raise UserError(f"{place}: {name} = {_short(value)} sets nothing. {hint}")
+            raise UserError(f"{place}: {name} = {shorten(repr(value))} sets nothing. {hint}")
 
 
 def _macros(value: Any) -> set[str]:
@@ -185,11 +185,6 @@ def _macros(value: Any) -> set[str]:
     if isinstance(value, (list, tuple)):
         return set().union(*map(_macros, value))
     return {value.name} if isinstance(value, _Macro) else set()
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _read_file(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cql_atari.core.types import STACK, Episode, Extent, UserError
+from cql_atari.core.types import FRAME_SKIP, MAX_FRAMES, STACK, Episode, Extent, UserError
 
 PathLike = str | os.PathLike[str]
 Ranges = Sequence[tuple[int, int]]  # each [start, stop); of slots, episodes or steps
@@ -20,7 +20,7 @@ Fingerprints = dict[str, list[int | str]]  # file name: [bytes, checksum in hexa
 Report = Callable[[int], None]  # called with how much was done since its last call
 
 PADS = STACK - 1  # frames before an episode's first one that its first states need
-LONGEST = 27_000  # steps of an episode at Dopamine's cap of 108,000 emulator frames
+LONGEST = MAX_FRAMES // FRAME_SKIP  # steps of an episode that was cut at Dopamine's cap: 27,000
 EVERYTHING = (0, 2**62)  # the range that leaves a whole suffix out
 # Episodes with at least so many steps are implausible if their frames show nothing or never change:
 # a second of play, and a bit over a minute.

@@ -13,15 +13,16 @@ from typing import Any, NamedTuple
 
 from cql_atari.core import games
 from cql_atari.core.types import NUM_ACTIONS, EpisodeScore, UserError
+from cql_atari.data.shared import LONGEST
 from cql_atari.evaluation import summary
 from cql_atari.evaluation.labels import DATA
 from cql_atari.runs import folder
 from cql_atari.system import files
+from cql_atari.system.text import shorten
 
 FORMAT = 1
 # What makes scores comparable: an evaluation under another value measures something else.
 PROTOCOL = ("epsilon", "sticky", "max_frames")
-CAP_STEPS = 27_000  # 108,000 emulator frames: where collected episodes are cut
 _BEYOND_SCORES = 1e100
 
 
@@ -102,7 +103,7 @@ def recorded_play(data_dir: Path, played: Collection[str]) -> Scores | None:
                 row = files.parse_json(line)
                 if not _is_score(row["score"]):
                     raise ValueError(f"the score is {brief(row['score'])}")
-                if row["terminal"] or row["length"] >= CAP_STEPS:
+                if row["terminal"] or row["length"] >= LONGEST:
                     scores.setdefault(path.parts[-3], []).append(float(row["score"]))
             except (KeyError, TypeError, ValueError) as error:
                 raise UserError(f"{path}, line {number}: {error!r}; collect it again") from None
@@ -259,5 +260,4 @@ def episode(row: Any, number: int = 0) -> EpisodeScore:
 
 def brief(value: Any) -> str:
     """A value as JSON, cut where it is long."""
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"
+    return shorten(json.dumps(value))

@@ -22,7 +22,6 @@ from cql_atari.system.files import parse_json, write_whole
 from cql_atari.system.progress import over
 
 _SHOWN = 20  # differences that an error lists
-_LONGEST = 60  # characters of one
 
 
 def make_manifest(
@@ -140,10 +139,7 @@ def _facts(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _brief(fact: Any) -> str:
-    if fact is None:
-        return "absent"
-    words = " ".join(map(str, fact))
-    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
+    return "absent" if fact is None else text.shorten(" ".join(map(str, fact)))
 
 
 def _sum(groups: Sequence[Sequence[dict[str, Any]]], column: str) -> int | None:

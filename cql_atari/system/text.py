@@ -19,6 +19,11 @@ def columns(rows: Sequence[Sequence[str]], left: Container[int]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def shorten(words: str, longest: int = 60) -> str:
+    """The words, cut after so many characters where they are longer."""
+    return words if len(words) <= longest else f"{words[:longest]}..."
+
+
 def differences(old: str, new: str, old_name: str, new_name: str) -> list[str]:
     """The lines in which two texts differ, marked by - and +; none where they are equal."""
     lines = difflib.unified_diff(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import socket
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 SERVER_SECONDS = 1.0  # that replay servers, asked all at once, have to answer
 LATE = "no answer in time: a busy machine or a cold disk; run this again"
 NVIDIA = Path("/proc/driver/nvidia")
-_FRAME_BYTES = 7_056  # in memory
 _PACKED_BYTES = 2.4  # a step's share of the indices of packed play (docs/feeds.md)
 _STAGES = {"gpus": "TensorFlow", "xla": "XLA", "reverb": "Reverb", "parameters": "network"}
 
@@ -60,6 +60,7 @@ def check_devices(config: Config, facts: dict[str, Any], why: str) -> list[Findi
 
 def check_memory(config: Config) -> list[Finding]:
     """Whether the feed fits in the free memory."""
+    from cql_atari.core.types import FRAME_SHAPE
     from cql_atari.system.free_memory import free_bytes
     from cql_atari.tools.plan import replay_bytes
 
@@ -74,7 +75,7 @@ def check_memory(config: Config) -> list[Finding]:
     else:
         if config.data.dir is None or (count := count_frames(config)) is None:
             return [Finding("note", about, f"{_gb(free)} free; the data's size isn't known here")]
-        need, fix = count * _FRAME_BYTES, "--gin_bindings=\"feed.kind = 'replay'\""
+        need, fix = count * math.prod(FRAME_SHAPE), "--gin_bindings=\"feed.kind = 'replay'\""
         if feed.kind == "packed":
             need, fix = round(count * _PACKED_BYTES), "select fewer data.suffixes or data.games"
         elif feed.cache_dir is not None:
