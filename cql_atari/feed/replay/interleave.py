@@ -107,7 +107,9 @@ def interleave(
     most = last if position == START else opened + 2 * len(parts)
     is_first = True
     while True:
-        while len(reading) < min(at_once, len(parts)) and (opened < last or given >= enough):
+        # Without end only where there was a segment: the data may have none any more.
+        goes_on = given >= enough and (opened < most or not is_first)
+        while len(reading) < min(at_once, len(parts)) and (opened < last or goes_on):
             part = OpenPart(opened, given=min((part.given for part in reading), default=0))
             reading[part] = begin(part)
             opened += 1

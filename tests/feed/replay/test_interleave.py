@@ -122,6 +122,12 @@ def test_data_that_exceed_the_window_a_little_go_on_exactly():
         assert list(itertools.islice(rest, 600 - at)) == whole[at:]
 
 
+def test_a_stream_that_no_longer_has_a_segment_ends():
+    """As where n_step was raised above all episodes' lengths: it once had given enough."""
+    begun = Position(7, (OpenPart(5, 1),), given=9)
+    assert list(stream([[0], [], [0, 0]], begun, enough=9)) == []
+
+
 def test_a_window_that_became_larger_than_all_data_gets_two_more_passes():
     """However much was given before: otherwise it would be filled with the same data many times."""
     sizes = [[2, 3], [1], [4]]
