@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from cql_atari.evaluation.labels import (
     rank,
     title,
 )
-from cql_atari.evaluation.score_files import protocol_line
+from cql_atari.evaluation.score_files import Scores, protocol_line
 from cql_atari.evaluation.summary import by_variant
 from cql_atari.evaluation.tables import Estimate, Table, Value, signed, text
 
@@ -132,8 +132,8 @@ def differences(mine: Group, theirs: Group) -> list[Difference]:
         return _of_single_runs(mine, theirs)
     pairs = [
         (one, other)
-        for seed, one in zip(mine.seeds, mine.players)
-        for other_seed, other in zip(theirs.seeds or itertools.repeat(seed), theirs.players)
+        for seed, one in _by_seed(mine, theirs)
+        for other_seed, other in _by_seed(theirs, mine)
         if other_seed == seed
     ]
     rows = []
@@ -150,6 +150,11 @@ def differences(mine: Group, theirs: Group) -> list[Difference]:
                        intervals.p_paired(values), mine.at)
         )  # fmt: skip
     return rows
+
+
+def _by_seed(group: Group, other: Group) -> Iterator[tuple[int, Scores]]:
+    """Each player with its seed; one without a seed with each seed of the other group."""
+    return zip(group.seeds or other.seeds, itertools.cycle(group.players))
 
 
 def _of_single_runs(mine: Group, theirs: Group) -> list[Difference]:

@@ -67,6 +67,9 @@ def test_differences_are_paired_by_seed_and_counted(runs):
     assert comparison.differences(found["agent"], first)[0].value == 11
     (fixed, _) = comparison.differences(found["agent"], found["best_fixed"])
     assert (fixed.value, fixed.ci95) == (8, intervals.mean([9, 11, 4]))
+    (other_way, _) = comparison.differences(found["best_fixed"], found["agent"])
+    assert (other_way.value, other_way.above) == (-8, (0, 3))
+    assert other_way.ci95 == intervals.mean([-9, -11, -4])
 
 
 def test_groups_without_a_common_seed_are_said_not_to_be_compared(tmp_path):
@@ -177,6 +180,11 @@ def test_another_player_may_be_the_one_that_all_are_compared_with(runs):
     (agent,) = [one.rows[0] for one in compared if one.theirs == "agent"]
     values = [9 - 11, 13 - 13, 8 - 6]
     assert (agent.value, agent.ci95, agent.above) == (0, intervals.mean(values), (1, 3))
+    fixed = {one.theirs: one for one in comparison.compare(found, player="best_fixed")}
+    assert comparison.sentence(fixed["agent"]) == (
+        "The best fixed action scores higher than the agent in 1 of 2 games, clearly in none: "
+        "Breakout -8.0 ± 9.0 (0 of 3 seeds), Freeway +22.0 ± 0.0 (3 of 3 seeds)."
+    )
     with pytest.raises(UserError, match=r"--player=dta: .* one of: best_fixed, cloning, agent, "):
         comparison.find_player(found, "dta")
 
