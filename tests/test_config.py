@@ -13,7 +13,7 @@ import pytest
 
 from cql_atari import config as config_lib
 from cql_atari.core import settings
-from cql_atari.core.settings_check import check
+from cql_atari.core.settings_check import check, most_weights
 from cql_atari.core.types import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -225,6 +225,7 @@ def test_round_trips_through_gin_text_and_json():
             "optimizer.learning_rate = 1e999",
             ["optimizer.learning_rate = inf", "must be finite"],
         ),
+        ("transformer.steps = 65", ["transformer.steps = 65", "from 1 to 64"]),
         ("network.stem_stride = 100", ["network.stem_stride = 100", "from 1 to 84"]),
         ("evaluation.mode = -1", ["evaluation.mode = -1", "at least 0"]),
         ("train.strategy = 'gpu'", ["'gpu'", "mean 'mirrored'", "'tpu'"]),
@@ -317,6 +318,44 @@ def test_a_wrong_name_gets_full_names_its_own_sections_first(binding, hint):
 def test_a_recorded_configuration_of_another_version_is_refused(values):
     with pytest.raises(UserError):
         check(settings.from_dict(values))
+
+
+TINY = {
+    "network": {"depths": [1], "widths": [4], "strides": [1], "feed_forward": [4]},
+    "masked_autoencoder": {"width": 4, "depth": 1, "decoder_depth": 1},
+}
+FLAT = {"pooling": "flatten", "stem_stride": 1, "stem_pool": False}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {**TINY, "contrastive": {"projection": [100_000]}},
+        {**TINY, "network": {**TINY["network"], **FLAT, "widths": [500], "feed_forward": [500]}},
+        {**TINY, "network": {**TINY["network"], "pooling": "flatten", "widths": [64]},
+         "train": {"method": "contrastive"}, "contrastive": {"projection": []}},
+    ],
+)  # fmt: skip
+def test_a_recorded_network_that_no_machine_can_hold_is_refused(values):
+    with pytest.raises(UserError, match="the network would have up to"):
+        check(settings.from_dict(values))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {**TINY, "train": {"method": "decision_transformer"},
+         "transformer": {"depth": 1, "width": 64, "steps": 64}},
+        {**TINY, "train": {"method": "contrastive"}, "contrastive": {"projection": [900]}},
+        {**TINY, "network": {**TINY["network"], **FLAT}},
+        {**TINY, "network": {**TINY["network"], **FLAT, "pooling": "spatial_embedding"}},
+    ],
+)  # fmt: skip
+def test_no_network_has_more_weights_than_are_counted_before_it_is_built(values):
+    from cql_atari.methods import build
+
+    config = check(settings.from_dict({**values, "data": {"games": ["Pong"]}}))
+    assert sum(build.count_parameters(config)) <= most_weights(config)
 
 
 @pytest.mark.parametrize("line", ["import evil", "from evil import x", "  import os.path as p"])

@@ -160,7 +160,8 @@ class Transformer:
     Attributes:
       depth: blocks.
       width: of every token; heads have 64 of it.
-      steps: of the window that it sees.
+      steps: of the window that it sees, at most 64, which are 2,496 tokens: attention's memory
+        grows with their square.
       dropout: share of the activations, in training.
       return_token: False: its cloning twin, without returns.
       single_return_token: only the window's first return is seen and trained (the notebook's).
@@ -174,7 +175,7 @@ class Transformer:
 
     depth: int = number(10, 1)
     width: int = number(1280, 1)
-    steps: int = number(4, 1)
+    steps: int = number(4, 1, 64)
     dropout: float = number(0.1, 0, 0.99)
     return_token: bool = True
     single_return_token: bool = True

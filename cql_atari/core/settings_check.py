@@ -133,20 +133,35 @@ def most_weights(config: Config) -> int:
     """About the number of weights of the largest network with these sizes, without building it."""
     network, transformer, masked = config.network, config.transformer, config.masked_autoencoder
     projected = dataclasses.replace(network, feed_forward=config.contrastive.projection)
+    outputs = config.loss.num_atoms * len(config.data.games)
     return max(
-        _encoder_and_heads(network, config.loss.num_atoms * len(config.data.games)),
-        _encoder_and_heads(projected, 1),
-        20 * transformer.depth * transformer.width**2,
+        _encoder_and_layers(network) + _features(network)[-1] * NUM_ACTIONS * outputs,
+        _encoder_and_layers(projected) + _features(projected)[-1] ** 2,  # a bilinear score
+        20 * transformer.depth * transformer.width**2
+        + (39 * transformer.steps + 500) * transformer.width,  # positions, 39 a step, and others
         20 * (masked.depth + masked.decoder_depth) * masked.width**2,
     )
 
 
-def _encoder_and_heads(network: Network, outputs: int) -> int:
+def _encoder_and_layers(network: Network) -> int:
     blocks = sum(18 * depth * width**2 for depth, width in zip(network.depths, network.widths))
+    dense = sum(a * b for a, b in itertools.pairwise(_features(network)))
+    embedding = _cells(network) * _features(network)[0]
+    return blocks + (150 * network.impala_width) ** 2 + embedding + dense
+
+
+def _features(network: Network) -> list[int]:
+    """Widths from the pooled features on."""
     channels = max(4 * network.widths[-1], 32 * network.impala_width, 64) if network.widths else 0
-    layers = [channels * max(network.embedding_blocks, 121), *network.feed_forward]
-    dense = sum(a * b for a, b in itertools.pairwise(layers))
-    return blocks + (150 * network.impala_width) ** 2 + dense + layers[-1] * NUM_ACTIONS * outputs
+    maps = {"mean": 1, "flatten": _cells(network), "spatial_embedding": network.embedding_blocks}
+    return [channels * maps[network.pooling], *network.feed_forward]
+
+
+def _cells(network: Network) -> int:
+    """Of the feature map, at most."""
+    pool = 2 if network.stem_pool else 1
+    stride = network.stem_stride * pool * math.prod(network.strides)
+    return max(11, math.ceil(84 / stride)) ** 2  # 11 x 11: the other encoders'
 
 
 def _check_together(config: Config) -> None:
