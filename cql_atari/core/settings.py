@@ -152,6 +152,11 @@ class Loss:
     mask_unused_actions: bool = True
     auxiliary_cloning: float = number(0.0, 0)
 
+    @property
+    def has_auxiliary_cloning(self) -> bool:
+        """Whether there is its output: the network's shape depends on that, not on the weight."""
+        return self.auxiliary_cloning > 0
+
 
 @dataclass(frozen=True)
 class Transformer:

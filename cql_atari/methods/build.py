@@ -26,7 +26,7 @@ OF_METHODS = (
     "network", "transformer", "contrastive", "masked_autoencoder", "loss", "train.target_period",
 )  # fmt: skip
 _WHOLE = ("train.method", "network.feed_forward", "network.feature_norm")
-_LOSS = tuple(f"loss.{n}" for n in ("kind", "num_atoms", "v_min", "v_max", "auxiliary_cloning"))
+_LOSS = tuple(f"loss.{n}" for n in ("kind", "num_atoms", "v_min", "v_max", "has_auxiliary_cloning"))
 _TRANSFORMER = tuple(f"transformer.{name}" for name in ("depth", "width", "steps", "return_token"))
 METHODS: dict[str, Kind] = {
     "scaled_q": Kind(

@@ -96,7 +96,7 @@ def make_network(config: Config) -> QNetwork:
             f"train.method = {config.train.method!r} has no Q-values; 'scaled_q' has. "
             "methods.build.build builds what there is."
         )
-    extra = int(config.loss.auxiliary_cloning > 0)
+    extra = int(config.loss.has_auxiliary_cloning)
     return shared.make_network(config, make_objective(config.loss).num_atoms + extra)
 
 

@@ -220,6 +220,18 @@ def test_a_whole_network_must_fit_wholly(pretrained, tmp_path, binding, words):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_only_that_there_is_auxiliary_cloning_matters_not_its_weight():
+    def problems(theirs: float, ours: float) -> list[str]:
+        start_here = ("start.encoder_from = 'run'", "start.whole_network = True")
+        configs = (tiny.config(f"loss.auxiliary_cloning = {weight}", *start_here)
+                   for weight in (theirs, ours))  # fmt: skip
+        return start._differences(*configs, tf.keras.Model())
+
+    assert problems(0.1, 0.05) == problems(0.0, 0.0) == []
+    assert problems(0.1, 0.0) == ["loss.has_auxiliary_cloning = True there, False here"]
+    assert problems(0.0, 0.1) == ["loss.has_auxiliary_cloning = False there, True here"]
+
+
 TRANSFORMER = (
     "train.method = 'decision_transformer'", "transformer.depth = 1", "transformer.width = 64",
 )  # fmt: skip
