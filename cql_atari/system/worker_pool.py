@@ -7,6 +7,7 @@ import os
 import queue
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,7 +33,10 @@ def run_jobs(work: Work, jobs: Sequence[Any], processes: int, total_steps: int, 
       title: of the line of progress.
 
     Raises:
-      UserError: the first that a worker raised, or where a worker died; after the others stopped.
+      UserError, OSError: the first that a worker raised, after the others stopped.
+      RuntimeError: what else a worker raised first. As its cause each of these has the job and the
+        worker's traceback.
+      UserError: where a worker died.
       KeyboardInterrupt: after the workers stopped.
     """
     context = multiprocessing.get_context("spawn")  # workers may import TensorFlow; never fork it
@@ -64,18 +68,20 @@ def _follow(workers: Sequence[Any], messages: Any, line: Progress) -> None:
             message = messages.get(timeout=0.2)
         except queue.Empty:
             message = 0
-        if isinstance(message, UserError):
-            raise message
+        if isinstance(message, tuple):
+            error, where = message
+            raise error from RuntimeError(where)
         line.add(message)
         if failed := [worker.exitcode for worker in workers if worker.exitcode]:
-            raise UserError(
-                f"a worker ended with exit code {failed[0]} (-9: killed, often for lack of memory; "
-                "start fewer processes)"
-            )
+            killed = ", killed, often for lack of memory: start fewer processes"
+            advice = killed if failed[0] == -signal.SIGKILL else "; see its own messages above"
+            raise UserError(f"a worker ended with exit code {failed[0]}{advice}")
 
 
 def _work(work: Work, waiting: Any, messages: Any, stop: Any) -> None:
-    """A worker: does jobs from a queue until it finds None; sends steps, or a user's error."""
+    """A worker: does jobs from a queue until it finds None. It sends steps, or the error that ends
+    it with the job and the traceback.
+    """
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -89,8 +95,12 @@ def _work(work: Work, waiting: Any, messages: Any, stop: Any) -> None:
             work(job, report)
     except Stopped:
         pass
-    except UserError as error:
-        messages.put(error)
+    except Exception as error:
+        # Commands tell users' errors and a full disk without a traceback. Others are sent as words:
+        # not every exception can be pickled.
+        told = isinstance(error, (UserError, OSError))
+        where = f"a worker failed at {job!r}:\n{traceback.format_exc()}"
+        messages.put((error if told else RuntimeError(f"{type(error).__name__}: {error}"), where))
 
 
 def _end_with_parent() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -21,8 +22,15 @@ def write_pid(folder: Path, job: str, report) -> None:
     report(1)
 
 
+class Odd(Exception):
+    """One that can't be pickled and read again."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} {second}")
+
+
 def fail_or_wait(folder: Path, job: str, report) -> None:
-    """ "fail" and "die" act once "wait" plays; "wait" says so when it was stopped."""
+    """The others act once "wait" plays; "wait" says so when it was stopped."""
     if job == "wait":
         try:
             (folder / "waiting").touch()
@@ -36,6 +44,12 @@ def fail_or_wait(folder: Path, job: str, report) -> None:
         time.sleep(0.01)
     if job == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if job == "exit":
+        os._exit(3)
+    if job == "full":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+    if job == "bug":
+        raise Odd("no", "sense")
     raise UserError("this job can't be done")
 
 
@@ -48,11 +62,23 @@ def test_every_job_is_done_once_by_no_more_workers_than_asked(tmp_path, capfd, m
     assert "working: 9 of 9 steps (100 %)" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("job, message", [("fail", "this job can't be done"), ("die", "code -9")])
-def test_a_failure_is_raised_and_stops_the_others(tmp_path, job, message):
-    with pytest.raises(UserError, match=message):
+@pytest.mark.parametrize(
+    "job, kind, message",
+    [
+        ("fail", UserError, "this job can't be done"),
+        ("die", UserError, "code -9, .*lack of memory"),
+        ("exit", UserError, "code 3; (?!.*memory)"),
+        ("full", OSError, "No space left"),
+        ("bug", RuntimeError, "Odd: no sense"),
+    ],
+)
+def test_a_failure_is_raised_and_stops_the_others(tmp_path, job, kind, message):
+    with pytest.raises(kind, match=message) as raised:
         worker_pool.run_jobs(partial(fail_or_wait, tmp_path), ["wait", job], 2, 100, "working")
     assert (tmp_path / "stopped").exists()
+    if job in ("fail", "full", "bug"):  # what Python prints of it names the job and the line
+        cause = str(raised.value.__cause__)
+        assert cause.startswith(f"a worker failed at {job!r}:\nTraceback") and __file__ in cause
 
 
 def test_ctrl_c_stops_all_and_is_raised(tmp_path):
