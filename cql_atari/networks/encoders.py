@@ -73,12 +73,14 @@ def resnet(x: tf.Tensor, style: Style) -> tf.Tensor:
     build_block = _basic_block if network.block == "basic" else _bottleneck_block
     if not len(depths) == len(widths) == len(strides) > 0:
         raise UserError(
-            f"depths {depths}, widths {widths} and strides {strides} must have one entry for each "
-            "stage: give all three the same length."
+            f"network.depths = {depths}, network.widths = {widths} and network.strides = {strides} "
+            "must have one entry for each stage: give all three the same length."
         )
-    if network.groups and any(width % network.groups for width in widths):
+    if odd := [width for width in widths if network.groups and width % network.groups]:
         raise UserError(
-            f"widths {widths} must be multiples of groups={network.groups}: change either."
+            f"network.widths = {widths}: {', '.join(map(str, odd))} can't be divided into "
+            f"network.groups = {network.groups}. Give multiples of that, or a network.groups that "
+            "divides all widths (0: no normalisation)."
         )
     stem = _conv(x, widths[0], network.stem_kernel, network.stem_stride, style)
     x = _relu(_norm(stem, style), style)

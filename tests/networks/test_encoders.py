@@ -107,9 +107,9 @@ def test_he_normal_start():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"depths": (1, 1, 1)}, r"depths \(1, 1, 1\).*same length"),
+        ({"depths": (1, 1, 1)}, r"network\.depths = \(1, 1, 1\).*same length"),
         ({"depths": (), "widths": (), "strides": ()}, "one entry for each stage"),
-        ({"widths": (8, 10)}, r"widths \(8, 10\).*multiples of groups=4"),
+        ({"widths": (8, 10)}, r"network\.widths = \(8, 10\): 10 .*network\.groups = 4\b"),
     ],
 )
 def test_mistakes_are_named(wrong, message):
