@@ -102,6 +102,12 @@ def build(config: Config) -> Method:
     return kind(config).make(config)
 
 
+def passes(config: Config) -> int:
+    """Forward passes that a gradient step costs; a backward pass counts as two."""
+    double_q = config.loss.double_q and not unread(config, "loss.double_q")
+    return kind(config).passes + double_q
+
+
 def count_parameters(config: Config) -> tuple[int, int]:
     """Trainable parameters of (trunk, heads of the games); no heads: all are the trunk's."""
     return parameters_of(build(config).network)

@@ -114,7 +114,8 @@ class Kind(NamedTuple):
         "whole_network", with the settings that both must have in common (for an encoder, beside the
         encoder's own settings).
       networks: copies of the network that a checkpoint holds, beside the optimizers' moments.
-      passes: forward passes that a gradient step costs; a backward pass counts as two.
+      passes: forward passes that a gradient step costs, a backward pass counted as two, without
+        those that a setting adds: `build.passes`.
     """
 
     make: Callable[[Any], Method]

@@ -84,9 +84,8 @@ def plan(config: Config, network: NetworkCost, devices: Devices) -> list[tuple[s
     window = (STACK + feed.n_step) * math.prod(FRAME_SHAPE)
     batch_bytes = batch * (window + COLUMN_BYTES)
     parameters = network.trunk + network.heads
-    method = build.kind(config)
     checkpoint = checkpoint_bytes(config, parameters)
-    operations = method.passes * batch * network.forward
+    operations = build.passes(config) * batch * network.forward
     step_seconds = operations / (devices.replicas * devices.teraflops * 1e12)
     hours = config.train.steps * step_seconds / 3600
     replica_hours = hours * devices.replicas
@@ -202,7 +201,7 @@ def measure_network(config: Config) -> NetworkCost:
     profile = tf.compat.v1.profiler.profile(
         graph, options=options(options.float_operation()).with_empty_output().build()
     )
-    return NetworkCost(*build.count_parameters(config), float(profile.total_float_ops))
+    return NetworkCost(*build.parameters_of(network), float(profile.total_float_ops))
 
 
 def _bytes(number: float) -> str:

@@ -11,6 +11,7 @@ import tiny
 from cql_atari import config as config_lib
 from cql_atari.core.types import UserError
 from cql_atari.feed.online.complete import complete
+from cql_atari.methods import build
 from cql_atari.tools import plan
 from cql_atari.tools.plan import Devices, NetworkCost
 
@@ -114,14 +115,23 @@ def test_cloning_has_no_target_network_and_memory_no_tables():
     assert "15.36 TFLOP" in found["compute"] and "replay" not in found
 
 
+def test_double_q_takes_a_forward_pass_more_where_it_is_read():
+    for method, operations in (("scaled_q", "25.60 TFLOP"), ("cloning", "15.36 TFLOP")):
+        config = config_lib.load((), ("loss.double_q = True", f"train.method = '{method}'"))
+        assert operations in lines(config, NetworkCost(10**8, 0, 1e10))["compute"]
+
+
 def test_replicas_that_do_not_divide_are_refused():
     with pytest.raises(UserError, match=r"128 draws.*don't divide over 60"):
         lines(config_lib.load(), NetworkCost(1, 1, 1.0), replicas=60)
 
 
-def test_a_forward_pass_is_counted():
-    config = tiny.config("network.feed_forward = (16,)")
+def test_a_forward_pass_is_counted_of_a_network_that_is_built_once(monkeypatch):
+    config, built = tiny.config("network.feed_forward = (16,)"), []
+    real = build.build
+    monkeypatch.setattr(build, "build", lambda config: built.append(config) or real(config))
     found = plan.measure_network(config)
+    assert built == [config]
     # The first convolution alone: 11 x 11 outputs x 8 x 8 x 4 inputs x 8 filters x 2.
     first = 11 * 11 * 8 * 8 * 4 * 8 * 2
     assert first < found.forward < 20 * first
