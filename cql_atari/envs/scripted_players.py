@@ -17,8 +17,12 @@ from cql_atari.core.types import UserError
 # RAM, uint8 [128], before the step -> index in the full action set, within the game's minimal set.
 Behaviour = Callable[[np.ndarray, np.random.Generator], int]
 
-# (RAM now, RAM at the step before; both int [128]) -> action. Pure: velocities come from the
-# difference, which is zero at an episode's first step.
+# (RAM now, RAM at the player's last step; both int [128]) -> action. Pure: velocities come from the
+# difference, which is zero at an episode's first step. `acting` doesn't ask a player for random
+# actions and at other players' turns: after these its last step is several steps ago, but the
+# scripts take the difference for one step's: `demon_attack` then aims too far ahead, or takes a
+# demon that flew far for a dead one; `pong` overrates its paddle's drift, and has a wrong slope
+# where the ball bounced in between. That stays as it is: recorded play is reproducible by its seed.
 Script = Callable[[np.ndarray, np.ndarray], int]
 
 NOOP, FIRE, UP, RIGHT, LEFT, DOWN = range(6)
