@@ -72,7 +72,8 @@ def make(
             number = _number(player.folder, against)
             if against and number is None:
                 raise UserError(
-                    f"--against={against}: {player.folder} has no {against}=NUMBER in its path"
+                    f"--against={against}: {player.folder} has no {against}=NUMBER in its path; "
+                    "leave the flag out, or give another name or other folders"
                 )
             alike.setdefault((player.label, number), []).append(player)
     for (_, at), runs in alike.items():

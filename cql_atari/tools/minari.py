@@ -79,7 +79,7 @@ def read(dataset: Any, game: str, data_dir: Path, run: int) -> int:
     play = (_from_minari(one, game, lookup) for one in dataset.iterate_episodes())
     first = next(play, None)  # anything but Atari play is refused before there is a folder
     if first is None:
-        raise UserError(f"the dataset {dataset.id!r} has no episode.")
+        raise UserError(f"the dataset {dataset.id!r} has no episode; give another.")
     episodes = itertools.chain([first], play)
     source = {"minari": [dataset.id]}
     return len(writing.write(Target(folder, game, run, 0), episodes, source, lambda steps: None))
@@ -120,7 +120,10 @@ def write(name: str, game: str, data_dir: Path, run: int) -> int:
             dataset.update_dataset_from_buffer([buffer])
         count += 1
     if not count:
-        raise UserError(f"no game of {game}, run {run}, in {data_dir} is recorded from its start.")
+        raise UserError(
+            f"no game of {game}, run {run}, in {data_dir} is recorded from its start, as what is "
+            "written must be; give another --run."
+        )
     return count
 
 
@@ -172,8 +175,8 @@ def _lookup(game: str, size: int) -> np.ndarray:
     own = games.to_full_actions(game)
     if size not in (len(own), NUM_ACTIONS):
         raise UserError(
-            f"its action space has {size} actions; {game} has {len(own)}, "
-            f"the full set {NUM_ACTIONS}."
+            f"its action space has {size} actions; {game} has {len(own)}, the full set "
+            f"{NUM_ACTIONS}: give --game the game that was played."
         )
     return own if size == len(own) else np.arange(NUM_ACTIONS, dtype=np.int32)
 

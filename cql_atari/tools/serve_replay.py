@@ -57,10 +57,13 @@ def choose_games(config: settings.Config, games: list[str]) -> settings.Config:
       UserError: for a game that isn't in data.games, or where there is no replay to serve.
     """
     if config.feed.kind != "replay":
-        raise UserError(f"feed.kind = {config.feed.kind!r}: only 'replay' can be served.")
+        raise UserError(
+            f"feed.kind = {config.feed.kind!r}: only a replay can be served; set it to 'replay'."
+        )
     if unknown := [game for game in games if game not in config.data.games]:
         raise UserError(
-            f"--games={','.join(unknown)}: not in data.games ({', '.join(config.data.games)})."
+            f"--games={','.join(unknown)}: not in data.games; choose among "
+            f"{', '.join(config.data.games)}."
         )
     mine = tuple(game for game in config.data.games if not games or game in games)
     data = dataclasses.replace(config.data, games=mine)

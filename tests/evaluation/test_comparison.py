@@ -222,7 +222,7 @@ def test_sentences_over_several_numbers_say_where_it_is_clear():
 
 
 def test_a_path_without_the_number_is_a_users_error(runs):
-    with pytest.raises(UserError, match=r"--against=y: .* has no y=NUMBER"):
+    with pytest.raises(UserError, match=r"--against=y: .* has no y=NUMBER .*; leave the flag out"):
         groups_of(runs, against="y")
 
 

@@ -81,7 +81,7 @@ def test_colour_screens_own_actions_and_raw_rewards_are_taken(tmp_path):
     [
         (np.zeros((3, 84, 84), np.float32), 4, "observations are float32"),
         (np.zeros((3, 17), np.uint8), 4, r"observations are uint8 \(17,\)"),
-        (np.zeros((3, 84, 84), np.uint8), 6, "has 6 actions; Breakout has 4"),
+        (np.zeros((3, 84, 84), np.uint8), 6, "has 6 actions; Breakout has 4, .*give --game"),
     ],
 )
 def test_what_is_no_atari_play_is_refused_and_leaves_nothing(tmp_path, observations, actions, said):
@@ -101,7 +101,7 @@ def test_an_action_that_the_game_lacks_is_refused_also_in_the_full_set(tmp_path)
         ({"actions": np.array([1, 4])}, "action 4 of episode 0: expected 0, 1, 2, 3"),
         ({"actions": np.array([-1, 1])}, "action -1 of episode 0"),
         ({"rewards": [np.nan, 0.0]}, "reward nan of episode 0: expected a finite number"),
-        (None, "'other' has no episode"),
+        (None, "'other' has no episode; give another"),
     ],
 )
 def test_wrong_values_and_an_empty_dataset_are_refused(tmp_path, change, said):
