@@ -12,15 +12,15 @@ from cql_atari.envs.atari import AtariEnv
 
 # Agent steps of an episode, and how far the script must be ahead of random after them.
 MARGINS = {
-    "Asterix": (800, 1_000),
-    "BattleZone": (1_000, 3_000),
-    "Boxing": (500, 10),
-    "Breakout": (500, 5),
-    "Carnival": (1_000, 500),
-    "DemonAttack": (1_200, 200),
-    "Freeway": (400, 6),
-    "KungFuMaster": (600, 1_000),
-    "Pong": (500, 5),
+    "Asterix": (400, 1_000),
+    "BattleZone": (800, 3_000),
+    "Boxing": (300, 10),
+    "Breakout": (350, 5),
+    "Carnival": (800, 500),
+    "DemonAttack": (1_000, 200),
+    "Freeway": (360, 6),
+    "KungFuMaster": (300, 1_000),
+    "Pong": (400, 5),
 }
 
 

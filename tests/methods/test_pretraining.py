@@ -151,16 +151,17 @@ def test_contrastive_coding_learns_a_batch_by_heart():
 def test_the_masked_autoencoder_learns_a_batch_by_heart():
     settings = config(
         "masked_autoencoder", "optimizer.learning_rate = 3e-3", "optimizer.epsilon = 1e-8",
-        "masked_autoencoder.mask_share = 0.5", "masked_autoencoder.width = 64",
+        "masked_autoencoder.mask_share = 0.5", "masked_autoencoder.width = 64", "feed.draws = 2",
     )  # fmt: skip
     learner, batch = build.build(settings).learner(), batch_of(settings)
-    # A pattern for each row: any visible cell tells which it is.
-    coarse = np.random.default_rng(0).integers(0, 256, (8, 1, 6, 6), np.uint8)
-    pattern = coarse.repeat(14, axis=2).repeat(14, axis=3)
+    # Two patterns, by turns: any visible cell tells which it is. Who can't tell and puts out their
+    # mean has half the variance as its error.
+    coarse = np.random.default_rng(0).integers(0, 256, (2, 1, 6, 6), np.uint8)
+    pattern = np.tile(coarse.repeat(14, axis=2).repeat(14, axis=3), (2, 1, 1, 1))
     batch = batch._replace(frames=tf.zeros_like(batch.frames) + pattern)
     step = tf.function(lambda: gradient.gradient_step(learner, batch).by_game["error/hidden"])
-    errors = [float(sum(step())) / 8 for _ in range(200)]
-    assert errors[-1] < 0.5 * np.var(pattern / 255) < errors[0]
+    errors = [float(sum(step())) / 4 for _ in range(100)]
+    assert errors[-1] < 0.25 * np.var(pattern / 255) < errors[0]
 
 
 @pytest.mark.parametrize("method", [*METHODS, "cloning", "scaled_q", "decision_transformer"])

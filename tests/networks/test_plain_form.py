@@ -84,17 +84,27 @@ def whole(function):
     return tf.function(function, jit_compile=True)
 
 
+@pytest.fixture(scope="module", params=NETWORKS)
+def compared(request):
+    """A network, frames, and what the plain form makes of them."""
+    network = build_q_network(NETWORKS[request.param], num_games=3, **SHARED)
+    frames = tf.constant(np.random.default_rng(0).integers(0, 256, (8, 4, 84, 84), np.uint8))
+    encode = {"nature": plain_nature, "resnet_small": plain_resnet}[request.param]
+    return (
+        network,
+        frames,
+        value_and_gradients(
+            lambda: plain_form(network, frames, GAMES, encode), network.trainable_variables
+        ),
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("compile_", [tf.function, pieces.compiled(), whole], ids=WAYS)
-@pytest.mark.parametrize("name", NETWORKS)
-def test_values_and_gradients_equal_the_plain_forms(name, compile_):
-    network = build_q_network(NETWORKS[name], num_games=3, **SHARED)
-    frames = tf.constant(np.random.default_rng(0).integers(0, 256, (8, 4, 84, 84), np.uint8))
-    encode = {"nature": plain_nature, "resnet_small": plain_resnet}[name]
-    games = tf.constant(GAMES)
-    variables = network.trainable_variables
+def test_values_and_gradients_equal_the_plain_forms(compared, compile_):
+    network, frames, plain = compared
+    games, variables = tf.constant(GAMES), network.trainable_variables
     ours = compile_(lambda: value_and_gradients(lambda: network(frames, games), variables))()
-    plain = value_and_gradients(lambda: plain_form(network, frames, GAMES, encode), variables)
     for a, b, variable in zip(ours, plain, [network.heads, *variables]):
         scale = float(tf.reduce_max(tf.abs(b)))
         np.testing.assert_allclose(a, b, atol=1e-5 * scale, rtol=0, err_msg=variable.name)

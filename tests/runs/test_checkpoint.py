@@ -272,6 +272,14 @@ def test_a_damaged_encoder_is_passed_over(tmp_path, file):
     np.testing.assert_array_equal(ours.encoder.variables[0], first.encoder.variables[0])
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder with one checkpoint, of a run's network."""
+    folder = tmp_path_factory.mktemp("saved")
+    lib.save(folder, with_slots(q_network(0)), 10, keep=1)
+    return folder
+
+
 @pytest.mark.parametrize(
     "changes, lines",
     [
@@ -281,12 +289,11 @@ def test_a_damaged_encoder_is_passed_over(tmp_path, file):
         ({"depths": (1, 4), "widths": (8, 16)}, ["layer 0 kernel", "and 31 more"]),
     ],
 )
-def test_another_encoder_is_told_layer_by_layer_and_changes_nothing(tmp_path, changes, lines):
-    lib.save(tmp_path, with_slots(q_network(0)), 10, keep=1)
+def test_another_encoder_is_told_layer_by_layer_and_changes_nothing(saved, changes, lines):
     ours = q_network(1, **changes)
     before = ours.get_weights()
     with pytest.raises(UserError) as error:
-        lib.restore_latest(tmp_path, ours.encoder, lib.restore_encoder)
+        lib.restore_latest(saved, ours.encoder, lib.restore_encoder)
     for line in lines:
         assert line in str(error.value)
     for a, b in zip(ours.get_weights(), before):
