@@ -102,7 +102,7 @@ def steps(directory: Path) -> list[int]:
       UserError: where a plain file stands in place of a folder.
     """
     if not directory.is_dir():
-        if directory.exists():
+        if directory.is_file():  # not `exists`: a run may just be making it
             raise UserError(f"{directory} is a file where checkpoints should be; move it away.")
         return []
     found = [path for path in directory.iterdir() if re.fullmatch("[0-9]+", path.name)]
