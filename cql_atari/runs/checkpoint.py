@@ -78,7 +78,7 @@ def save(
         ) from error
     # A later one that is damaged stands beside it where the run went on from an older one.
     others = [other for other in steps(directory) if other != step]
-    for old in others[: len(others) + 1 - keep]:
+    for old in others[: max(0, len(others) + 1 - keep)]:
         # Where another process reads it, NFS keeps a file in it: the next call tries again.
         shutil.rmtree(directory / f"{old:010d}", ignore_errors=True)
     return final

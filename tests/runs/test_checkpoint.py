@@ -32,6 +32,12 @@ def test_round_trip_and_only_the_newest_are_kept(tmp_path):
     np.testing.assert_array_equal(restored.weight, np.full(1000, 40, np.float32))
 
 
+def test_none_goes_while_there_are_fewer_than_are_kept(tmp_path):
+    for step in range(1, 7):
+        lib.save(tmp_path, state(step), step, keep=5)
+        assert lib.steps(tmp_path) == list(range(max(1, step - 4), step + 1))
+
+
 def test_what_was_saved_last_stays_beside_a_later_one_that_is_damaged(tmp_path):
     for step in (10, 20):
         lib.save(tmp_path, state(step), step, keep=2)
