@@ -180,9 +180,8 @@ def name_rows(panel: Any, labels: Sequence[str], longest: int = _LONGEST_NAME) -
 
 def inches_of_rows(labels: Sequence[str]) -> tuple[float, float]:
     """The size of a panel with these rows."""
-    return 2.6 + 0.05 * min(_LONGEST_NAME, max(map(len, labels), default=0)), 0.75 + 0.2 * len(
-        labels
-    )
+    longest = min(_LONGEST_NAME, max(map(len, labels), default=0))
+    return 2.6 + 0.05 * longest, 0.75 + 0.2 * len(labels)
 
 
 def _named_runs(folders: Sequence[Path]) -> dict[Path, str]:
