@@ -92,7 +92,8 @@ def compare(
     rows: dict[tuple[str, str], list[Difference]] = {}
     for name in [player] if player in names else agents_of(names):
         for mine in sorted((g for g in found if g.name == name), key=lambda g: g.at or 0):
-            for theirs in _rivals(mine, found, against, player):
+            rivals = _rivals(mine, found, against, player)
+            for theirs in sorted(rivals, key=lambda g: g.at or 0):
                 if groups.means(mine).keys() & groups.means(theirs).keys():
                     of = rows.setdefault((name, theirs.name), [])
                     of += differences(mine, theirs)
@@ -105,7 +106,7 @@ def compare(
 def _rivals(mine: Group, found: Sequence[Group], against: str | None, player: str) -> list[Group]:
     others = [
         group for group in found
-        if group.name != mine.name and group.at in (mine.at, None)
+        if group.name != mine.name and (None in (group.at, mine.at) or group.at == mine.at)
         if mine.name == player or rank(group.name) < rank(mine.name)
     ]  # fmt: skip
     here = groups.place(mine, against)
@@ -147,9 +148,13 @@ def differences(mine: Group, theirs: Group) -> list[Difference]:
         above = (sum(value > 0 for value in values), len(values))
         rows.append(
             Difference(game, float(np.mean(values)), intervals.mean(values), above,
-                       intervals.p_paired(values), mine.at)
+                       intervals.p_paired(values), _at(mine, theirs))
         )  # fmt: skip
     return rows
+
+
+def _at(mine: Group, theirs: Group) -> float | None:
+    return theirs.at if mine.at is None else mine.at
 
 
 def _by_seed(group: Group, other: Group) -> Iterator[tuple[int, Scores]]:
@@ -166,7 +171,7 @@ def _of_single_runs(mine: Group, theirs: Group) -> list[Difference]:
             value = float(np.mean(scores[0]) - np.mean(scores[1]))
             rows.append(
                 Difference(game, value, intervals.difference(*scores), None,
-                           intervals.p_welch(*scores), mine.at)
+                           intervals.p_welch(*scores), _at(mine, theirs))
             )  # fmt: skip
     return rows
 
@@ -236,7 +241,8 @@ def _in_words(row: Difference) -> str:
 
 def table(found: Sequence[Comparison], against: str) -> Table:
     """A row a number and game, a column a comparison; "*" where a difference is clear."""
-    by_case = [{(row.at or 0, row.game): row for row in one.rows} for one in found]
+    found = [one for one in found if any(row.at is not None for row in one.rows)]
+    by_case = [{(row.at, row.game): row for row in one.rows if row.at is not None} for one in found]
     rows: list[list[Value]] = []
     for at, game in sorted({case for rows_of in by_case for case in rows_of}):
         cells: list[Value] = [f"{at:g}", game]

@@ -146,8 +146,12 @@ def _differences(theirs: Config, config: Config, network: tf.keras.Model) -> lis
     if "encoder" in wanted:
         sizes = ("encoder", *_SETTINGS[config.network.encoder], "pooling", "embedding_blocks")
         names += [f"network.{name}" for name in sizes]
-    pairs = [(name, _setting(theirs, name), _setting(config, name)) for name in names]
-    problems = [f"{name} = {a!r} there, {b!r} here" for name, a, b in pairs if a != b]
+    differ = [name for name in names if _setting(theirs, name) != _setting(config, name)]
+    shown = [name.replace("has_", "") for name in differ]  # a property isn't bindable
+    problems = [
+        f"{name} = {_setting(theirs, name)!r} there, {_setting(config, name)!r} here"
+        for name in shown
+    ]
     known = set(theirs.data.games) & set(config.data.games)
     # A network without heads has nothing that belongs to a game.
     if whole and hasattr(network, "heads") and not known:

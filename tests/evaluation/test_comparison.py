@@ -189,6 +189,20 @@ def test_another_player_may_be_the_one_that_all_are_compared_with(runs):
         comparison.find_player(found, "dta")
 
 
+def test_a_player_without_a_number_is_compared_at_each_number(tmp_path):
+    for x, score in ((1, 3), (0, 7)):
+        write_scores(tmp_path / f"x={x}/1/agent", "agent", {"Freeway": [score]}, 1)
+    for name in ("random", "best_fixed"):
+        write_scores(tmp_path / name, name, {"Freeway": [2]})
+    compared = comparison.compare(groups_of(tmp_path, "x"), "x", "random")
+    assert {one.theirs: [(row.at, row.value) for row in one.rows] for one in compared} == {
+        "agent": [(0, -5), (1, -1)], "best_fixed": [(None, 0)]
+    }  # fmt: skip
+    shown = comparison.table(compared, "x")
+    assert shown.header == ["x", "game", "random - agent"]
+    assert [row[:2] for row in shown.rows] == [["0", "Freeway"], ["1", "Freeway"]]
+
+
 def test_a_copy_of_a_run_is_another_player(runs):
     copy = runs / "x=1/1/copy"
     copy.mkdir()

@@ -228,8 +228,8 @@ def test_only_that_there_is_auxiliary_cloning_matters_not_its_weight():
         return start._differences(*configs, tf.keras.Model())
 
     assert problems(0.1, 0.05) == problems(0.0, 0.0) == []
-    assert problems(0.1, 0.0) == ["loss.has_auxiliary_cloning = True there, False here"]
-    assert problems(0.0, 0.1) == ["loss.has_auxiliary_cloning = False there, True here"]
+    assert problems(0.1, 0.0) == ["loss.auxiliary_cloning = 0.1 there, 0.0 here"]
+    assert problems(0.0, 0.1) == ["loss.auxiliary_cloning = 0.0 there, 0.1 here"]
 
 
 TRANSFORMER = (
