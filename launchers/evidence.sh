@@ -11,8 +11,8 @@
 #   E  transfer to Boxing: encoders of several methods, tuned and frozen   (masked autoencoder's not run)
 #   F  online fine-tuning on variants: from scratch, pre-trained, pre-trained and with CQL kept
 # SEEDS='1 2', METHODS='agent cloning', PERCENTS='0 100', EPSILONS=0.05 (A), PARTS=whole=1.0 (B), PLAY=own_play (C),
-# SIZES=8,16 (D), VARIANTS=Freeway=1 (F) take some; OWN_GAMES=Krull, OWN_SEED=8, STEPS=24_000 are B's; EPSILONS and
-# B's go into another OUT. All goes on where it stopped. Runs are in OUT/EXPERIMENT/SETTING/SEED/METHOD.
+# SIZES=8,16 (D), VARIANTS=Freeway=1 (F) take some. OWN_GAMES=Krull OWN_SEED=8 OWN_STEPS=400000 OWN_AGENT=X.gin (that
+# recorded) STEPS=24_000 CACHE=DIR: of B; with these or EPSILONS, another OUT. Runs: OUT/EXPERIMENT/SETTING/SEED/METHOD.
 set -euo pipefail
 # shellcheck source=launchers/common.sh
 source "$(dirname "$0")/common.sh"
@@ -24,7 +24,7 @@ out=${2:-runs/evidence}
 seeds=${SEEDS:-1 2 3 4 5}
 percents=${PERCENTS:-0 10 25 50 100} # of the steps that are a good player's
 methods=${METHODS:-agent cloning best_ten_percent mse hl_gauss decision_transformer}
-total=48000 own_steps=40000 # agent steps of play a game, in A and in_turns, and in B
+total=48000 own_steps=${OWN_STEPS:-40000} # agent steps of play a game, in A and in_turns, and in B
 own_games=${OWN_GAMES:-KungFuMaster,Krull,CrazyClimber,RoadRunner} own_seed=${OWN_SEED:-7} # of B
 changes=(no_feature_norm no_group_norm no_spatial_embedding mean_pool one_step five_step # of C: files, bindings
   loss.auxiliary_cloning=0. loss.cql_alpha={0.01,0.2,1.0} train.target_period=100
@@ -32,7 +32,7 @@ changes=(no_feature_norm no_group_norm no_spatial_embedding mean_pool one_step f
 sizes=${SIZES:-8,16 16,32 32,64 64,128} variants=${VARIANTS:-BattleZone=2 Freeway=1} # of D, of F
 quickstart=$out/A/percent_good_play=50
 on_own_play=(--gin_bindings="data.games=('${own_games//,/\', \'}',)" --gin_bindings="data.runs=(1,)"
-  ${STEPS:+--gin_bindings=train.steps=$STEPS})
+  ${STEPS:+--gin_bindings=train.steps=$STEPS} ${CACHE:+--gin_bindings="feed.cache_dir='$CACHE'"})
 
 collect() { # DIR GAMES RUN SEED PLAYER STEPS EPSILONS
   run "$python" -m cql_atari.collect --data_dir="$1/data" --games="$2" --run="$3" \
@@ -159,7 +159,7 @@ laptop() {
 B() {
   local name seed part
   run "$python" -m cql_atari.collect --data_dir="$out/B/data" --games="$own_games" --seed="$own_seed" \
-    --behaviour=online --steps_per_game=$own_steps --slots_per_file=$own_steps
+    --behaviour=online --steps_per_game="$own_steps" --slots_per_file=40000 ${OWN_AGENT:+--gin_files="$OWN_AGENT"}
   baselines "$out/B" "${on_own_play[@]}"
   for part in ${PARTS:-whole=1.0 first_fifth=0.2}; do
     for seed in $seeds; do

@@ -615,6 +615,15 @@ def test_parts_of_experiments_can_be_chosen(stage, tmp_path):
     assert found == {base, "E/scratch", "E/tuned_cloning", "E/frozen_cloning"}
 
 
+def test_the_play_of_an_online_agent_may_be_longer_by_an_agent_of_ones_own(stage, tmp_path):
+    agent = "gin_configs/results/long_recording.gin"
+    some = {"SEEDS": "1", "METHODS": "cloning", "STEPS": "70", "CACHE": str(tmp_path / "c")}
+    commands = evidence(stage, "B", tmp_path, OWN_STEPS="400000", OWN_AGENT=agent, **some)
+    assert {"--steps_per_game=400000", f"--gin_files={agent}"} < set(commands[0])
+    trained = [config_of(c) for c in commands if c[0] == "train"]
+    assert {(c.train.steps, c.feed.cache_dir) for c in trained} == {(70, some["CACHE"])}
+
+
 @pytest.mark.slow
 def test_every_experiments_commands_are_sound(stage, tmp_path):
     """Each run of each experiment has settings that pass, and a folder of its own."""
