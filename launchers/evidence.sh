@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The experiments behind results/evidence, each with all its runs, and the tables and figures of them.
+# The experiments behind results/evidence, with all runs, tables and figures; each goes on where it stopped.
 # Usage: launchers/evidence.sh [--dry_run] EXPERIMENT [OUT]             (runs/evidence)
 #   quickstart  the quickstart over five seeds: A's point at 50 % of good play
 #   A  the same amount of play, from wrong to good: when does Q-learning beat cloning?
