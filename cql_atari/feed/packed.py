@@ -79,7 +79,7 @@ class PackedStore(NamedTuple):
         index, at = self.indices[file], self.first[episode] + number
         steps = min(SEGMENT_STEPS, self.whole[episode] - number * SEGMENT_STEPS)
         try:
-            packed = os.pread(self.descriptors[file], index.lengths[at], index.starts[at])
+            packed = os.pread(self.descriptors[file], index.lengths[at], index.offsets[at])
         except OSError as error:
             raise UserError(f"{index.segments} can't be read: {error.strerror}. {FIX}") from error
         return decompress(packed, index.checksums[at], int(steps), index.segments)

@@ -51,7 +51,7 @@ def check_suffix(path: Path, game: str, suffix: int, report: Callable[[int], Non
             for found, text in find_wrong(columns):
                 problems.append(Problem(int(found[0]), text))
                 wrong[found] = True
-            for first, extent in files.segments(columns, [(0, length)]):
+            for first, extent in files.spans(columns, [(0, length)]):
                 stop = first + extent.steps
                 blank, still = blank_and_still(frames.read(first, stop))
                 report(size * stop // length - size * first // length)

@@ -179,7 +179,7 @@ def open_suffix(path: PathLike, game: str, suffix: int) -> Iterator[tuple[Column
         yield Columns(**arrays, lookup=lookup), rows["frames"]
 
 
-def segments(columns: Columns, kept: Ranges) -> Iterator[tuple[int, Extent]]:
+def spans(columns: Columns, kept: Ranges) -> Iterator[tuple[int, Extent]]:
     """(first step, extent) of each episode in the kept steps."""
     length = len(columns.actions)
     ends = np.flatnonzero(columns.terminals) + 1

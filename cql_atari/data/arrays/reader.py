@@ -41,8 +41,8 @@ def read_suffix(
     with files.open_suffix(path, game, suffix) as (columns, frames):
         kept = _check(path, suffix, columns, fraction, gaps)
 
-        def read(segment: tuple[int, Extent]) -> Episode:
-            start, extent = segment
+        def read(span: tuple[int, Extent]) -> Episode:
+            start, extent = span
             here = slice(start, start + extent.steps)
             return Episode(
                 game=game,
@@ -54,7 +54,7 @@ def read_suffix(
             )
 
         # Not a loop: its variable would keep an episode alive while the next is read.
-        yield from map(read, files.segments(columns, kept))
+        yield from map(read, files.spans(columns, kept))
         if kept and kept[-1][1] == len(columns.actions):
             frames.finish()
 
@@ -68,7 +68,7 @@ def survey(
     """
     with files.open_suffix(path, game, suffix) as (columns, _):
         kept = _check(path, suffix, columns, fraction, gaps)
-        return [extent for _, extent in files.segments(columns, kept)]
+        return [extent for _, extent in files.spans(columns, kept)]
 
 
 def _check(

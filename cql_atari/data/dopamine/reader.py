@@ -77,28 +77,28 @@ def read_suffix(
     lookup = games.to_full_actions(game)
     position = 0
 
-    def read(segment: _Segment) -> Episode | None:
+    def read(span: _Span) -> Episode | None:
         nonlocal position
-        frames = _read_frames(observations, segment.start - position, segment.stop - segment.start)
-        position = segment.stop
-        pads = _count_pads(frames, columns, segment)
-        if segment.follows_end and pads < min(segment.pads, len(frames)):
+        frames = _read_frames(observations, span.start - position, span.stop - span.start)
+        position = span.stop
+        pads = _count_pads(frames, columns, span)
+        if span.follows_end and pads < min(span.pads, len(frames)):
             raise UserError(
-                f"{observations.path}: entry {segment.start + pads} is a step; expected "
-                f"{segment.pads} all-zero entries from {segment.start} on, after an episode's end. "
+                f"{observations.path}: entry {span.start + pads} is a step; expected "
+                f"{span.pads} all-zero entries from {span.start} on, after an episode's end. "
                 f"{FIX}"
             )
         if pads == len(frames):
             return None
         if not len(columns.ends):
-            _check_no_padding(frames[pads:], columns, segment.start + pads, observations)
-        here = slice(segment.start + pads, segment.stop)
+            _check_no_padding(frames[pads:], columns, span.start + pads, observations)
+        here = slice(span.start + pads, span.stop)
         return Episode(
             game=game,
             frames=frames[pads:],
             actions=lookup[columns.actions[here]],
             rewards=columns.rewards[here].astype(np.float32),
-            terminal=bool(columns.terminals[segment.stop - 1]),
+            terminal=bool(columns.terminals[span.stop - 1]),
             starts=pads > 0,
         )
 
@@ -106,7 +106,7 @@ def read_suffix(
         observations, kept = group.observations, kept_ranges(group.valid, fraction, gaps)
         columns = read_columns(group, kept, len(lookup))
         # Not a loop: its variable would keep an episode alive while the next is read.
-        yield from filter(None, map(read, _segments(columns.ends, kept)))
+        yield from filter(None, map(read, _spans(columns.ends, kept)))
         if position == group.valid:
             observations.finish(observations.shape[0] - group.valid)
 
@@ -123,16 +123,16 @@ def survey(
     with open_group(Path(replay_logs_dir), suffix) as group:
         kept = kept_ranges(group.valid, fraction, gaps)
         columns = read_columns(group, kept, num_actions)
-        for segment in _segments(columns.ends, kept):
-            length = segment.stop - segment.start
-            pads = min(segment.pads, length)
-            if pads and not segment.follows_end:
-                frames = _read_frames(group.observations, segment.start - position, pads)
-                position = segment.start + pads
-                pads = _count_pads(frames, columns, segment)
+        for span in _spans(columns.ends, kept):
+            length = span.stop - span.start
+            pads = min(span.pads, length)
+            if pads and not span.follows_end:
+                frames = _read_frames(group.observations, span.start - position, pads)
+                position = span.start + pads
+                pads = _count_pads(frames, columns, span)
             if pads < length:
-                terminal, starts = bool(columns.terminals[segment.stop - 1]), pads > 0
-                rewards = columns.rewards[segment.start + pads : segment.stop]
+                terminal, starts = bool(columns.terminals[span.stop - 1]), pads > 0
+                rewards = columns.rewards[span.start + pads : span.stop]
                 total = total_reward(rewards, terminal, starts)
                 extents.append(Extent(length - pads, terminal, starts, total))
     return extents
@@ -162,7 +162,7 @@ def _read_frames(observations: GzipArray, skip: int, count: int) -> np.ndarray:
     return frames
 
 
-class _Segment(NamedTuple):
+class _Span(NamedTuple):
     """Slots [start, stop) that lie in one episode, its padding included.
 
     Attributes:
@@ -177,7 +177,7 @@ class _Segment(NamedTuple):
     follows_end: bool
 
 
-def _segments(ends: np.ndarray, kept: Ranges) -> Iterator[_Segment]:
+def _spans(ends: np.ndarray, kept: Ranges) -> Iterator[_Span]:
     """Cuts the kept slots after each end, and where an episode grows too long for memory."""
     start, last = 0, kept[-1][1] if kept else 0
     for stop in [*(ends[ends < last] + 1).tolist(), last]:
@@ -185,17 +185,17 @@ def _segments(ends: np.ndarray, kept: Ranges) -> Iterator[_Segment]:
             for low, high in kept:
                 begin, end = max(first, low), min(first + PADS + LONGEST, stop, high)
                 if begin < end:
-                    yield _Segment(begin, end, max(PADS - (begin - start), 0), start > 0)
+                    yield _Span(begin, end, max(PADS - (begin - start), 0), start > 0)
         start = stop
 
 
-def _count_pads(frames: np.ndarray, columns: Columns, segment: _Segment) -> int:
-    """How many all-zero entries open the segment."""
-    pads, most = 0, min(segment.pads, len(frames))
+def _count_pads(frames: np.ndarray, columns: Columns, span: _Span) -> int:
+    """How many all-zero entries open the span."""
+    pads, most = 0, min(span.pads, len(frames))
     while (
         pads < most
         and not frames[pads].any()
-        and not any(array[segment.start + pads] for array in columns[:3])
+        and not any(array[span.start + pads] for array in columns[:3])
     ):
         pads += 1
     return pads

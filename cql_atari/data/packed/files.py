@@ -55,7 +55,7 @@ class Index(NamedTuple):
     Attributes:
       segments: path of the segments.
       extents: of the episodes, in order.
-      starts: int64 [segments], the byte at which each begins.
+      offsets: int64 [segments], the byte at which each begins.
       lengths: uint32 [segments].
       checksums: uint32 [segments].
       source: what was packed: its `format`, the `files` with their sizes and checksums, and
@@ -64,7 +64,7 @@ class Index(NamedTuple):
 
     segments: Path
     extents: list[Extent]
-    starts: np.ndarray
+    offsets: np.ndarray
     lengths: np.ndarray
     checksums: np.ndarray
     source: dict[str, Any]

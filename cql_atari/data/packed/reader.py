@@ -147,6 +147,6 @@ def _read(
 
 def _segment(file: BinaryIO, index: Index, number: int, steps: int) -> Steps:
     """A segment's `steps` steps."""
-    file.seek(index.starts[number])
+    file.seek(index.offsets[number])
     packed = file.read(index.lengths[number])
     return decompress(packed, index.checksums[number], steps, index.segments)

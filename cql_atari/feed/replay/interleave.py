@@ -36,7 +36,7 @@ class OpenPart(NamedTuple):
     given: int = 0
 
 
-class Position(NamedTuple):
+class StreamPosition(NamedTuple):
     """How far a stream has been read; in JSON nested lists.
 
     Attributes:
@@ -53,7 +53,7 @@ class Position(NamedTuple):
     given: int = 0
 
 
-START = Position()
+START = StreamPosition()
 
 
 def order(num_parts: int, *, seed: int, game: str, pass_: int) -> list[int]:
@@ -70,14 +70,14 @@ def generator(seed: int, game: str, number: int, stream: int) -> np.random.Gener
 
 def interleave(
     parts: Sequence[Part],
-    position: Position,
+    position: StreamPosition,
     *,
     at_once: int,
     enough: int,
     seed: int,
     game: str,
     take: Callable[[Iterator[Episode], bool], list[PackedSegment] | None],
-) -> Iterator[tuple[bytes, Position]]:
+) -> Iterator[tuple[bytes, StreamPosition]]:
     """The stream's segments from a position on, each with its own position.
 
     Parts that were finished aren't opened; what the open ones gave before is skipped.
@@ -118,7 +118,7 @@ def interleave(
                 return
             last = most  # not before: the stream wouldn't be the one that came to this position
             continue
-        here = Position(opened, tuple(sorted(reading)), given=given)
+        here = StreamPosition(opened, tuple(sorted(reading)), given=given)
         part = min(reading, key=lambda part: (part.given, part.nth))
         episodes = reading.pop(part)
         segments = take(episodes, True)

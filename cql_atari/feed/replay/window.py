@@ -15,21 +15,21 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from cql_atari.feed.replay.interleave import Position, generator
+from cql_atari.feed.replay.interleave import StreamPosition, generator
 from cql_atari.feed.replay.segments import ROWS
 
 _STREAM = 3
 
 
 def draws(
-    stream: Iterator[tuple[bytes, Position]],
+    stream: Iterator[tuple[bytes, StreamPosition]],
     *,
     size: int,
     times: float,
     seed: int,
     game: str,
     period: int,
-    note: Callable[[int, int, Position], None],
+    note: Callable[[int, int, StreamPosition], None],
 ) -> Iterator[bytes]:
     """Draws without end, from the first of a period on: a byte, then the segment.
 
@@ -52,7 +52,7 @@ def draws(
         random = generator(seed, game, number, _STREAM)
         order = random.permutation(len(window))
         turns = random.integers(ROWS, size=len(window), dtype=np.uint8).tobytes()
-        fresh: list[tuple[bytes, Position]] = []
+        fresh: list[tuple[bytes, StreamPosition]] = []
         for nth, drawn in enumerate(order, 1):
             yield turns[drawn : drawn + 1] + window[drawn][0]
             due = nth * step // len(window) - len(fresh)

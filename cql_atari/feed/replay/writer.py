@@ -33,7 +33,7 @@ from cql_atari.feed.replay.interleave import (
     OpenPart,
     PackedSegment,
     Part,
-    Position,
+    StreamPosition,
     interleave,
 )
 from cql_atari.feed.replay.segments import ROWS, pack_segments
@@ -57,7 +57,7 @@ class Place(NamedTuple):
     """
 
     period: int = 0
-    start: Position = START
+    start: StreamPosition = START
     drawn: int = 0
     lead: int = 0
     dealt: int = 0
@@ -77,10 +77,10 @@ def read_place(saved: Sequence[Any], num_parts: int) -> Place:
         pass_, part, episodes = map(int, saved)
         nth = pass_ * num_parts + part
         if not episodes:
-            return Place(start=Position(nth))
-        return Place(start=Position(nth + 1, (OpenPart(nth, episodes),)))
+            return Place(start=StreamPosition(nth))
+        return Place(start=StreamPosition(nth + 1, (OpenPart(nth, episodes),)))
     period, (opened, open_, skip, *given), *rest = saved
-    start = Position(
+    start = StreamPosition(
         int(opened),
         tuple(OpenPart(*map(int, part)) for part in open_),
         int(skip),
@@ -118,7 +118,7 @@ class _Progress:
         self.filled = (0, size)
         self.drawn = 0
 
-    def note(self, period: int, size: int, start: Position) -> None:
+    def note(self, period: int, size: int, start: StreamPosition) -> None:
         with self._lock:
             self._size, self.filled = size, (size, size)
             self._starts[period] = start
@@ -195,7 +195,7 @@ def stream(
     def take(episodes: Iterator[Episode], wanted: bool) -> list[PackedSegment] | None:
         return decoders.submit(encode_next, episodes, wanted).result()
 
-    def segments(game: str) -> Iterator[tuple[bytes, Position]]:
+    def segments(game: str) -> Iterator[tuple[bytes, StreamPosition]]:
         found = interleave(
             parts[game], begin[game].start,
             at_once=parts_at_once, enough=size, seed=seed, game=game, take=take,

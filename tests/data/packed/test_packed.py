@@ -102,7 +102,7 @@ def test_a_check_finds_every_damaged_segment_and_reports_as_it_reads(folder):
 
     content = bytearray(path.read_bytes())
     for segment in (1, 6, 11):
-        content[index.starts[segment] + 3] ^= 4
+        content[index.offsets[segment] + 3] ^= 4
     path.write_bytes(content)
     check = PACKED.check_suffix(folder, "Pong", 4, reported.append)
     (wrong,) = check.files

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cql_atari.feed.replay.interleave import START, OpenPart, Position, interleave, order
+from cql_atari.feed.replay.interleave import START, OpenPart, StreamPosition, interleave, order
 
 
 def make_parts(sizes, opened):
@@ -104,7 +104,9 @@ def test_positions_are_exact_for_any_data(sizes, at_once, at, enough):
     total = sum(map(sum, sizes))
     if total < enough:
         assert len(list(stream(sizes, at_once=at_once, enough=enough))) == total
-        begun = Position(3, (OpenPart(2, 1),))  # of another setting: all is given nevertheless
+        begun = StreamPosition(
+            3, (OpenPart(2, 1),)
+        )  # of another setting: all is given nevertheless
         left = list(stream(sizes, begun, at_once=at_once, enough=3 * enough))
         assert len({segment for segment, _ in left}) == total and len(left) <= 3 * total
         return
@@ -124,7 +126,7 @@ def test_data_that_exceed_the_window_a_little_go_on_exactly():
 
 def test_a_stream_that_no_longer_has_a_segment_ends():
     """As where n_step was raised above all episodes' lengths: it once had given enough."""
-    begun = Position(7, (OpenPart(5, 1),), given=9)
+    begun = StreamPosition(7, (OpenPart(5, 1),), given=9)
     assert list(stream([[0], [], [0, 0]], begun, enough=9)) == []
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from cql_atari.feed.replay import window
-from cql_atari.feed.replay.interleave import START, Position
+from cql_atari.feed.replay.interleave import START, StreamPosition
 
 
 def draws(stream, count, *, period=0, notes=None, size=40, times=8.0, seed=0):
@@ -20,7 +20,7 @@ def draws(stream, count, *, period=0, notes=None, size=40, times=8.0, seed=0):
 
 
 def numbers(start=0):
-    return ((b"%d" % nth, Position(nth)) for nth in itertools.count(start))
+    return ((b"%d" % nth, StreamPosition(nth)) for nth in itertools.count(start))
 
 
 @pytest.mark.parametrize("times, each", [(8, {8}), (1, {1}), (40, {40}), (100, {40}), (0.5, {0, 1}),

@@ -17,7 +17,7 @@ from synthetic_episodes import make_episode
 from cql_atari.core.types import UserError
 from cql_atari.feed.replay import reader, service
 from cql_atari.feed.replay import writer as replay_writer
-from cql_atari.feed.replay.interleave import START, OpenPart, Position
+from cql_atari.feed.replay.interleave import START, OpenPart, StreamPosition
 from cql_atari.feed.replay.segments import unpack_segment
 from cql_atari.feed.replay.writer import Place, read_place
 from cql_atari.feed.sampling import BatchLaw
@@ -75,15 +75,15 @@ def test_draws_go_on_at_any_place(drawn):
 def test_a_place_after_a_periods_last_draw_is_its_end():
     """Until the next period is noted nobody knows where that begins."""
     progress = replay_writer._Progress(Place(), 4)
-    progress.note(0, 4, Position(0))
+    progress.note(0, 4, StreamPosition(0))
     for progress.drawn in range(5):
-        assert progress.place(None) == Place(0, Position(0), progress.drawn)
-    progress.note(1, 4, Position(2))
-    assert progress.place(None) == Place(1, Position(2), 0)
+        assert progress.place(None) == Place(0, StreamPosition(0), progress.drawn)
+    progress.note(1, 4, StreamPosition(2))
+    assert progress.place(None) == Place(1, StreamPosition(2), 0)
 
 
 def test_a_place_before_the_window_is_full_is_where_it_began():
-    gate, begun = threading.Event(), Place(3, Position(4), 2, 1, 1)
+    gate, begun = threading.Event(), Place(3, StreamPosition(4), 2, 1, 1)
 
     def wait():
         gate.wait()
@@ -98,14 +98,14 @@ def test_a_place_before_the_window_is_full_is_where_it_began():
     "saved, place",
     [
         ([0, 0, 0], Place()),
-        ([2, 1, 0], Place(start=Position(13))),
-        ([2, 6, 0], Place(start=Position(18))),
-        ([1, 4, 9], Place(start=Position(11, (OpenPart(10, 9),)))),
+        ([2, 1, 0], Place(start=StreamPosition(13))),
+        ([2, 6, 0], Place(start=StreamPosition(18))),
+        ([1, 4, 9], Place(start=StreamPosition(11, (OpenPart(10, 9),)))),
         ([5, [13, [[10, 2, 4]], 1, 90], 7, 3, 2],
-         Place(5, Position(13, (OpenPart(10, 2, 4),), 1, 90), 7, 3, 2)),
+         Place(5, StreamPosition(13, (OpenPart(10, 2, 4),), 1, 90), 7, 3, 2)),
         ([0, [0, [], 0], 7, 3, 2], Place(0, START, 7, 3, 2)),
         ([5, [13, [[10, 2, 4]], 1], 7, 3, 2],
-         Place(5, Position(13, (OpenPart(10, 2, 4),), 1, sys.maxsize), 7, 3, 2)),
+         Place(5, StreamPosition(13, (OpenPart(10, 2, 4),), 1, sys.maxsize), 7, 3, 2)),
     ],
 )  # fmt: skip
 def test_places_are_read_also_as_they_once_were(saved, place):
@@ -206,7 +206,7 @@ def test_an_error_while_learning_reaches_the_learner():
 
 def test_a_game_without_transitions_is_a_user_error():
     parts = {"Pong": [lambda: [make_episode(0, 3, terminal=False)]]}
-    places = {"Pong": Place(start=Position(1, (OpenPart(0, 1),)))}
+    places = {"Pong": Place(start=StreamPosition(1, (OpenPart(0, 1),)))}
     for begin in (None, places):
         with (
             pytest.raises(UserError, match=r"Pong.*n_step=3"),
