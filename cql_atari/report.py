@@ -105,8 +105,9 @@ def sections(found: list[Group], player: str = AGENT) -> list[Section]:
 
     contents = page.contents(found, player)
     makers = (
-        score_sections.scores, score_sections.aggregates, run_sections.learning, run_sections.sizes,
-        ablations.section, run_sections.actions, run_sections.measures, run_facts.section,
+        score_sections.scores, score_sections.aggregates, score_sections.recorded,
+        run_sections.learning, run_sections.sizes, ablations.section, run_sections.actions,
+        run_sections.measures, run_facts.section,
     )  # fmt: skip
     return [section for make in makers if (section := make(contents))]
 

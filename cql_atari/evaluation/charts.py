@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cql_atari.evaluation.figures import INK, MARKERS, Chart, Style, Styles, styles_of
 from cql_atari.evaluation.labels import CLONING, DATA, FIXED, HUMAN, RANDOM, kind, title
 from cql_atari.evaluation.run_logs import SCORE, read_metrics
@@ -133,6 +135,34 @@ def learning_curves(variants: Mapping[str, Any], columns: Columns, styles: Style
         "seeds, cut at the frame. Dashed: players that didn't learn from reward.",
         list(variants), draw, key | _baseline_key(columns, variants, styles),
         x="environment frames" if in_frames else "gradient steps", y="score",
+    )  # fmt: skip
+
+
+def recorded_play(curves: Mapping[str, Mapping[str, Sequence[Curve]]]) -> Chart:
+    """One panel a game: recorded episodes' scores by where in the recording they end; a line has
+    the means of its tenths.
+
+    Args:
+      curves: game -> run -> one curve for each folder: (agent steps, score) of its episodes.
+    """
+    names = sorted({f"run {run}" for of_runs in curves.values() for run in of_runs})
+    styles = styles_of(names)
+
+    def draw(panel: Any, game: str) -> None:
+        for run, recordings in curves[game].items():
+            style = styles[f"run {run}"]
+            ends, scores = np.array([point for curve in recordings for point in curve]).T
+            panel.plot(ends, scores, ".", markersize=2.5, alpha=0.5, color=style.colour)
+            width = ends.max() / 10
+            tenths = np.minimum(ends // width, 9)
+            means = [(width * (k + 0.5), scores[tenths == k].mean()) for k in np.unique(tenths)]
+            panel.plot(*zip(*means), marker=style.marker, markersize=3, color=style.colour)
+
+    return Chart(
+        "recorded_play",
+        "Recorded play: each whole episode's score by where in the recording it ends, and the "
+        "means of tenths of the recording.",
+        list(curves), draw, styles if len(names) > 1 else {}, x="agent steps", y="score",
     )  # fmt: skip
 
 

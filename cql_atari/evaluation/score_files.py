@@ -7,7 +7,7 @@ it; so every field is checked.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,18 +95,9 @@ def recorded_play(data_dir: Path, played: Collection[str]) -> Scores | None:
       UserError: where a line is malformed.
     """
     scores: dict[str, list[float]] = {}
-    for path in sorted(data_dir.glob("*/[!.]*/episodes.jsonl")):
-        if path.parts[-3] not in played:
-            continue
-        for number, line in enumerate(path.read_bytes().splitlines(), 1):
-            try:
-                row = files.parse_json(line)
-                if not _is_score(row["score"]):
-                    raise ValueError(f"the score is {brief(row['score'])}")
-                if row["terminal"] or row["length"] >= LONGEST:
-                    scores.setdefault(path.parts[-3], []).append(float(row["score"]))
-            except (KeyError, TypeError, ValueError) as error:
-                raise UserError(f"{path}, line {number}: {error!r}; collect it again") from None
+    for game, _, row in _recorded_episodes(data_dir, played):
+        if _is_whole(row):
+            scores.setdefault(game, []).append(float(row["score"]))
     if not scores:
         return None
     episodes = [
@@ -117,6 +108,46 @@ def recorded_play(data_dir: Path, played: Collection[str]) -> Scores | None:
         for number, score in enumerate(values)
     ]
     return Scores(data_dir, episodes, summary.summarise(episodes), {}, {"label": DATA})
+
+
+def recorded_curves(
+    data_dir: Path, played: Collection[str]
+) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """Game -> run -> (agent steps recorded by its end, score) of each whole episode, in order.
+
+    Raises:
+      UserError: where a line is malformed.
+    """
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    steps: dict[tuple[str, str], int] = {}
+    for game, run, row in _recorded_episodes(data_dir, played):
+        end = steps[game, run] = steps.get((game, run), 0) + row["length"]
+        if _is_whole(row):
+            curves.setdefault(game, {}).setdefault(run, []).append((end, float(row["score"])))
+    return curves
+
+
+def _recorded_episodes(
+    data_dir: Path, played: Collection[str]
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(game, run, line) for each line of the games' `episodes.jsonl`."""
+    for path in sorted(data_dir.glob("*/[!.]*/episodes.jsonl")):
+        game, run = path.parts[-3:-1]
+        for number, line in enumerate(path.read_bytes().splitlines() if game in played else (), 1):
+            try:
+                row = files.parse_json(line)
+                if not _is_score(row["score"]):
+                    raise ValueError(f"the score is {brief(row['score'])}")
+                if type(row["length"]) is not int:
+                    raise ValueError(f"the length is {brief(row['length'])}")
+                row["terminal"]
+            except (KeyError, TypeError, ValueError) as error:
+                raise UserError(f"{path}, line {number}: {error!r}; collect it again") from None
+            yield game, run, row
+
+
+def _is_whole(row: Mapping[str, Any]) -> bool:
+    return bool(row["terminal"] or row["length"] >= LONGEST)
 
 
 def protocol_line(protocol: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from cql_atari.evaluation import (
     comparison_charts,
     groups,
     normalised,
+    score_files,
     score_tables,
 )
 from cql_atari.evaluation.figures import Chart, Styles
@@ -41,6 +42,20 @@ def scores(contents: Contents) -> Section:
     table = score_tables.scores(contents.groups, references)
     chart = charts.score_bars(contents.columns, contents.styles)
     return Section("scores", "Scores", lines, [table], [chart])
+
+
+def recorded(contents: Contents) -> Section | None:
+    """How good the recorded play was from its beginning to its end."""
+    games = {game for cells in contents.columns.values() for game in cells}
+    found: dict[str, dict[str, list[charts.Curve]]] = {}
+    for group in contents.groups:
+        for player in group.players if kind(group.name) == DATA else ():
+            for game, runs in score_files.recorded_curves(player.folder, games).items():
+                for run, curve in runs.items():
+                    found.setdefault(game, {}).setdefault(run, []).append(curve)
+    if not found:
+        return None
+    return Section("recorded_play", "Recorded play", [], [], [charts.recorded_play(found)])
 
 
 def aggregates(contents: Contents) -> Section | None:

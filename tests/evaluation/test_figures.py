@@ -55,6 +55,17 @@ def test_score_curves_show_the_baselines():
     assert list(chart.key) == ["agent", "random"]
 
 
+def test_recorded_play_has_each_episode_and_the_means_of_tenths():
+    curves = {"Pong": {"1": [[(10, 1.0), (100, 5.0)], [(95, 3.0)]], "2": [[(50, 2.0)]]}}
+    chart = charts.recorded_play(curves)
+    lines = [line.get_xydata().tolist() for line in figures.whole(chart).axes[0].lines]
+    assert lines == [
+        [[10, 1], [100, 5], [95, 3]], [[15, 1], [95, 4]], [[50, 2]], [[47.5, 2]]
+    ]  # fmt: skip
+    assert list(chart.key) == ["run 1", "run 2"]
+    assert not charts.recorded_play({"Pong": {"1": [[(10, 1.0)]]}}).key
+
+
 def test_two_clones_have_lines_of_their_own_in_the_panel_and_in_the_key():
     columns = {
         label: {"Pong": Estimate(score, None)}

@@ -136,8 +136,9 @@ def table(out: Path, name: str) -> list[dict[str, str]]:
 
 TABLES = ("scores", "aggregates_human", "improvement", "aggregates_dqn", "learning_curves", "sizes",
           "ablations", "actions", "measures", "runs", "settings")  # fmt: skip
-CHARTS = ("scores", "aggregates", "performance_profile", "improvement", "learning_curves",
-          "size_against_score", "ablations", "actions", "measures", "pull_against_gap")  # fmt: skip
+CHARTS = ("scores", "aggregates", "performance_profile", "improvement", "recorded_play",
+          "learning_curves", "size_against_score", "ablations", "actions", "measures",
+          "pull_against_gap")  # fmt: skip
 
 
 def test_every_table_and_figure_is_there_and_linked(made):

@@ -129,6 +129,7 @@ def test_missing_and_malformed_inputs(run, tmp_path):
     for text, problem in (
         (b'{"terminal": true}', "score"), (b'{"retu', "Expecting|Untermin"), (b"\xff", "Decode"),
         (b'{"score": NaN, "length": 5, "terminal": true}', "the score is NaN"),
+        (b'{"score": 1, "length": "5", "terminal": true}', "the length is"),
     ):  # fmt: skip
         (run / "data/Pong/1/episodes.jsonl").write_bytes(text)
         with pytest.raises(UserError, match=rf"Pong.*line 1: .*({problem})"):
@@ -148,6 +149,11 @@ def test_data_of_all_runs_without_cut_and_half_collected_episodes(tmp_path):
         write_data(tmp_path / "Pong" / name, *rows)
     pong = score_files.recorded_play(tmp_path, ["Pong"]).summary["games"]["Pong"]
     assert (pong["mean"], pong["n"], pong["max"]) == (4.0, 3, 6.0)
+    # Where in the recording an episode ends counts what was played before it, cut or not.
+    assert score_files.recorded_curves(tmp_path, ["Pong"]) == {
+        "Pong": {"1": [(10, 1.0), (27_010, 5.0)], "2": [(20, 6.0)]}
+    }
+    assert score_files.recorded_curves(tmp_path, ["Breakout"]) == {}
 
 
 def command(*arguments):
