@@ -10,15 +10,14 @@
 #   D  sizes of the network, on B's play     (three of them run, with OWN_SEED=8 and two games)
 #   E  transfer to Boxing: encoders of several methods, tuned and frozen   (masked autoencoder's not run)
 #   F  online fine-tuning on variants: from scratch, pre-trained, pre-trained and with CQL kept
-# SEEDS='1 2', METHODS='agent cloning', PERCENTS='0 100', EPSILONS=0.05 (A), PARTS=whole=1.0 (B), PLAY=own_play (C),
-# SIZES=8,16 (D), VARIANTS=Freeway=1 (F) take some. OWN_GAMES=Krull OWN_SEED=8 OWN_STEPS=400000 OWN_AGENT=X.gin (that
-# recorded) STEPS=24_000 CACHE=DIR: of B; with these or EPSILONS, another OUT. Runs: OUT/EXPERIMENT/SETTING/SEED/METHOD.
+# SEEDS='1 2' METHODS='agent cloning' take some; so do PERCENTS='0 100' EPSILONS=0.05 in A, PLAY=own_play in C,
+# SIZES=8,16 in D, VARIANTS=Freeway=1 in F. Of B: OWN_GAMES=Krull OWN_SEED=8 OWN_STEPS=400000 OWN_AGENT=X.gin (that
+# recorded) STEPS=24_000 CACHE=DIR PARTS='whole=1.0 early=data.suffixes=(0,1)'. With B's or EPSILONS take another OUT.
 set -euo pipefail
 # shellcheck source=launchers/common.sh
 source "$(dirname "$0")/common.sh"
 cd "$(dirname "$0")/.."
 out=${2:-runs/evidence}
-
 # All seeds, sizes and shares. Training seed s learns from play of seeds 100 s + run. The settings
 # were chosen with training seed 0 and play of seeds 1 and 2; results/evidence names the exceptions.
 seeds=${SEEDS:-1 2 3 4 5}
@@ -161,12 +160,13 @@ B() {
   run "$python" -m cql_atari.collect --data_dir="$out/B/data" --games="$own_games" --seed="$own_seed" \
     --behaviour=online --steps_per_game="$own_steps" --slots_per_file=40000 ${OWN_AGENT:+--gin_files="$OWN_AGENT"}
   baselines "$out/B" "${on_own_play[@]}"
-  for part in ${PARTS:-whole=1.0 first_fifth=0.2}; do
+  for part in ${PARTS:-whole=1.0 first_fifth=0.2}; do # a fraction of each file group, or a binding
+    [[ $part == *=*=* ]] || part=${part/=/=data.fraction=}
     for seed in $seeds; do
       for name in $methods; do
         method "$name"
         train "$out/B/${part%%=*}/$seed/$name" "$out/B/data" "$seed" "${on_own_play[@]}" "${flags[@]}" \
-          --gin_bindings="data.fraction=${part#*=}"
+          --gin_bindings="${part#*=}"
       done
     done
     report "$out/B/${part%%=*}" "$out/B/random" "$out/B/best_fixed" --data_dir="$out/B/data"

@@ -622,6 +622,12 @@ def test_the_play_of_an_online_agent_may_be_longer_by_an_agent_of_ones_own(stage
     assert {"--steps_per_game=400000", f"--gin_files={agent}"} < set(commands[0])
     trained = [config_of(c) for c in commands if c[0] == "train"]
     assert {(c.train.steps, c.feed.cache_dir) for c in trained} == {(70, some["CACHE"])}
+    assert [c.data.fraction for c in trained] == [1, 0.2]
+    some["PARTS"] = "early=data.suffixes=(0,1)"
+    (_, *trained, _) = evidence(stage, "B", tmp_path, **some)
+    (early,) = [c for c in trained if c[0] == "train"]
+    assert early[-1] == f"--workdir={tmp_path}/B/early/1/cloning"
+    assert (config_of(early).data.suffixes, config_of(early).data.fraction) == ((0, 1), 1)
 
 
 @pytest.mark.slow
