@@ -23,7 +23,7 @@ from cql_atari.data import sources
 from cql_atari.data.dopamine.format import DOPAMINE
 from cql_atari.data.dopamine.writer import ReplayWriter
 from cql_atari.feed import recorded
-from cql_atari.feed.replay.interleave import OpenPart, Position
+from cql_atari.feed.replay.interleave import OpenPart, StreamPosition
 from cql_atari.methods.method import Sequences, Transitions
 from cql_atari.runs import checkpoint
 from cql_atari.tools import pack as pack_tool
@@ -290,7 +290,7 @@ def test_the_places_of_an_older_checkpoint_are_gone_on_from(data):
     with recorded.open_feed(config, found, 6, **options, should_stop=lambda: False) as feed:
         next(iter(feed.batches(slice(None))))
         begun = feed.state(6)["places"]
-    assert begun[tiny.GAMES[0]].start == Position(12, (OpenPart(11, 4),))
-    assert begun[tiny.GAMES[1]].start == Position()
+    assert begun[tiny.GAMES[0]].start == StreamPosition(12, (OpenPart(11, 4),))
+    assert begun[tiny.GAMES[1]].start == StreamPosition()
     with pytest.raises(UserError, match="can't be read: 'x'"):
         first_batch(data, *BINDINGS, state={"places": {tiny.GAMES[0]: "x"}})
