@@ -153,7 +153,7 @@ def recorded_play(curves: Mapping[str, Mapping[str, Sequence[Curve]]]) -> Chart:
             style = styles[f"run {run}"]
             ends, scores = np.array([point for curve in recordings for point in curve]).T
             panel.plot(ends, scores, ".", markersize=2.5, alpha=0.5, color=style.colour)
-            width = ends.max() / 10
+            width = max(ends.max(), 1) / 10  # a foreign file may say 0 steps
             tenths = np.minimum(ends // width, 9)
             means = [(width * (k + 0.5), scores[tenths == k].mean()) for k in np.unique(tenths)]
             panel.plot(*zip(*means), marker=style.marker, markersize=3, color=style.colour)

@@ -24,6 +24,7 @@ FORMAT = 1
 # What makes scores comparable: an evaluation under another value measures something else.
 PROTOCOL = ("epsilon", "sticky", "max_frames")
 _BEYOND_SCORES = 1e100
+_BEYOND_LENGTHS = 10**9
 
 
 class Scores(NamedTuple):
@@ -138,7 +139,7 @@ def _recorded_episodes(
                 row = files.parse_json(line)
                 if not _is_score(row["score"]):
                     raise ValueError(f"the score is {brief(row['score'])}")
-                if type(row["length"]) is not int:
+                if type(row["length"]) is not int or not 0 <= row["length"] < _BEYOND_LENGTHS:
                     raise ValueError(f"the length is {brief(row['length'])}")
                 row["terminal"]
             except (KeyError, TypeError, ValueError) as error:

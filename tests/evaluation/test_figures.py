@@ -63,7 +63,9 @@ def test_recorded_play_has_each_episode_and_the_means_of_tenths():
         [[10, 1], [100, 5], [95, 3]], [[15, 1], [95, 4]], [[50, 2]], [[47.5, 2]]
     ]  # fmt: skip
     assert list(chart.key) == ["run 1", "run 2"]
-    assert not charts.recorded_play({"Pong": {"1": [[(10, 1.0)]]}}).key
+    empty = charts.recorded_play({"Pong": {"1": [[(0, 1.0)]]}})
+    assert not empty.key
+    assert figures.whole(empty).axes[0].lines[1].get_ydata().tolist() == [1]
 
 
 def test_two_clones_have_lines_of_their_own_in_the_panel_and_in_the_key():

@@ -130,6 +130,7 @@ def test_missing_and_malformed_inputs(run, tmp_path):
         (b'{"terminal": true}', "score"), (b'{"retu', "Expecting|Untermin"), (b"\xff", "Decode"),
         (b'{"score": NaN, "length": 5, "terminal": true}', "the score is NaN"),
         (b'{"score": 1, "length": "5", "terminal": true}', "the length is"),
+        (b'{"score": 1, "length": -5, "terminal": true}', "the length is"),
     ):  # fmt: skip
         (run / "data/Pong/1/episodes.jsonl").write_bytes(text)
         with pytest.raises(UserError, match=rf"Pong.*line 1: .*({problem})"):
